@@ -1,0 +1,1 @@
+//! How one process speaks to another.

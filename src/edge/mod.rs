@@ -1,0 +1,1 @@
+//! The edge role: answers users from the right node.

@@ -1,0 +1,2 @@
+//! The metacdn binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Who is alive, as one observer sees it.

@@ -1,0 +1,21 @@
+//! The nouns of metacdn: values that every layer speaks of, parsed once at the border.
+//!
+//! Does no I/O, knows no clock, and imports nothing else of the crate.
+
+mod hash;
+mod key;
+mod node;
+mod object;
+mod record;
+mod tariff;
+mod version;
+mod view;
+
+pub use hash::{ContentHash, HashError};
+pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
+pub use node::{Address, AddressError, ImageMode, Liveness, NameError, Node, NodeId, Provider};
+pub use object::{Content, Entry, EntryKey, EntryState, FieldValue, FieldValueError, ObjectMeta};
+pub use record::{Record, RecordError, RecordKey};
+pub use tariff::{MoneyError, NanoDollars, Tariff};
+pub use version::{Epoch, HybridClock, HybridTime, Origin, Version};
+pub use view::View;

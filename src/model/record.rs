@@ -1,0 +1,154 @@
+//! Records: the cluster's own small facts, which travel in the same feed as objects.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Node, NodeId, Provider, RESERVED_PREFIX, Tariff};
+
+const NODES: &str = "nodes";
+const PRICES: &str = "prices";
+
+/// The longest name of a record, in bytes.
+const LENGTH_MAX: usize = 256;
+
+/// The name of a record: `.metacdn/KIND/NAME`. Kinds that this version does not know are carried unread, so that
+/// nodes of two versions can share a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RecordKey(String);
+
+/// Why a text or a value is not a record.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RecordError {
+    /// Not a record's name.
+    #[error("{0:?} is not the name of a record ({RESERVED_PREFIX}KIND/NAME)")]
+    Name(String),
+    /// The value does not read as its kind says.
+    #[error("the record {key} does not read: {reason}")]
+    Value {
+        /// Which record.
+        key: RecordKey,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl RecordKey {
+    /// The record of a node.
+    pub fn node(id: &NodeId) -> Self {
+        Self(format!("{RESERVED_PREFIX}{NODES}/{id}"))
+    }
+
+    /// The record of a provider's prices.
+    pub fn price(provider: &Provider) -> Self {
+        Self(format!("{RESERVED_PREFIX}{PRICES}/{provider}"))
+    }
+
+    /// The name as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    fn parts(&self) -> (&str, &str) {
+        self.0.strip_prefix(RESERVED_PREFIX).and_then(|rest| rest.split_once('/')).unwrap_or_default()
+    }
+}
+
+impl FromStr for RecordKey {
+    type Err = RecordError;
+
+    fn from_str(text: &str) -> Result<Self, RecordError> {
+        let key = Self(text.to_owned());
+        let (kind, name) = key.parts();
+        let plain = text.bytes().all(|b| b.is_ascii_graphic());
+        if kind.is_empty() || name.is_empty() || text.len() > LENGTH_MAX || !plain {
+            return Err(RecordError::Name(text.chars().take(80).collect()));
+        }
+        Ok(key)
+    }
+}
+
+impl TryFrom<String> for RecordKey {
+    type Error = RecordError;
+
+    fn try_from(text: String) -> Result<Self, RecordError> {
+        text.parse()
+    }
+}
+
+impl From<RecordKey> for String {
+    fn from(key: RecordKey) -> Self {
+        key.0
+    }
+}
+
+impl fmt::Display for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A record that this version understands. `None` inside means that it was removed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Record {
+    /// A member of the cluster.
+    Node(NodeId, Option<Node>),
+    /// What a provider charges.
+    Price(Provider, Option<Tariff>),
+}
+
+impl Record {
+    /// Reads the value `json` of the record `key`; `None` for a removed one. Answers `None` for a kind that this
+    /// version does not know.
+    ///
+    /// # Errors
+    /// When the name or value does not fit the kind.
+    pub fn read(key: &RecordKey, json: Option<&str>) -> Result<Option<Self>, RecordError> {
+        let error = |reason: String| RecordError::Value { key: key.clone(), reason };
+        let (kind, name) = key.parts();
+        match kind {
+            NODES => {
+                let id: NodeId = name.parse().map_err(|e| error(format!("{e}")))?;
+                let node: Option<Node> = parse(json).map_err(error)?;
+                if node.as_ref().is_some_and(|node| node.id != id) {
+                    return Err(error("it describes another node".to_owned()));
+                }
+                Ok(Some(Self::Node(id, node)))
+            }
+            PRICES => {
+                let provider: Provider = name.parse().map_err(|e| error(format!("{e}")))?;
+                Ok(Some(Self::Price(provider, parse(json).map_err(error)?)))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(json: Option<&str>) -> Result<Option<T>, String> {
+    json.map(|json| serde_json::from_str(json).map_err(|e| e.to_string())).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_a_kind_and_a_name() {
+        assert!(".metacdn/prices/AWS".parse::<RecordKey>().is_ok());
+        for bad in ["", "a/b/c", ".metacdn/", ".metacdn/prices", ".metacdn/prices/", ".metacdn//a", ".metacdn/a/b c"] {
+            assert!(bad.parse::<RecordKey>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_kind_is_carried_and_a_wrong_value_refused() {
+        let key = |text: &str| text.parse::<RecordKey>().expect("a record's name");
+        assert_eq!(Record::read(&key(".metacdn/future/x"), Some("{}")), Ok(None));
+        assert!(Record::read(&key(".metacdn/prices/AWS"), Some("[")).is_err());
+        let node = r#"{"id":"GC","provider":"GC","address":"h:1","download":"h:2"}"#;
+        assert!(Record::read(&key(".metacdn/nodes/GC"), Some(node)).is_ok());
+        assert!(Record::read(&key(".metacdn/nodes/AWS"), Some(node)).is_err());
+    }
+}

@@ -1,0 +1,95 @@
+//! What an observer knows of the cluster.
+
+use std::collections::BTreeMap;
+
+use super::{Entry, EntryKey, EntryState, Node, NodeId, Provider, Record, RecordError, RecordKey, Tariff, Version};
+
+/// The members and prices of the cluster, each in the newest version heard of.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    nodes: BTreeMap<NodeId, Node>,
+    tariffs: BTreeMap<Provider, Tariff>,
+    versions: BTreeMap<RecordKey, Version>,
+    revision: u64,
+}
+
+impl View {
+    /// The registered nodes, by name.
+    pub const fn nodes(&self) -> &BTreeMap<NodeId, Node> {
+        &self.nodes
+    }
+
+    /// What providers charge.
+    pub const fn tariffs(&self) -> &BTreeMap<Provider, Tariff> {
+        &self.tariffs
+    }
+
+    /// How many changes this view has taken.
+    pub const fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Takes the record that `entry` carries, if it is newer than what is known; says whether the view changed.
+    /// Objects and records of unknown kinds change nothing.
+    ///
+    /// # Errors
+    /// When the record does not read; the view keeps what it had.
+    pub fn merge(&mut self, entry: &Entry) -> Result<bool, RecordError> {
+        let EntryKey::Record(key) = &entry.key else { return Ok(false) };
+        let json = match &entry.state {
+            EntryState::Record(json) => Some(json.as_str()),
+            EntryState::Deleted | EntryState::Live(_) => None,
+        };
+        if self.versions.get(key).is_some_and(|known| *known >= entry.version) {
+            return Ok(false);
+        }
+        let Some(record) = Record::read(key, json)? else { return Ok(false) };
+        self.versions.insert(key.clone(), entry.version.clone());
+        match record {
+            Record::Node(id, Some(node)) => drop(self.nodes.insert(id, node)),
+            Record::Node(id, None) => drop(self.nodes.remove(&id)),
+            Record::Price(provider, Some(tariff)) => drop(self.tariffs.insert(provider, tariff)),
+            Record::Price(provider, None) => drop(self.tariffs.remove(&provider)),
+        }
+        self.revision += 1;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Epoch, HybridTime, Origin};
+
+    fn price(at_ms: u64, json: Option<&str>) -> Entry {
+        let provider: Provider = "AWS".parse().expect("a name");
+        let origin = Origin { node: "A".parse().expect("a name"), epoch: Epoch::from_bits(1) };
+        Entry {
+            key: RecordKey::price(&provider).into(),
+            version: Version { time: HybridTime::from_unix_ms(at_ms), origin, sequence: at_ms },
+            state: json.map_or(EntryState::Deleted, |json| EntryState::Record(json.to_owned())),
+        }
+    }
+
+    #[test]
+    fn the_newest_version_wins_in_whatever_order_it_comes() {
+        let cheap = price(1, Some(r#"{"instance_hour":1,"network_hour":1}"#));
+        let dear = price(2, Some(r#"{"instance_hour":2,"network_hour":1}"#));
+        let gone = price(3, None);
+        let mut view = View::default();
+        assert_eq!(view.merge(&dear), Ok(true));
+        assert_eq!(view.merge(&cheap), Ok(false));
+        assert_eq!(view.tariffs().values().next().map(|t| t.instance_hour.get()), Some(2));
+        assert_eq!(view.merge(&gone), Ok(true));
+        assert_eq!(view.merge(&dear), Ok(false));
+        assert!(view.tariffs().is_empty());
+        assert_eq!(view.revision(), 2);
+    }
+
+    #[test]
+    fn a_record_that_does_not_read_changes_nothing() {
+        let mut view = View::default();
+        assert!(view.merge(&price(1, Some("{"))).is_err());
+        assert_eq!(view.revision(), 0);
+    }
+}

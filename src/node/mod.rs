@@ -1,0 +1,1 @@
+//! The node role: keeps objects, distributes them, and serves the control APIs.

@@ -1,0 +1,1 @@
+//! What travels between processes: packets, feed, records, certificates, and every path and header name.

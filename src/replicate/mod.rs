@@ -1,0 +1,1 @@
+//! How entries of another node are taken in: a state machine without I/O.

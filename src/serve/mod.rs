@@ -1,0 +1,1 @@
+//! What every server needs: accept, limits, drain, TLS, and who is calling.

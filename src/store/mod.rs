@@ -1,0 +1,1 @@
+//! What a node keeps on disk: blobs by hash, and the catalogue of entries.

@@ -1,0 +1,1 @@
+//! Behaviour, through real roles and real processes.
