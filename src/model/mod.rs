@@ -14,7 +14,7 @@ mod view;
 pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
 pub use node::{Address, AddressError, ImageMode, Liveness, NameError, Node, NodeId, Provider};
-pub use object::{Content, Entry, EntryKey, EntryState, FieldValue, FieldValueError, ObjectMeta};
+pub use object::{Content, Entry, EntryKey, EntryKeyError, EntryState, FieldValue, FieldValueError, ObjectMeta};
 pub use record::{Record, RecordError, RecordKey};
 pub use tariff::{MoneyError, NanoDollars, Tariff};
 pub use version::{Epoch, HybridClock, HybridTime, Origin, Version};

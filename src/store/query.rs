@@ -1,0 +1,196 @@
+//! What can be asked of the catalogue.
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use super::{Cursor, StoreError, rows};
+use crate::model::{Entry, EntryKey, NodeId, ObjectKey, ObjectMeta};
+
+/// Which entries of the feed a follower reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Select {
+    /// Objects and records.
+    All,
+    /// Records alone: members and prices.
+    Records,
+}
+
+/// A part of the feed, in the order of its sequence.
+#[derive(Debug)]
+pub struct FeedPage {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    /// The sequence from which to read on.
+    pub next: u64,
+    /// Whether this is the end of the feed, as it was when read.
+    pub end: bool,
+}
+
+/// Live objects in the order of their keys.
+#[derive(Debug)]
+pub struct Listing {
+    /// The objects.
+    pub objects: Vec<ObjectMeta>,
+    /// Whether there are more after the last one.
+    pub more: bool,
+}
+
+/// An entry whose bytes are to be fetched.
+#[derive(Debug, Clone)]
+pub struct Want {
+    /// The entry.
+    pub entry: Entry,
+    /// The peer that is known to hold the bytes.
+    pub peer: NodeId,
+    /// How often all peers failed to give them.
+    pub failures: u32,
+}
+
+/// What the catalogue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Live objects.
+    pub objects: u64,
+    /// Their bytes, each object counted.
+    pub bytes: u64,
+    /// Deleted objects that are remembered.
+    pub tombstones: u64,
+    /// Objects of this node alone.
+    pub strays: u64,
+}
+
+/// The entry of `key` in `table`, a name of this module's own.
+pub(super) fn entry(connection: &Connection, table: &str, key: &EntryKey) -> Result<Option<Entry>, StoreError> {
+    let sql = format!("SELECT {} FROM {table} WHERE key = ?1", rows::COLUMNS);
+    Ok(connection.prepare_cached(&sql)?.query_row(params![key.as_str()], rows::read).optional()?)
+}
+
+/// The entry served under `key`: a stray before the replicated one.
+pub(super) fn find(connection: &Connection, key: &EntryKey) -> Result<Option<Entry>, StoreError> {
+    match entry(connection, "strays", key)? {
+        Some(stray) => Ok(Some(stray)),
+        None => entry(connection, "entries", key),
+    }
+}
+
+/// Up to `limit` entries of the feed after `since`.
+pub(super) fn feed(
+    connection: &mut Connection,
+    since: u64,
+    limit: usize,
+    select: Select,
+) -> Result<FeedPage, StoreError> {
+    // One snapshot for the rows and the end of the feed: else an entry committed between the two would be passed over.
+    let snapshot = connection.transaction()?;
+    let filter = match select {
+        Select::All => "",
+        Select::Records => "AND key >= '.metacdn/' AND key < '.metacdn0'",
+    };
+    let sql = format!(
+        "SELECT {}, sequence FROM entries WHERE sequence > ?1 {filter} ORDER BY sequence LIMIT ?2",
+        rows::COLUMNS
+    );
+    let mut last = since;
+    let mut entries = Vec::new();
+    {
+        let mut statement = snapshot.prepare_cached(&sql)?;
+        let mut found = statement.query(params![since.cast_signed(), limit as i64])?;
+        while let Some(row) = found.next()? {
+            entries.push(rows::read(row)?);
+            last = rows::unsigned(row, rows::AFTER)?;
+        }
+    }
+    let end = entries.len() < limit;
+    let sql = "SELECT value FROM marks WHERE name = 'sequence'";
+    let head = snapshot.query_row(sql, [], |row| rows::unsigned(row, 0)).optional()?.unwrap_or(0);
+    Ok(FeedPage { entries, next: if end { head.max(since) } else { last }, end })
+}
+
+/// Up to `limit` live objects below `prefix`, after the key `after`.
+pub(super) fn list(
+    connection: &Connection,
+    prefix: &str,
+    after: Option<&ObjectKey>,
+    limit: usize,
+) -> Result<Listing, StoreError> {
+    let end = successor(prefix);
+    let start = after.map_or("", ObjectKey::as_str);
+    let columns = rows::COLUMNS;
+    let range = "kind = 1 AND key >= ?1 AND (?2 IS NULL OR key < ?2) AND key > ?3";
+    let sql = format!(
+        "SELECT {columns} FROM entries WHERE {range} AND key NOT IN (SELECT key FROM strays)
+         UNION ALL SELECT {columns} FROM strays WHERE {range} ORDER BY key LIMIT ?4"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(params![prefix, end, start, limit as i64 + 1], rows::read)?;
+    let mut objects = Vec::new();
+    for entry in found {
+        objects.extend(entry?.into_object());
+    }
+    let more = objects.len() > limit;
+    objects.truncate(limit);
+    Ok(Listing { objects, more })
+}
+
+/// The least text above all texts that start with `prefix`; `None` if there is none.
+fn successor(prefix: &str) -> Option<String> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        // The scalar values have a gap at the surrogates, which `char::from_u32` refuses.
+        let next = (u32::from(last) + 1..=u32::from(char::MAX)).find_map(char::from_u32);
+        if let Some(next) = next {
+            text.push(next);
+            return Some(text);
+        }
+    }
+    None
+}
+
+/// Up to `limit` wants that may be tried at `now_unix_ms`, the newest first: what was just written is asked for most.
+pub(super) fn wants(connection: &Connection, now_unix_ms: u64, limit: usize) -> Result<Vec<Want>, StoreError> {
+    let sql = format!(
+        "SELECT {}, peer, failures FROM wants WHERE retry_at_ms <= ?1 ORDER BY time DESC LIMIT ?2",
+        rows::COLUMNS
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(params![now_unix_ms.cast_signed(), limit as i64], |row| {
+        Ok(Want { entry: rows::read(row)?, peer: rows::parsed(row, rows::AFTER)?, failures: row.get(rows::AFTER + 1)? })
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// How far the feed of `peer` was read.
+pub(super) fn cursor(connection: &Connection, peer: &NodeId) -> Result<Option<Cursor>, StoreError> {
+    let sql = "SELECT epoch, since FROM cursors WHERE peer = ?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let cursor = statement
+        .query_row([peer.as_str()], |row| Ok(Cursor { epoch: rows::parsed(row, 0)?, since: rows::unsigned(row, 1)? }));
+    Ok(cursor.optional()?)
+}
+
+/// Counts what is held; reads the whole table.
+pub(super) fn summary(connection: &Connection) -> Result<Summary, StoreError> {
+    let sql = "SELECT coalesce(sum(kind = 1), 0), coalesce(sum(size), 0),
+        coalesce(sum(kind = 0 AND NOT (key >= '.metacdn/' AND key < '.metacdn0')), 0), (SELECT count(*) FROM strays)
+        FROM entries";
+    Ok(connection.query_row(sql, [], |row| {
+        Ok(Summary {
+            objects: rows::unsigned(row, 0)?,
+            bytes: rows::unsigned(row, 1)?,
+            tombstones: rows::unsigned(row, 2)?,
+            strays: rows::unsigned(row, 3)?,
+        })
+    })?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_successor_is_above_all_that_start_alike() {
+        assert_eq!(successor("a/").as_deref(), Some("a0"));
+        assert_eq!(successor("\u{d7ff}").as_deref(), Some("\u{e000}"));
+        assert_eq!(successor("a\u{10ffff}").as_deref(), Some("b"));
+        assert_eq!(successor(""), None);
+    }
+}
