@@ -1,1 +1,250 @@
-//! How one process speaks to another.
+//! How one process speaks to another: a [`Peer`] is one server, with its pooled connections.
+//!
+//! Every request has a deadline for its first byte and, by [`Reader`], for each further one. Retries are the caller's.
+
+mod connect;
+mod control;
+mod objects;
+mod reader;
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Empty, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::model::{Address, NodeId};
+use crate::protocol::CONTROL_BODY_MAX;
+use crate::protocol::problem::Problem;
+use connect::Connector;
+
+pub use connect::connect;
+pub use control::Prices;
+pub use objects::{ObjectReply, Upload};
+pub use reader::Reader;
+
+/// The body of a request.
+pub type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
+
+/// How long a peer is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Deadlines {
+    /// For a connection, with its TLS handshake.
+    pub connect: Duration,
+    /// For the head of the answer, from when the request is on its way.
+    pub first_byte: Duration,
+    /// For each further part of a body.
+    pub idle: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        // Between clouds a handshake takes under half a second; ten times that is a peer in trouble.
+        Self { connect: Duration::from_secs(5), first_byte: Duration::from_secs(30), idle: Duration::from_secs(30) }
+    }
+}
+
+/// Why a peer did not answer as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// No connection, or it broke before an answer.
+    #[error("cannot reach {address}")]
+    Unreachable {
+        /// The peer.
+        address: Address,
+        /// What happened.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// No answer in time.
+    #[error("{address} did not answer within {} ms", .after.as_millis())]
+    Late {
+        /// The peer.
+        address: Address,
+        /// The deadline that passed.
+        after: Duration,
+    },
+    /// The answer broke off.
+    #[error("the answer of {address} broke off")]
+    BrokenOff {
+        /// The peer.
+        address: Address,
+        /// What happened.
+        source: Box<dyn StdError + Send + Sync>,
+    },
+    /// The peer refused.
+    #[error("{address} answered {status}: {detail}")]
+    Refused {
+        /// The peer.
+        address: Address,
+        /// The status.
+        status: StatusCode,
+        /// What it said, or the status in words.
+        detail: String,
+    },
+    /// The answer is not what the protocol says.
+    #[error("{address} answered what is not understood: {reason}")]
+    NotUnderstood {
+        /// The peer.
+        address: Address,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl ClientError {
+    /// Whether the same request may succeed when it is tried again.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Late { .. } | Self::BrokenOff { .. } => true,
+            Self::Refused { status, .. } => {
+                matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+            }
+            Self::NotUnderstood { .. } => false,
+        }
+    }
+
+    /// The status with which the peer refused.
+    pub const fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            _ => None,
+        }
+    }
+}
+
+/// One server of the cluster. Clones share its connections.
+#[derive(Debug, Clone)]
+pub struct Peer {
+    address: Address,
+    deadlines: Deadlines,
+    http: legacy::Client<Connector, Body>,
+}
+
+impl Peer {
+    /// The node at `address`, over TLS: `expected`, or any node of the cluster where the name is not known yet.
+    pub fn new(
+        tls: Arc<rustls::ClientConfig>,
+        expected: Option<&NodeId>,
+        address: Address,
+        deadlines: Deadlines,
+    ) -> Self {
+        let connector = Connector::new(tls, expected, address.clone(), deadlines.connect);
+        let http = legacy::Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(Duration::from_secs(50))
+            .pool_max_idle_per_host(64)
+            .pool_timer(hyper_util::rt::TokioTimer::new())
+            .build(connector);
+        Self { address, deadlines, http }
+    }
+
+    /// Where the node is reached.
+    pub const fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// Sends `request`, whose target is a path, and answers the head of whatever comes back.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] or [`ClientError::Late`].
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let uri = format!("https://{}{path}", self.address);
+        *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| self.not_understood(&error))?;
+        request.headers_mut().remove(HOST);
+        let after = self.deadlines.connect + self.deadlines.first_byte;
+        match tokio::time::timeout(after, self.http.request(request)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(ClientError::Unreachable { address: self.address.clone(), source: error.into() }),
+            Err(_) => Err(ClientError::Late { address: self.address.clone(), after }),
+        }
+    }
+
+    /// Sends `request` and answers the head of a success.
+    ///
+    /// # Errors
+    /// [`ClientError::Refused`] for every status that is not a success, or as [`Peer::send`].
+    pub async fn ask(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+        let response = self.send(request).await?;
+        if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
+    }
+
+    /// Sends a request without a body and reads the JSON that comes back.
+    ///
+    /// # Errors
+    /// As [`Peer::ask`], or [`ClientError::NotUnderstood`] for another body.
+    pub async fn ask_json<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, ClientError> {
+        let response = self.ask(self.request(method, path, empty())?).await?;
+        self.read_json(response).await
+    }
+
+    /// Sends `value` as JSON and answers the head of a success.
+    ///
+    /// # Errors
+    /// As [`Peer::ask`].
+    pub async fn send_json<T: Serialize + Sync>(
+        &self,
+        method: Method,
+        path: &str,
+        value: &T,
+    ) -> Result<Response<Incoming>, ClientError> {
+        let json = serde_json::to_vec(value).map_err(|error| self.not_understood(&error))?;
+        let mut request = self.request(method, path, full(json))?;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        self.ask(request).await
+    }
+
+    /// Reads a body of JSON, up to [`CONTROL_BODY_MAX`] bytes.
+    ///
+    /// # Errors
+    /// When it breaks off, is late, too large or not the JSON that is expected.
+    pub async fn read_json<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, ClientError> {
+        let bytes = self.reader(response.into_body()).read_all(CONTROL_BODY_MAX).await?;
+        serde_json::from_slice(&bytes).map_err(|error| self.not_understood(&error))
+    }
+
+    /// Reads the body of an answer with the deadline of each part.
+    pub fn reader(&self, body: Incoming) -> Reader {
+        Reader::new(body, self.address.clone(), self.deadlines.idle)
+    }
+
+    /// A request to `path`.
+    ///
+    /// # Errors
+    /// When the path is none.
+    pub fn request(&self, method: Method, path: &str, body: Body) -> Result<Request<Body>, ClientError> {
+        Request::builder().method(method).uri(path).body(body).map_err(|error| self.not_understood(&error))
+    }
+
+    async fn refusal(&self, response: Response<Incoming>) -> ClientError {
+        let status = response.status();
+        let words = status.canonical_reason().unwrap_or("refused").to_owned();
+        let detail = match self.reader(response.into_body()).read_all(64 << 10).await {
+            Ok(bytes) => serde_json::from_slice::<Problem>(&bytes).map_or(words, |problem| problem.detail),
+            Err(_) => words,
+        };
+        ClientError::Refused { address: self.address.clone(), status, detail }
+    }
+
+    fn not_understood(&self, error: &dyn StdError) -> ClientError {
+        ClientError::NotUnderstood { address: self.address.clone(), reason: error.to_string() }
+    }
+}
+
+/// A body without bytes.
+pub fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body of `bytes`.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}

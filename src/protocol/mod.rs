@@ -1,1 +1,129 @@
 //! What travels between processes: packets, feed, records, certificates, and every path and header name.
+
+pub mod feed;
+pub mod problem;
+pub mod status;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+use crate::model::{ContentHash, KeyError, NodeId, ObjectKey, Provider};
+
+/// The objects of a node: the list itself, and below it each object under its key.
+pub const OBJECTS: &str = "/v1/objects";
+/// Blobs by hash, for peers.
+pub const BLOBS: &str = "/v1/blobs";
+/// The feed of a node.
+pub const FEED: &str = "/v1/feed";
+/// The heartbeat: a small answer that says where the node stands.
+pub const PING: &str = "/v1/ping";
+/// Bytes without meaning, by which an edge measures an idle path.
+pub const PROBE: &str = "/v1/probe";
+/// What a node holds.
+pub const STATUS: &str = "/v1/status";
+/// The members of the cluster.
+pub const SERVERS: &str = "/v1/servers";
+/// The prices of the providers.
+pub const PRICES: &str = "/v1/prices";
+/// The description of the node API.
+pub const OPENAPI: &str = "/v1/openapi.json";
+/// Whether the process lives.
+pub const HEALTH: &str = "/health";
+/// Whether the process should be sent requests.
+pub const READY: &str = "/ready";
+/// Metrics in Prometheus' text format.
+pub const METRICS: &str = "/metrics";
+
+/// The version of the object in an answer; on a 404, that of the deletion.
+pub const VERSION_HEADER: &str = "metacdn-version";
+/// Why the edge chose the node that answered.
+pub const ROUTE_HEADER: &str = "metacdn-route";
+/// The policy that a trusted client asks for.
+pub const POLICY_HEADER: &str = "metacdn-policy";
+
+/// The largest answer of the control API that a client reads, in bytes.
+pub const CONTROL_BODY_MAX: usize = 16 << 20;
+
+/// What stands for itself in a path besides letters and digits (RFC 3986 section 3.3), with the slash.
+const PATH: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'/')
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b',')
+    .remove(b':')
+    .remove(b'@')
+    .remove(b'=');
+
+/// Why a path names no object.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// The percent-decoded bytes are not text.
+    #[error("the path is not UTF-8 after percent-decoding")]
+    NotText,
+    /// The text is not a key.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+}
+
+/// `text` as a path: what has a meaning in a URI is percent-encoded.
+pub fn encode_path(text: &str) -> String {
+    utf8_percent_encode(text, PATH).to_string()
+}
+
+/// The text that the percent-encoded `path` stands for.
+///
+/// # Errors
+/// [`PathError::NotText`] if that is not UTF-8.
+pub fn decode_path(path: &str) -> Result<String, PathError> {
+    percent_decode_str(path).decode_utf8().map(Into::into).map_err(|_| PathError::NotText)
+}
+
+/// The key that the percent-encoded `path` names, without a leading slash.
+///
+/// # Errors
+/// When it is not UTF-8 or not a key.
+pub fn decode_key(path: &str) -> Result<ObjectKey, PathError> {
+    Ok(decode_path(path)?.parse()?)
+}
+
+/// The path of an object.
+pub fn object_path(key: &ObjectKey) -> String {
+    format!("{OBJECTS}/{}", encode_path(key.as_str()))
+}
+
+/// The path of a blob.
+pub fn blob_path(hash: &ContentHash) -> String {
+    format!("{BLOBS}/{hash}")
+}
+
+/// The path of a member.
+pub fn server_path(id: &NodeId) -> String {
+    format!("{SERVERS}/{id}")
+}
+
+/// The path of a provider's prices.
+pub fn price_path(provider: &Provider) -> String {
+    format!("{PRICES}/{provider}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_travel_in_paths() {
+        for text in ["a/b.txt", "100%/ä?#&+ ;", "a\\b\"'<>", "日本/x=1,y@z"] {
+            let path = encode_path(text);
+            assert!(path.is_ascii() && !path.contains(['?', '#', ' ', '"', '<']), "{path}");
+            assert_eq!(decode_key(&path).map(|key| key.to_string()), Ok(text.to_owned()));
+        }
+        assert_eq!(decode_key("a%2F..%2Fb"), Err(PathError::Key(KeyError::Traversal)));
+        assert_eq!(decode_key("%ff"), Err(PathError::NotText));
+        assert_eq!(decode_key("a%00"), Err(PathError::Key(KeyError::Control(0))));
+    }
+}

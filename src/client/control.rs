@@ -1,0 +1,88 @@
+//! The control API: feed, heartbeat, members, prices.
+
+use http::Method;
+
+use super::{ClientError, Peer};
+use crate::model::{Node, Provider, Tariff};
+use crate::protocol::feed::{FeedAnswer, FeedQuery, Welcome};
+use crate::protocol::status::{Pong, Servers, Status};
+use crate::protocol::{FEED, PING, PRICES, SERVERS, STATUS, price_path, server_path};
+
+/// What providers charge, by name.
+pub type Prices = std::collections::BTreeMap<Provider, Tariff>;
+
+impl Peer {
+    /// A heartbeat.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn ping(&self) -> Result<Pong, ClientError> {
+        self.ask_json(Method::GET, PING).await
+    }
+
+    /// What the node holds.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.ask_json(Method::GET, STATUS).await
+    }
+
+    /// The next part of the node's feed.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn feed(&self, query: &FeedQuery) -> Result<FeedAnswer, ClientError> {
+        let FeedQuery { since, epoch, limit, wait_ms, records } = query;
+        let mut path = format!("{FEED}?since={since}&wait_ms={wait_ms}&records={records}");
+        if let Some(epoch) = epoch {
+            path.push_str(&format!("&epoch={epoch}"));
+        }
+        if let Some(limit) = limit {
+            path.push_str(&format!("&limit={limit}"));
+        }
+        self.ask_json(Method::GET, &path).await
+    }
+
+    /// Announces the calling node, which joins or has moved.
+    ///
+    /// # Errors
+    /// When the node does not answer, or the caller's certificate is not that of `node`.
+    pub async fn announce(&self, node: &Node) -> Result<Welcome, ClientError> {
+        let response = self.send_json(Method::PUT, &server_path(&node.id), node).await?;
+        self.read_json(response).await
+    }
+
+    /// The members of the cluster, as the node sees them.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn servers(&self) -> Result<Servers, ClientError> {
+        self.ask_json(Method::GET, SERVERS).await
+    }
+
+    /// What providers charge.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn prices(&self) -> Result<Prices, ClientError> {
+        self.ask_json(Method::GET, PRICES).await
+    }
+
+    /// Sets what a provider charges.
+    ///
+    /// # Errors
+    /// When the node does not answer or refuses.
+    pub async fn set_price(&self, provider: &Provider, tariff: &Tariff) -> Result<(), ClientError> {
+        self.send_json(Method::PUT, &price_path(provider), tariff).await.map(drop)
+    }
+
+    /// Removes the prices of a provider.
+    ///
+    /// # Errors
+    /// When the node does not answer, or has no such prices (404).
+    pub async fn remove_price(&self, provider: &Provider) -> Result<(), ClientError> {
+        let request = self.request(Method::DELETE, &price_path(provider), super::empty())?;
+        self.ask(request).await.map(drop)
+    }
+}

@@ -1,0 +1,122 @@
+//! Objects and blobs of a node.
+
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
+use http::{HeaderMap, Method, StatusCode};
+
+use super::{Body, ClientError, Peer, Reader, empty};
+use crate::model::{ContentHash, FieldValue, ObjectKey};
+use crate::protocol::status::{Objects, Receipt};
+use crate::protocol::{OBJECTS, blob_path, encode_path, object_path};
+
+/// What is to be stored.
+#[derive(Debug)]
+pub struct Upload<'a> {
+    /// Under which key.
+    pub key: &'a ObjectKey,
+    /// How many bytes the body has.
+    pub size: u64,
+    /// The media type; the node guesses it from the key if there is none.
+    pub media_type: Option<&'a FieldValue>,
+    /// The `Cache-Control` to be served; the node's default if there is none.
+    pub cache_control: Option<&'a FieldValue>,
+}
+
+/// An object on its way.
+#[derive(Debug)]
+pub struct ObjectReply {
+    /// The headers of the answer.
+    pub headers: HeaderMap,
+    /// The bytes.
+    pub body: Reader,
+}
+
+impl Peer {
+    /// Stores an object.
+    ///
+    /// # Errors
+    /// When the node does not answer or refuses, or the body fails.
+    pub async fn put_object(&self, upload: &Upload<'_>, body: Body) -> Result<Receipt, ClientError> {
+        let mut request = self.request(Method::PUT, &object_path(upload.key), body)?;
+        let headers = request.headers_mut();
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(upload.size));
+        for (name, value) in [(CONTENT_TYPE, upload.media_type), (CACHE_CONTROL, upload.cache_control)] {
+            if let Some(value) = value {
+                let value = HeaderValue::from_str(value.as_str()).map_err(|error| self.not_understood(&error))?;
+                headers.insert(name, value);
+            }
+        }
+        let response = self.ask(request).await?;
+        self.read_json(response).await
+    }
+
+    /// Fetches an object, from byte `from` on.
+    ///
+    /// # Errors
+    /// When the node does not answer or has no such object (404).
+    pub async fn get_object(&self, key: &ObjectKey, from: u64) -> Result<ObjectReply, ClientError> {
+        self.fetch(&object_path(key), from).await
+    }
+
+    /// The headers of an object.
+    ///
+    /// # Errors
+    /// When the node does not answer or has no such object (404).
+    pub async fn head_object(&self, key: &ObjectKey) -> Result<HeaderMap, ClientError> {
+        let response = self.ask(self.request(Method::HEAD, &object_path(key), empty())?).await?;
+        Ok(response.into_parts().0.headers)
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// When the node does not answer or has no such object (404).
+    pub async fn delete_object(&self, key: &ObjectKey) -> Result<(), ClientError> {
+        self.ask(self.request(Method::DELETE, &object_path(key), empty())?).await.map(drop)
+    }
+
+    /// A part of the list of objects: those below `prefix` after the key `after`.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn list_objects(
+        &self,
+        prefix: &str,
+        after: Option<&ObjectKey>,
+        limit: usize,
+    ) -> Result<Objects, ClientError> {
+        let mut path = format!("{OBJECTS}?limit={limit}&prefix={}", encode_query(prefix));
+        if let Some(after) = after {
+            path.push_str(&format!("&after={}", encode_query(after.as_str())));
+        }
+        self.ask_json(Method::GET, &path).await
+    }
+
+    /// Fetches the blob `hash`, from byte `from` on.
+    ///
+    /// # Errors
+    /// When the node does not answer or does not hold the blob (404).
+    pub async fn blob(&self, hash: &ContentHash, from: u64) -> Result<Reader, ClientError> {
+        self.fetch(&blob_path(hash), from).await.map(|reply| reply.body)
+    }
+
+    async fn fetch(&self, path: &str, from: u64) -> Result<ObjectReply, ClientError> {
+        let mut request = self.request(Method::GET, path, empty())?;
+        if from > 0 {
+            let range = format!("bytes={from}-");
+            request.headers_mut().insert(RANGE, HeaderValue::from_str(&range).map_err(|e| self.not_understood(&e))?);
+        }
+        let response = self.ask(request).await?;
+        let expected = if from > 0 { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+        if response.status() != expected {
+            let reason = format!("{} to a request for bytes from {from} on", response.status());
+            return Err(ClientError::NotUnderstood { address: self.address.clone(), reason });
+        }
+        let (head, body) = response.into_parts();
+        Ok(ObjectReply { headers: head.headers, body: self.reader(body) })
+    }
+}
+
+/// `text` as a value in a query: as in a path, where `&`, `+` and `=` are encoded, too.
+fn encode_query(text: &str) -> String {
+    encode_path(text).replace('=', "%3D")
+}

@@ -1,0 +1,94 @@
+//! Becoming and staying known: a node announces itself to the cluster when it joins or has moved.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::pull::take_in;
+use super::records::{Change, write_record};
+use super::{Backoff, Core};
+use crate::client::{ClientError, Deadlines, Peer};
+use crate::model::{Address, NodeId, RecordKey};
+use crate::store::StoreError;
+
+/// Lists this node's own record, if it says anything new.
+pub(super) async fn list_self(core: &Arc<Core>) -> Result<(), StoreError> {
+    let me = serde_json::to_string(&core.me).expect("a node is JSON");
+    let decide = move |current: Option<&str>| {
+        let known = current.is_some_and(|current| current == me);
+        Ok::<_, Infallible>(if known { Change::Keep } else { Change::Set(me) })
+    };
+    let Ok(()) = write_record(core, RecordKey::node(&core.me.id), decide).await?;
+    Ok(())
+}
+
+/// Tells the seeds, and the members known from before, where this node is; each until it has understood.
+///
+/// One of them would do, for the feed carries the word further, but that one may die before it does.
+pub(super) async fn run(core: Arc<Core>) {
+    let mut targets: BTreeMap<Address, Option<NodeId>> =
+        core.config.seeds.iter().map(|seed| (seed.clone(), None)).collect();
+    targets.extend(core.members.others().into_iter().map(|node| (node.address, Some(node.id))));
+    targets.remove(&core.me.address);
+    let mut tasks: JoinSet<()> =
+        targets.into_iter().map(|(address, id)| announce_until_heard(core.clone(), address, id)).collect();
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => break,
+            ended = tasks.join_next() => if ended.is_none() { break },
+        }
+    }
+    tasks.shutdown().await;
+}
+
+async fn announce_until_heard(core: Arc<Core>, address: Address, id: Option<NodeId>) {
+    let peer = Peer::new(core.tls.clone(), id.as_ref(), address.clone(), Deadlines::default());
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    let mut complained = false;
+    loop {
+        match announce(&core, &peer).await {
+            Ok(()) => {
+                info!(%address, "announced");
+                return;
+            }
+            // A refusal is for a person to mend; a peer that is away will come back.
+            Err(error) if !complained && !is_transient(&error) => {
+                complained = true;
+                warn!(%address, error = &error as &dyn std::error::Error, "the announcement was refused, will retry");
+            }
+            Err(error) => tracing::debug!(%address, error = &error as &dyn std::error::Error, "announcement failed"),
+        }
+        backoff.wait().await;
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AnnounceError {
+    #[error("the announcement did not arrive")]
+    Peer(#[from] ClientError),
+    #[error("the cluster's records cannot be kept")]
+    Store(#[from] StoreError),
+}
+
+fn is_transient(error: &AnnounceError) -> bool {
+    matches!(error, AnnounceError::Peer(error) if error.is_transient())
+}
+
+/// Announces this node to `peer` and takes in the records that it answers with: the cluster's members.
+async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), AnnounceError> {
+    let welcome = peer.announce(&core.me).await?;
+    let me = core.me.id.clone();
+    let work = core.catalog.transact(move |transaction| {
+        // Records carry their value, so no bytes will be asked of the peer whose name is not known here.
+        welcome
+            .records
+            .iter()
+            .filter(|entry| matches!(entry.key, crate::model::EntryKey::Record(_)) && entry.content().is_none())
+            .try_for_each(|entry| take_in(transaction, entry, &me))
+    });
+    Ok(work.await?)
+}

@@ -1,0 +1,121 @@
+//! Bytes between the network and the disk: bounded memory whatever their number, and the disk never on the runtime's
+//! threads.
+
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::stream;
+use tokio::task::spawn_blocking;
+
+use crate::model::ContentHash;
+use crate::store::{BlobWriter, Blobs, StoreError};
+
+/// How many bytes are gathered before the disk is asked: one hop to another thread costs as much as writing 50 kB.
+const GATHER_BYTES: usize = 512 << 10;
+
+/// How many bytes are read from the disk at once for one answer.
+const READ_BYTES: usize = 256 << 10;
+
+/// Runs `work`, which may wait for the disk, on a thread that may.
+pub(super) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is being shut down: nobody waits for this any more.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+/// Bytes on their way into a blob.
+pub(super) struct Intake {
+    blobs: Blobs,
+    writer: Option<BlobWriter>,
+    gathered: Vec<Bytes>,
+    gathered_bytes: usize,
+    size: u64,
+}
+
+impl Intake {
+    /// A new blob among `blobs`.
+    pub(super) const fn new(blobs: Blobs) -> Self {
+        Self { blobs, writer: None, gathered: Vec::new(), gathered_bytes: 0, size: 0 }
+    }
+
+    /// How many bytes were taken in.
+    pub(super) const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Takes `bytes` in.
+    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+        self.size += bytes.len() as u64;
+        self.gathered_bytes += bytes.len();
+        self.gathered.push(bytes);
+        if self.gathered_bytes < GATHER_BYTES {
+            return Ok(());
+        }
+        let (blobs, writer, gathered) = self.take();
+        self.writer = Some(off_runtime(move || flush(&blobs, writer, &gathered)).await?);
+        Ok(())
+    }
+
+    /// Makes the blob durable; with `expected`, other bytes are refused.
+    pub(super) async fn finish(mut self, expected: Option<ContentHash>) -> Result<ContentHash, StoreError> {
+        let (blobs, writer, gathered) = self.take();
+        off_runtime(move || flush(&blobs, writer, &gathered)?.finish(expected)).await
+    }
+
+    fn take(&mut self) -> (Blobs, Option<BlobWriter>, Vec<Bytes>) {
+        self.gathered_bytes = 0;
+        (self.blobs.clone(), self.writer.take(), std::mem::take(&mut self.gathered))
+    }
+}
+
+fn flush(blobs: &Blobs, writer: Option<BlobWriter>, gathered: &[Bytes]) -> Result<BlobWriter, StoreError> {
+    let mut writer = writer.map_or_else(|| blobs.create(), Ok)?;
+    gathered.iter().try_for_each(|bytes| writer.write(bytes))?;
+    Ok(writer)
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone)]
+pub(super) enum Piece {
+    /// These bytes.
+    Bytes(Bytes),
+    /// This part of the file.
+    File(Range<u64>),
+}
+
+/// The body that `pieces` make, read from `file` as the client takes it.
+pub(super) fn body_of(file: Arc<File>, pieces: Vec<Piece>) -> Body {
+    let pieces = pieces.into_iter().rev().collect::<Vec<_>>();
+    Body::from_stream(stream::try_unfold((file, pieces), |(file, mut pieces)| async move {
+        let bytes = match pieces.pop() {
+            None => return Ok::<_, io::Error>(None),
+            Some(Piece::Bytes(bytes)) => bytes,
+            Some(Piece::File(range)) => {
+                let end = range.end.min(range.start + READ_BYTES as u64);
+                if end < range.end {
+                    pieces.push(Piece::File(end..range.end));
+                }
+                let file = Arc::clone(&file);
+                off_runtime(move || read_range(&file, range.start..end)).await?
+            }
+        };
+        Ok(Some((bytes, (file, pieces))))
+    }))
+}
+
+/// Reads a range of `file`, all of it.
+pub(super) fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    file.read_exact_at(&mut bytes, range.start)?;
+    Ok(bytes.into())
+}

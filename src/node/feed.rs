@@ -1,0 +1,128 @@
+//! Serving the feed, heartbeats and announcements.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Extension, Path, Query, State};
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use super::access::{Right, require};
+use super::bytes::off_runtime;
+use super::error::ApiError;
+use super::records::{Change, write_record};
+use super::Core;
+use crate::model::{Node, NodeId, Principal, RecordKey};
+use crate::protocol::feed::{ENTRIES_MAX, FeedAnswer, FeedQuery, WAIT_MS_MAX, Welcome};
+use crate::protocol::status::Pong;
+use crate::replicate::resume_at;
+use crate::store::Select;
+
+/// The largest probe.
+const PROBE_BYTES_MAX: usize = 1 << 20;
+
+/// `GET /v1/feed`: what is listed after a sequence; waits for something new if asked to.
+pub(super) async fn read(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    query: Result<Query<FeedQuery>, QueryRejection>,
+) -> Result<Json<FeedAnswer>, ApiError> {
+    require(&principal, Right::Read)?;
+    let Query(query) = query?;
+    let limit = query.limit.unwrap_or(ENTRIES_MAX).clamp(1, ENTRIES_MAX);
+    let select = if query.records { Select::Records } else { Select::All };
+    let origin = core.catalog.origin().clone();
+    let mut progress = core.catalog.progress();
+    let mut since = resume_at(query.since, query.epoch, origin.epoch, progress.borrow_and_update().head);
+    if let Principal::Node(id) = &principal {
+        core.members.heard(id, None);
+        core.members.follows(id, since);
+    }
+    let deadline = Instant::now() + Duration::from_millis(query.wait_ms.min(WAIT_MS_MAX));
+    loop {
+        let catalog = core.catalog.clone();
+        let page = off_runtime(move || catalog.feed(since, limit, select)).await?;
+        since = page.next;
+        let answer = || {
+            let (node, epoch) = (origin.node.clone(), origin.epoch);
+            Ok(Json(FeedAnswer { node, epoch, entries: page.entries, next: page.next, end: page.end }))
+        };
+        if !page.entries.is_empty() || Instant::now() >= deadline {
+            return answer();
+        }
+        tokio::select! {
+            () = core.stop.cancelled() => return answer(),
+            () = tokio::time::sleep_until(deadline) => return answer(),
+            changed = progress.changed() => if changed.is_err() { return answer() },
+        }
+    }
+}
+
+/// `GET /v1/ping`.
+pub(super) async fn ping(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Pong>, ApiError> {
+    require(&principal, Right::Read)?;
+    if let Principal::Node(id) = &principal {
+        core.members.heard(id, None);
+    }
+    let progress = *core.catalog.progress().borrow();
+    let origin = core.catalog.origin();
+    Ok(Json(Pong {
+        node: origin.node.clone(),
+        epoch: origin.epoch,
+        head: progress.head,
+        wants: progress.wants,
+        clock: progress.clock,
+    }))
+}
+
+/// `GET /v1/probe/BYTES`: so many bytes, for edges that measure an idle path.
+pub(super) async fn probe(
+    Extension(principal): Extension<Principal>,
+    size: Result<Path<usize>, PathRejection>,
+) -> Result<(HeaderMap, Bytes), ApiError> {
+    static ZEROS: [u8; PROBE_BYTES_MAX] = [0; PROBE_BYTES_MAX];
+    require(&principal, Right::Read)?;
+    let Path(size) = size.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let bytes = ZEROS.get(..size).ok_or_else(|| ApiError::bad_request(format!("a probe has at most {PROBE_BYTES_MAX} bytes")))?;
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok((headers, Bytes::from_static(bytes)))
+}
+
+/// `PUT /v1/servers/ID`: a node announces itself; the answer holds the records by which it finds the others.
+pub(super) async fn announce(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    id: Result<Path<NodeId>, PathRejection>,
+    node: Result<Json<Node>, JsonRejection>,
+) -> Result<Json<Welcome>, ApiError> {
+    let Path(id) = id.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    if principal != Principal::Node(id.clone()) {
+        require(&principal, Right::Write)?;
+    }
+    let Json(node) = node?;
+    if node.id != id {
+        return Err(ApiError::bad_request(format!("the body describes node {}, the path names {id}", node.id)));
+    }
+    if id != core.me.id {
+        let announced = serde_json::to_string(&node).map_err(ApiError::bad_request)?;
+        let decide = move |current: Option<&str>| {
+            Ok::<_, ApiError>(if current == Some(&announced) { Change::Keep } else { Change::Set(announced) })
+        };
+        write_record(&core, RecordKey::node(&id), decide).await??;
+    } else if node != core.me {
+        let detail = format!("{id} is this node: two nodes must not have the same name");
+        return Err(ApiError::new(StatusCode::CONFLICT, detail));
+    }
+    let catalog = core.catalog.clone();
+    let records = off_runtime(move || catalog.feed(0, ENTRIES_MAX, Select::Records)).await?.entries;
+    Ok(Json(Welcome { records }))
+}

@@ -1,0 +1,46 @@
+//! Changing the cluster's records: read, decide and write in one commit.
+
+use std::sync::Arc;
+
+use super::{Core, unix_ms};
+use crate::model::{Entry, EntryState, RecordKey};
+use crate::store::StoreError;
+
+/// What is to become of a record.
+pub(super) enum Change {
+    /// Nothing: it says so already.
+    Keep,
+    /// It gets this JSON value.
+    Set(String),
+    /// It goes.
+    Remove,
+}
+
+/// Changes the record `key` as `decide` says, which sees its current JSON; a refusal leaves it as it is.
+pub(super) async fn write_record<E, F>(
+    core: &Arc<Core>,
+    key: RecordKey,
+    decide: F,
+) -> Result<Result<(), E>, StoreError>
+where
+    E: Send + 'static,
+    F: FnOnce(Option<&str>) -> Result<Change, E> + Send + 'static,
+{
+    let work = core.catalog.transact(move |transaction| {
+        let listed = transaction.listed(&key.clone().into())?;
+        let current = listed.as_ref().and_then(|entry| match &entry.state {
+            EntryState::Record(json) => Some(json.as_str()),
+            EntryState::Deleted | EntryState::Live(_) => None,
+        });
+        let state = match decide(current) {
+            Ok(Change::Keep) => return Ok(Ok(())),
+            Ok(Change::Set(json)) => EntryState::Record(json),
+            Ok(Change::Remove) => EntryState::Deleted,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let entry = Entry { key: key.into(), version: transaction.stamp(unix_ms()), state };
+        transaction.list(&entry)?;
+        Ok(Ok(()))
+    });
+    work.await
+}

@@ -1,0 +1,17 @@
+//! Errors as they travel: JSON problem bodies (RFC 9457).
+
+use serde::{Deserialize, Serialize};
+
+/// The media type of a problem (RFC 9457 section 3).
+pub const MEDIA_TYPE: &str = "application/problem+json";
+
+/// What was wrong with a request, for a person and for a program.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// The HTTP status.
+    pub status: u16,
+    /// The status in words, the same for each problem of its kind.
+    pub title: String,
+    /// What was wrong this time, and what to do.
+    pub detail: String,
+}

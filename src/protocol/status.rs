@@ -1,0 +1,89 @@
+//! What nodes say of themselves and of each other.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Content, Epoch, HybridTime, Liveness, Node, NodeId, ObjectKey, ObjectMeta, Version};
+
+/// The answer to a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Who answers.
+    pub node: NodeId,
+    /// The life of its database.
+    pub epoch: Epoch,
+    /// The last sequence of its feed.
+    pub head: u64,
+    /// How many entries wait for their bytes.
+    pub wants: u64,
+    /// The highest hybrid time it stamped or saw.
+    pub clock: HybridTime,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of the program.
+    pub program: String,
+    /// The node, as it announces itself.
+    pub node: Node,
+    /// The life of its database.
+    pub epoch: Epoch,
+    /// The last sequence of its feed.
+    pub head: u64,
+    /// Live objects.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Deleted objects that are remembered.
+    pub tombstones: u64,
+    /// Objects of this node alone.
+    pub strays: u64,
+    /// Entries that wait for their bytes.
+    pub wants: u64,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+}
+
+/// A member of the cluster, as the node that was asked sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Server {
+    /// What the member says of itself.
+    #[serde(flatten)]
+    pub node: Node,
+    /// Whether it is heard of.
+    pub liveness: Liveness,
+    /// How many entries of the asked node it has not taken in yet; `None` if it has not been heard of.
+    pub behind: Option<u64>,
+}
+
+/// The members of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Servers {
+    /// The node that was asked.
+    pub asked: NodeId,
+    /// All members, by name.
+    pub servers: Vec<Server>,
+}
+
+/// What a node has stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// Under which key.
+    pub key: ObjectKey,
+    /// Which bytes.
+    #[serde(flatten)]
+    pub content: Content,
+    /// As which version.
+    pub version: Version,
+    /// On how many nodes it was durable when the answer left.
+    pub copies: u32,
+}
+
+/// A part of a list of objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Objects {
+    /// The objects, in the order of their keys.
+    pub objects: Vec<ObjectMeta>,
+    /// The key after which to ask for more; `None` at the end.
+    pub next: Option<ObjectKey>,
+}
