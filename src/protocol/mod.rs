@@ -1,6 +1,7 @@
 //! What travels between processes: packets, feed, records, certificates, and every path and header name.
 
 pub mod feed;
+pub mod packet;
 pub mod problem;
 pub mod status;
 
