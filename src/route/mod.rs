@@ -1,1 +1,177 @@
 //! Which node answers a request, and why.
+//!
+//! A [`RouteTable`] is an immutable snapshot of nodes, prices and measurements: a request loads one and never sees
+//! half a change. Ranking does no I/O and reads no clock.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::model::{Liveness, NanoDollars, Node, Tariff};
+use crate::price::{PriceBasis, price};
+
+mod explain;
+pub mod measure;
+mod policy;
+mod score;
+#[cfg(test)]
+mod tests;
+
+pub use explain::{Ranking, Reason, Route};
+pub use measure::{FailureKind, Measurements, Try};
+pub use policy::{Beta, Policy, PolicyError};
+
+use score::{Handicap, Scales, Scored};
+
+/// How requests are routed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// What requests are routed by, unless a request says otherwise: `p`, `n` or `c BETA`.
+    pub policy: Policy,
+    /// Which of a tariff's figures a request is priced by.
+    pub price_basis: PriceBasis,
+    /// The price that weighs as much as `time_scale_ms` at a beta of one half. Constant, so that beta has a meaning:
+    /// `(1 - beta) / beta` of this price buys that time.
+    pub price_scale_nano_dollars: NonZeroU64,
+    /// The time that weighs as much as `price_scale_nano_dollars`.
+    pub time_scale_ms: NonZeroU64,
+    /// How far above the best score of policy `c` a node still counts as equal to it.
+    pub band_per_mille: u32,
+    /// How tries are weighed.
+    pub measure: measure::Config,
+}
+
+impl Default for Config {
+    /// An hour of a small server costs some cents and an answer takes some hundredths of a second, so a dollar an
+    /// hour against a second makes both count. Measurements are not exact to 1 %.
+    fn default() -> Self {
+        Self {
+            policy: Policy::default(),
+            price_basis: PriceBasis::default(),
+            price_scale_nano_dollars: NonZeroU64::new(1_000_000_000).expect("not zero"),
+            time_scale_ms: NonZeroU64::new(1_000).expect("not zero"),
+            band_per_mille: 10,
+            measure: measure::Config::default(),
+        }
+    }
+}
+
+/// A node as the observer knows it.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// The node.
+    pub node: Arc<Node>,
+    /// What is seen of it; one that is down is never ranked.
+    pub liveness: Liveness,
+    /// What its provider charges, if that is known.
+    pub tariff: Option<Tariff>,
+    /// What tries have taught about it.
+    pub measurements: Measurements,
+}
+
+/// What the choice of a node depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// The object's key: equals are spread over keys, and each key keeps to its node.
+    pub key: &'a str,
+    /// The bytes to be sent; 0 if unknown.
+    pub size: u64,
+    /// A policy for this request alone.
+    pub policy: Option<Policy>,
+}
+
+/// All candidates at one moment, with what they are weighed by. Built by whoever observes them, then swapped in whole.
+#[derive(Debug, Clone)]
+pub struct RouteTable {
+    entries: Vec<Entry>,
+    policy: Policy,
+    scales: Scales,
+    band_per_mille: u32,
+    measure: measure::Config,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    node: Arc<Node>,
+    name_hash: u64,
+    liveness: Liveness,
+    price: Option<NanoDollars>,
+    measurements: Measurements,
+}
+
+impl RouteTable {
+    /// The table of these candidates, in any order.
+    pub fn new(config: &Config, mut candidates: Vec<Candidate>) -> Self {
+        candidates.sort_unstable_by(|a, b| a.node.id.cmp(&b.node.id));
+        let entry = |candidate: Candidate| Entry {
+            name_hash: xxh3_64(candidate.node.id.as_str().as_bytes()),
+            liveness: candidate.liveness,
+            price: candidate.tariff.map(|tariff| price(&tariff, config.price_basis)),
+            measurements: candidate.measurements,
+            node: candidate.node,
+        };
+        Self {
+            entries: candidates.into_iter().map(entry).collect(),
+            policy: config.policy,
+            scales: Scales {
+                price: NanoDollars::new(config.price_scale_nano_dollars.get()),
+                time_s: config.time_scale_ms.get() as f64 / 1_000.0,
+            },
+            band_per_mille: config.band_per_mille,
+            measure: config.measure.clone(),
+        }
+    }
+
+    /// The nodes to try for `request`, best first.
+    ///
+    /// Nodes that are down are left out. Suspect ones come after all alive ones; then those without a price after
+    /// all priced ones and those never tried after all measured ones, where the policy needs the figure. `p` and `n`
+    /// are exact: the metric, then the other, then the key. `c` takes the lowest score; those within the band of it
+    /// are equals among which the key chooses.
+    pub fn rank(&self, request: &Request<'_>) -> Ranking {
+        let policy = request.policy.unwrap_or(self.policy);
+        let reduced = policy.reduced();
+        let key_hash = xxh3_64(request.key.as_bytes());
+        let alive = self.entries.iter().enumerate().filter(|(_, entry)| entry.liveness != Liveness::Down);
+        let mut scored = Vec::with_capacity(self.entries.len());
+        scored.extend(alive.map(|(index, entry)| self.score(index, entry, request.size, key_hash, reduced)));
+        score::order(&mut scored, reduced, self.band_per_mille);
+        let route = |(place, each): (usize, &Scored)| Route {
+            node: Arc::clone(&self.entries[each.index].node),
+            liveness: self.entries[each.index].liveness,
+            price: each.price,
+            time_s: each.time_s,
+            score: each.score,
+            reason: score::reason(&scored, place, reduced),
+        };
+        Ranking { policy, routes: scored.iter().enumerate().map(route).collect() }
+    }
+
+    fn score(&self, index: usize, entry: &Entry, size: u64, key_hash: u64, policy: Policy) -> Scored {
+        let time_s = entry.measurements.time_s(size, &self.measure);
+        Scored {
+            index,
+            handicap: Handicap {
+                suspect: entry.liveness == Liveness::Suspect,
+                unpriced: entry.price.is_none() && policy != Policy::Time,
+                unmeasured: time_s.is_none() && policy != Policy::Price,
+            },
+            price: entry.price,
+            time_s,
+            score: self.scales.score(policy, entry.price, time_s),
+            rendezvous: rendezvous(key_hash, entry.name_hash),
+            in_band: false,
+        }
+    }
+}
+
+/// The weight of a node for a key (highest random weight): a node that comes or goes moves only its own keys.
+fn rendezvous(key_hash: u64, name_hash: u64) -> u64 {
+    let mut both = [0; 16];
+    both[..8].copy_from_slice(&key_hash.to_le_bytes());
+    both[8..].copy_from_slice(&name_hash.to_le_bytes());
+    xxh3_64(&both)
+}

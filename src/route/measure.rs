@@ -1,0 +1,345 @@
+//! What tries teach about one node: how soon it answers, how fast it sends, how often it fails.
+//!
+//! Every estimate is weighted by elapsed time, so that neither a burst nor a lull changes how long the past counts.
+//! Nothing is forgotten while nobody tries: a node's last bad moment stands until a try or a probe says otherwise.
+
+use std::num::{NonZeroU32, NonZeroU64};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// The least share of the success rate that outlasts the next try, however long ago it was: after a lull one failure
+/// is one of two tries, not all that is known.
+const RECORD_KEPT_MIN: f64 = 0.5;
+
+/// The largest such share, however short the time: a burst of failures shows before it is over.
+const RECORD_KEPT_MAX: f64 = 0.9;
+
+/// The success rate below which time does not grow any further, so that it stays finite.
+const SUCCESS_RATE_MIN: f64 = 0.01;
+
+/// How tries are weighed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Time after which a measurement's weight has fallen to 37 % (1/e).
+    pub decay_ms: NonZeroU64,
+    /// What a failed try costs besides the time it took: the next node starts from nothing.
+    pub retry_ms: u64,
+    /// What an error counts above the time it took. Without it a node that refuses at once would look fast.
+    pub error_penalty_ms: u64,
+    /// The smallest transfer that teaches a rate; smaller ones fit the first packets and measure the buffers.
+    pub rate_bytes_min: NonZeroU64,
+    /// Requests in flight at which the time to the first byte is taken to double.
+    pub capacity_requests: NonZeroU32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            decay_ms: NonZeroU64::new(10_000).expect("not zero"),
+            retry_ms: 500,
+            error_penalty_ms: 500,
+            rate_bytes_min: NonZeroU64::new(64 * 1024).expect("not zero"),
+            capacity_requests: NonZeroU32::new(64).expect("not zero"),
+        }
+    }
+}
+
+/// How a try at a node went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Try {
+    /// The node answered.
+    Success {
+        /// From sending the request to the first byte of the answer.
+        first_byte: Duration,
+        /// Bytes of the body.
+        bytes: u64,
+        /// From the first byte of the answer to the last.
+        transfer: Duration,
+    },
+    /// The node did not answer, or not to the end.
+    Failure {
+        /// How.
+        kind: FailureKind,
+        /// From sending the request to giving up.
+        after: Duration,
+    },
+}
+
+/// How a try fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// A deadline passed: counts the full time.
+    Timeout,
+    /// Refused, broken off, or answered as a fault of the server: counts the time and a penalty.
+    Error,
+}
+
+/// Time to the first byte: follows a rise at once, a fall slowly (peak-EWMA).
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct FirstByte {
+    seconds: f64,
+    at: Duration,
+}
+
+/// Bytes over time, both decayed alike: a harmonic mean, in which slow transfers weigh as long as they took.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Rate {
+    bytes: f64,
+    seconds: f64,
+    at: Duration,
+}
+
+/// What is known of one node. Begins with nothing but the benefit of the doubt: a success rate of 1.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measurements {
+    first_byte: Option<FirstByte>,
+    rate: Option<Rate>,
+    success_rate: f64,
+    in_flight: u32,
+}
+
+impl Default for Measurements {
+    fn default() -> Self {
+        Self { first_byte: None, rate: None, success_rate: 1.0, in_flight: 0 }
+    }
+}
+
+impl Measurements {
+    /// Notes that a request to the node begins.
+    pub const fn begin(&mut self) {
+        self.in_flight = self.in_flight.saturating_add(1);
+    }
+
+    /// Notes that a request to the node is over, whoever ended it.
+    pub const fn end(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+    }
+
+    /// Learns from a try that was over at `now`. A client that went away is no try: it says nothing of the node.
+    pub fn record(&mut self, outcome: &Try, now: Duration, config: &Config) {
+        match *outcome {
+            Try::Success { first_byte, bytes, transfer } => {
+                self.succeed(first_byte.as_secs_f64(), now, config);
+                if bytes >= config.rate_bytes_min.get() {
+                    self.learn_rate(bytes, transfer, now, config);
+                }
+            }
+            Try::Failure { kind: FailureKind::Timeout, after } => self.fail(after.as_secs_f64(), now, config),
+            Try::Failure { kind: FailureKind::Error, after } => {
+                self.fail(after.as_secs_f64() + seconds(config.error_penalty_ms), now, config);
+            }
+        }
+    }
+
+    /// Whether any try taught anything yet.
+    pub const fn is_measured(&self) -> bool {
+        self.first_byte.is_some()
+    }
+
+    /// Requests in flight.
+    pub const fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// The estimated time to the first byte on an idle node, in seconds.
+    pub fn first_byte_s(&self) -> Option<f64> {
+        self.first_byte.map(|first_byte| first_byte.seconds)
+    }
+
+    /// The estimated rate of the body, once a transfer was large enough to teach it. Infinite if it took no time.
+    pub fn rate_bytes_per_s(&self) -> Option<f64> {
+        self.rate.map(|rate| rate.bytes / rate.seconds)
+    }
+
+    /// The share of time, of late, in which tries succeed. Not the share of tries: a node that failed under load and
+    /// is now only probed would take as many probes to recover.
+    pub const fn success_rate(&self) -> f64 {
+        self.success_rate
+    }
+
+    /// The time in which the node is expected to have sent `size` bytes, retries elsewhere included, in seconds;
+    /// `None` for a node that was never tried.
+    ///
+    /// An unknown rate costs no time: so the first large object teaches it, once, rather than never.
+    pub fn time_s(&self, size: u64, config: &Config) -> Option<f64> {
+        let load = f64::from(self.in_flight) / f64::from(config.capacity_requests.get());
+        let transfer = self.rate.map_or(0.0, |rate| size as f64 * rate.seconds / rate.bytes);
+        let time = self.first_byte?.seconds * (1.0 + load) + transfer;
+        let failure_rate = 1.0 - self.success_rate;
+        Some(time / self.success_rate.max(SUCCESS_RATE_MIN) + failure_rate * seconds(config.retry_ms))
+    }
+
+    fn succeed(&mut self, sample: f64, now: Duration, config: &Config) {
+        self.note_outcome(1.0, now, config);
+        let Some(past) = self.first_byte else {
+            self.first_byte = Some(FirstByte { seconds: sample, at: now });
+            return;
+        };
+        let kept = kept_since(past.at, now, config);
+        let smoothed = past.seconds * kept + sample * (1.0 - kept);
+        self.first_byte = Some(FirstByte { seconds: smoothed.max(sample), at: now.max(past.at) });
+    }
+
+    /// A failure never lowers an estimate, not even a quick one on a node that was slower before.
+    fn fail(&mut self, cost: f64, now: Duration, config: &Config) {
+        self.note_outcome(0.0, now, config);
+        let past = self.first_byte.unwrap_or(FirstByte { seconds: 0.0, at: now });
+        self.first_byte = Some(FirstByte { seconds: past.seconds.max(cost), at: now.max(past.at) });
+    }
+
+    fn note_outcome(&mut self, success: f64, now: Duration, config: &Config) {
+        let kept = self.first_byte.map_or(0.0, |past| kept_since(past.at, now, config));
+        let kept = kept.clamp(RECORD_KEPT_MIN, RECORD_KEPT_MAX);
+        self.success_rate = self.success_rate * kept + success * (1.0 - kept);
+    }
+
+    fn learn_rate(&mut self, bytes: u64, transfer: Duration, now: Duration, config: &Config) {
+        let past = self.rate.unwrap_or(Rate { bytes: 0.0, seconds: 0.0, at: now });
+        let kept = kept_since(past.at, now, config);
+        self.rate = Some(Rate {
+            bytes: past.bytes * kept + bytes as f64,
+            seconds: past.seconds * kept + transfer.as_secs_f64(),
+            at: now.max(past.at),
+        });
+    }
+}
+
+fn kept_since(then: Duration, now: Duration, config: &Config) -> f64 {
+    (-now.saturating_sub(then).as_secs_f64() / seconds(config.decay_ms.get())).exp()
+}
+
+const fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1_000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    const fn answer(first_byte_ms: u64) -> Try {
+        Try::Success { first_byte: ms(first_byte_ms), bytes: 0, transfer: Duration::ZERO }
+    }
+
+    const fn failure(kind: FailureKind, after_ms: u64) -> Try {
+        Try::Failure { kind, after: ms(after_ms) }
+    }
+
+    fn after(tries: &[(u64, Try)]) -> Measurements {
+        let mut measurements = Measurements::default();
+        for (at_ms, outcome) in tries {
+            measurements.record(outcome, ms(*at_ms), &Config::default());
+        }
+        measurements
+    }
+
+    fn time_ms(measurements: &Measurements, size: u64) -> f64 {
+        measurements.time_s(size, &Config::default()).expect("measured") * 1_000.0
+    }
+
+    fn near(value: f64, expected: f64) -> bool {
+        (value - expected).abs() < 1e-6 * expected.abs().max(1.0)
+    }
+
+    #[test]
+    fn what_was_never_tried_has_no_time() {
+        assert_eq!(Measurements::default().time_s(0, &Config::default()), None);
+        assert!(!Measurements::default().is_measured());
+    }
+
+    #[test]
+    fn first_byte_rises_at_once_and_falls_with_elapsed_time() {
+        assert!(near(time_ms(&after(&[(0, answer(40)), (0, answer(900))]), 0), 900.0));
+        assert!(near(time_ms(&after(&[(0, answer(900)), (0, answer(40))]), 0), 900.0));
+        let one_tau = 40.0 + 860.0 / std::f64::consts::E;
+        assert!(near(time_ms(&after(&[(0, answer(900)), (10_000, answer(40))]), 0), one_tau));
+        let often: Vec<_> = std::iter::once((0, answer(900))).chain((1..=100).map(|n| (n * 100, answer(40)))).collect();
+        assert!(near(time_ms(&after(&often), 0), one_tau));
+    }
+
+    #[test]
+    fn requests_in_flight_lengthen_the_first_byte() {
+        let mut measurements = after(&[(0, answer(40))]);
+        (0..64).for_each(|_| measurements.begin());
+        assert!(near(time_ms(&measurements, 0), 80.0));
+        (0..65).for_each(|_| measurements.end());
+        assert!(near(time_ms(&measurements, 0), 40.0));
+    }
+
+    #[test]
+    fn rates_average_by_time_and_only_large_transfers_teach_them() {
+        let transfer = |bytes, transfer_ms| Try::Success { first_byte: ms(0), bytes, transfer: ms(transfer_ms) };
+        // One MB in 1 s and one in 9 s: 2 MB in 10 s, not the 0.56 MB/s that the mean of both rates is.
+        let both = after(&[(0, transfer(1_000_000, 1_000)), (0, transfer(1_000_000, 9_000))]);
+        assert!(near(both.rate_bytes_per_s().expect("taught"), 200_000.0));
+        assert!(near(time_ms(&both, 100_000), 500.0));
+        assert_eq!(after(&[(0, transfer(65_535, 1_000))]).rate_bytes_per_s(), None);
+        let instant = after(&[(0, transfer(65_536, 0))]);
+        assert!(near(time_ms(&instant, u64::MAX), 0.0));
+    }
+
+    #[test]
+    fn a_timeout_counts_its_time_and_an_error_a_penalty() {
+        let timeout = after(&[(0, answer(40)), (1, failure(FailureKind::Timeout, 2_000))]);
+        assert!(near(timeout.first_byte_s().expect("tried"), 2.0));
+        let refused = after(&[(0, answer(40)), (1, failure(FailureKind::Error, 0))]);
+        assert!(near(refused.first_byte_s().expect("tried"), 0.5));
+        assert!(near(time_ms(&refused, 0), 500.0 / 0.9 + 0.1 * 500.0));
+        assert!(near(after(&[(0, failure(FailureKind::Error, 0))]).success_rate(), 0.5));
+    }
+
+    #[test]
+    fn recovery_takes_two_tau() {
+        let failures = (1..=100).map(|n| (n * 100, failure(FailureKind::Error, 1)));
+        let mut tries: Vec<_> = std::iter::once((0, answer(50))).chain(failures).collect();
+        let failing = time_ms(&after(&tries), 0);
+        tries.extend((1..=20).map(|n| (10_000 + n * 1_000, answer(50))));
+        let recovered = after(&tries);
+        assert!(failing > 5_000.0, "{failing}");
+        // What is left of the peak and of the record after two tau is e^-2, 14 %.
+        assert!(recovered.success_rate() > 0.85, "{}", recovered.success_rate());
+        assert!(near(recovered.first_byte_s().expect("tried"), 0.05 + 0.451 * (-2.0_f64).exp()));
+        assert!(time_ms(&recovered, 0) < 250.0, "{}", time_ms(&recovered, 0));
+    }
+
+    fn any_try() -> impl Strategy<Value = Try> {
+        prop_oneof![
+            (0..3_000_u64, 0..10_000_000_u64, 0..5_000_u64).prop_map(|(first_byte, bytes, transfer)| Try::Success {
+                first_byte: ms(first_byte),
+                bytes,
+                transfer: ms(transfer)
+            }),
+            any_failure(),
+        ]
+    }
+
+    fn any_failure() -> impl Strategy<Value = Try> {
+        (any::<bool>(), 0..5_000_u64).prop_map(|(timeout, after)| {
+            failure(if timeout { FailureKind::Timeout } else { FailureKind::Error }, after)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_failure_ever_shortens_the_time(
+            past in proptest::collection::vec((0..60_000_u64, any_try()), 1..20),
+            last in any_failure(),
+            later_ms in 0..600_000_u64,
+            size in 0..100_000_000_u64,
+        ) {
+            let mut measurements = after(&past);
+            let before = time_ms(&measurements, size);
+            prop_assert!(before.is_finite() && before >= 0.0);
+            measurements.record(&last, ms(later_ms), &Config::default());
+            prop_assert!(time_ms(&measurements, size) >= before);
+            prop_assert!(measurements.success_rate() >= 0.0 && measurements.success_rate() <= 1.0);
+        }
+    }
+}
