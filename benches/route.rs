@@ -1,0 +1,48 @@
+//! What a routing decision costs, with 3 and with 100 nodes, under each policy.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use metacdn::model::{Address, ImageMode, Liveness, NanoDollars, Node, Tariff};
+use metacdn::route::{Candidate, Config, Measurements, Policy, Request, RouteTable, Try};
+
+fn candidate(number: u64) -> Candidate {
+    let name = format!("node-{number}");
+    let address: Address = "127.0.0.1:22222".parse().expect("an address");
+    let node = Node {
+        id: name.parse().expect("a name"),
+        provider: name.parse().expect("a name"),
+        address: address.clone(),
+        download: address,
+        images: ImageMode::Off,
+    };
+    let mut measurements = Measurements::default();
+    // Prices and delays in no order, some prices alike.
+    let transfer = Duration::from_millis(100 + number * 37 % 50);
+    let outcome = Try::Success { first_byte: Duration::from_millis(10 + number * 61 % 97), bytes: 1 << 20, transfer };
+    measurements.record(&outcome, Duration::ZERO, &Config::default().measure);
+    let tariff = Tariff {
+        instance_hour: NanoDollars::new(10_000_000 * (1 + number * 29 % 31)),
+        network_hour: NanoDollars::default(),
+    };
+    Candidate { node: node.into(), liveness: Liveness::Alive, tariff: Some(tariff), measurements }
+}
+
+fn decide(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("rank");
+    for nodes in [3, 100] {
+        let table = RouteTable::new(&Config::default(), (0..nodes).map(candidate).collect());
+        for words in ["p", "n", "c 0.5"] {
+            let policy: Policy = words.parse().expect("a policy");
+            let request = Request { key: "photos/2026/cat.jpg", size: 100_000, policy: Some(policy) };
+            group.bench_function(BenchmarkId::new(words, nodes), |bencher| {
+                bencher.iter(|| table.rank(black_box(&request)));
+            });
+        }
+    }
+    group.finish();
+}
+
+criterion_group!(benches, decide);
+criterion_main!(benches);
