@@ -5,7 +5,7 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
@@ -92,16 +92,27 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let Self { tls, name, address, deadline } = self.clone();
-        Box::pin(async move { Ok(PooledStream(TokioIo::new(open(tls, name, address, deadline).await?))) })
+        Box::pin(async move { 
+            let stream = open(tls, name, address, deadline).await?;
+            Ok(PooledStream { stream: TokioIo::new(stream), opened: Opened(Instant::now()) })
+         })
     }
 }
 
 /// A connection as the pool wants it.
-pub(super) struct PooledStream(TokioIo<TlsStream<TcpStream>>);
+pub(super) struct PooledStream {
+    stream: TokioIo<TlsStream<TcpStream>>,
+    opened: Opened,
+}
+
+/// When the connection of an answer stood ready; in the extensions of the answer. It tells those who measure how much of
+/// the time to the first byte was the handshake's.
+#[derive(Debug, Clone, Copy)]
+pub struct Opened(pub Instant);
 
 impl Connection for PooledStream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(self.opened)
     }
 }
 
@@ -111,25 +122,25 @@ impl hyper::rt::Read for PooledStream {
         cx: &mut Context<'_>,
         buf: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl hyper::rt::Write for PooledStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_write_vectored(
@@ -137,6 +148,6 @@ impl hyper::rt::Write for PooledStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 }

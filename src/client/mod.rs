@@ -27,7 +27,7 @@ use crate::protocol::CONTROL_BODY_MAX;
 use crate::protocol::problem::Problem;
 use connect::Connector;
 
-pub use connect::connect;
+pub use connect::{Opened, connect};
 pub use control::Prices;
 pub use objects::{ObjectReply, Upload};
 pub use reader::Reader;

@@ -1,1 +1,208 @@
-//! The edge role: answers users from the right node.
+//! The edge role: answers users, each request from the node that price and time choose.
+//!
+//! Routing reads one immutable snapshot; following the cluster and measuring the nodes go on beside it. If the control
+//! plane is gone, requests go on with the last known view.
+
+mod admin;
+mod fetch;
+mod hosts;
+mod observe;
+mod proxy;
+mod refresh;
+mod sizes;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use http::HeaderValue;
+use serde::Deserialize;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower::service_fn;
+use tracing::info;
+
+use crate::client::{Deadlines, Peer};
+use crate::membership;
+use crate::model::{Address, NodeId, View};
+use crate::protocol::identity::{Identity, TlsVersions};
+use crate::route::{self, RouteTable};
+use crate::serve::guard::AllowedHosts;
+use crate::serve::{self, Handlers, Transport, serve};
+use admin::Metrics;
+use hosts::Hosts;
+use observe::Observations;
+use sizes::Sizes;
+
+/// What an edge needs to know.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where users are answered.
+    pub listen: SocketAddr,
+    /// Where health, readiness, metrics and routes are served.
+    pub admin_listen: SocketAddr,
+    /// Addresses of nodes of the cluster; one that answers is enough.
+    pub seeds: Vec<Address>,
+    /// Host names that it serves, besides its own addresses, `localhost` and names below `metacdn.internal`.
+    pub hosts: Vec<String>,
+    /// Addresses of clients that may choose a policy by the header `metacdn-policy`.
+    pub trusted: Vec<IpAddr>,
+    /// How many nodes are tried for one request.
+    pub tries_max: NonZeroUsize,
+    /// How long a connection to a node may take.
+    pub connect_ms_max: u64,
+    /// How long a node's first byte may take.
+    pub first_byte_ms_max: u64,
+    /// How long a node may be silent within a body.
+    pub stall_ms_max: u64,
+    /// How large an object is taken to be before it was seen.
+    pub assumed_size_bytes: u64,
+    /// How requests are routed.
+    pub route: route::Config,
+    /// When a silent node is suspect or down.
+    pub membership: membership::Config,
+    /// The limits of the listener for users.
+    pub serve: serve::Config,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port);
+        Self {
+            // The reference's port.
+            listen: loopback(8080),
+            admin_listen: loopback(8081),
+            seeds: Vec::new(),
+            hosts: Vec::new(),
+            trusted: Vec::new(),
+            // As many as are scored in full.
+            tries_max: NonZeroUsize::new(16).expect("16 is not 0"),
+            connect_ms_max: 2_000,
+            first_byte_ms_max: 3_000,
+            stall_ms_max: 10_000,
+            assumed_size_bytes: 100_000,
+            route: route::Config::default(),
+            membership: membership::Config::default(),
+            serve: serve::Config { connections_max: 8192, ..serve::Config::default() },
+        }
+    }
+}
+
+impl Config {
+    const fn body_stall(&self) -> Duration {
+        Duration::from_millis(self.stall_ms_max)
+    }
+}
+
+/// The open sockets of an edge.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For users.
+    pub public: TcpListener,
+    /// For operators.
+    pub admin: TcpListener,
+}
+
+/// Why an edge cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum EdgeError {
+    /// It knows no node.
+    #[error("an edge needs the address of a node: set edge.seeds")]
+    NoSeeds,
+    /// A socket fails.
+    #[error("the system refuses")]
+    System(#[from] io::Error),
+}
+
+/// What the tasks and handlers of one edge share.
+struct Core {
+    config: Config,
+    hosts: Hosts,
+    via: HeaderValue,
+    tls: Arc<rustls::ClientConfig>,
+    view: watch::Sender<Arc<View>>,
+    observations: Observations,
+    routes: ArcSwap<Routes>,
+    sizes: Sizes,
+    metrics: Metrics,
+    stop: CancellationToken,
+}
+
+impl Core {
+    const fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            connect: Duration::from_millis(self.config.connect_ms_max),
+            first_byte: Duration::from_millis(self.config.first_byte_ms_max),
+            idle: self.config.body_stall(),
+        }
+    }
+}
+
+/// What a request is routed by: one moment, swapped whole.
+struct Routes {
+    table: RouteTable,
+    peers: BTreeMap<NodeId, Peer>,
+    /// Whether each node is measured or down, and one is measured.
+    ready: bool,
+}
+
+/// Runs an edge until `stop`; then it lets running answers end and returns.
+///
+/// # Errors
+/// When it cannot start.
+pub async fn run(
+    config: Config,
+    identity: Identity,
+    listeners: Listeners,
+    stop: CancellationToken,
+) -> Result<(), EdgeError> {
+    if config.seeds.is_empty() {
+        return Err(EdgeError::NoSeeds);
+    }
+    let public_at = listeners.public.local_addr()?;
+    let admin_at = listeners.admin.local_addr()?;
+    let routes = Routes { table: RouteTable::new(&config.route, Vec::new()), peers: BTreeMap::new(), ready: false };
+    let core = Arc::new(Core {
+        hosts: Hosts::new(public_at, &config.hosts),
+        via: HeaderValue::from_static("1.1 metacdn"),
+        tls: identity.client_config(),
+        view: watch::channel(Arc::default()).0,
+        observations: Observations::new(config.route.measure.clone(), &config.membership),
+        routes: ArcSwap::from_pointee(routes),
+        sizes: Sizes::new(config.assumed_size_bytes),
+        metrics: Metrics::new(),
+        stop: stop.clone(),
+        config,
+    });
+    let admin_transport = if admin_at.ip().is_loopback() {
+        Transport::Loopback
+    } else {
+        Transport::Tls(identity.server_config(TlsVersions::Only13))
+    };
+    let answering = core.clone();
+    let users = Handlers { http: service_fn(move |request| proxy::answer(answering.clone(), request)), packets: None };
+    let admin = Handlers { http: admin::router(&core, AllowedHosts::loopback(admin_at.port())), packets: None };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve(listeners.public, Transport::Plain, core.config.serve.clone(), users, stop.clone()));
+    tasks.spawn(serve(listeners.admin, admin_transport, serve::Config::default(), admin, stop.clone()));
+    tasks.spawn(refresh::rebuild(core.clone()));
+    tasks.spawn(refresh::follow_nodes(core.clone()));
+    info!(address = %public_at, admin = %admin_at, policy = %core.config.route.policy, "edge started");
+    while let Some(ended) = tasks.join_next().await {
+        if let Err(error) = ended
+            && error.is_panic()
+        {
+            // An edge that lost a part of itself must not look alive.
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+    info!(address = %public_at, "edge stopped");
+    Ok(())
+}

@@ -56,14 +56,9 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(mut self) -> Response {
-        let problem = Problem {
-            status: self.status.as_u16(),
-            title: self.status.canonical_reason().unwrap_or("Error").to_owned(),
-            detail: self.detail,
-        };
-        let json = serde_json::to_vec(&problem).unwrap_or_default();
+        let problem = Problem::new(self.status, self.detail);
         self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
-        (self.status, self.headers, json).into_response()
+        (self.status, self.headers, problem.to_json()).into_response()
     }
 }
 

@@ -33,6 +33,8 @@ pub const HEALTH: &str = "/health";
 pub const READY: &str = "/ready";
 /// Metrics in Prometheus' text format.
 pub const METRICS: &str = "/metrics";
+/// The ranking of the nodes for a request, at an edge.
+pub const ROUTES: &str = "/routes";
 
 /// The version of the object in an answer; on a 404, that of the deletion.
 pub const VERSION_HEADER: &str = "metacdn-version";

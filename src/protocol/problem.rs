@@ -1,5 +1,6 @@
 //! Errors as they travel: JSON problem bodies (RFC 9457).
 
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 /// The media type of a problem (RFC 9457 section 3).
@@ -14,4 +15,17 @@ pub struct Problem {
     pub title: String,
     /// What was wrong this time, and what to do.
     pub detail: String,
+}
+
+impl Problem {
+    /// A problem of the kind that `status` names.
+    pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        let title = status.canonical_reason().unwrap_or("Error").to_owned();
+        Self { status: status.as_u16(), title, detail: detail.into() }
+    }
+
+    /// The problem as the body of an answer.
+    pub fn to_json(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("text and a number are JSON")
+    }
 }

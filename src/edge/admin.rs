@@ -1,0 +1,142 @@
+//! What an operator and a monitor ask of an edge: health, readiness, metrics, and the table by which it routes.
+
+use std::sync::Arc;
+
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Query, Request, State};
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::registry::{Registry, Unit};
+use serde::Deserialize;
+
+use super::Core;
+use crate::model::{NodeId, ObjectKey, Principal};
+use crate::protocol::problem::{self, Problem};
+use crate::protocol::{HEALTH, METRICS, READY, ROUTES};
+use crate::route::{self, Policy, Ranking};
+use crate::serve::guard::{self, AllowedHosts};
+
+/// The media type of the metrics (OpenMetrics 1.0).
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What an edge counts.
+pub(super) struct Metrics {
+    registry: Registry,
+    requests: Family<StatusLabels, Counter>,
+    routed: Family<NodeLabels, Counter>,
+    pub(super) sent_bytes: Counter,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct StatusLabels {
+    status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NodeLabels {
+    node: String,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("metacdn_edge");
+        let requests = Family::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        let routed = Family::default();
+        registry.register("routed", "Answers by the node that gave them", routed.clone());
+        let sent_bytes = Counter::default();
+        registry.register_with_unit("sent", "Bytes of bodies sent to clients", Unit::Bytes, sent_bytes.clone());
+        Self { registry, requests, routed, sent_bytes }
+    }
+
+    pub(super) fn answered(&self, status: StatusCode) {
+        self.requests.get_or_create(&StatusLabels { status: status.as_u16() }).inc();
+    }
+
+    pub(super) fn routed(&self, node: &NodeId) {
+        self.routed.get_or_create(&NodeLabels { node: node.to_string() }).inc();
+    }
+}
+
+/// The paths of the admin listener.
+pub(super) fn router(core: &Arc<Core>, hosts: AllowedHosts) -> Router {
+    let hosts = Arc::new(hosts);
+    let guard = move |request: Request, next: Next| {
+        let hosts = hosts.clone();
+        async move {
+            match guard::check(request.method(), request.uri(), request.headers(), &hosts) {
+                Ok(()) => next.run(request).await,
+                Err(refusal) => refuse(refusal.status(), refusal.to_string()),
+            }
+        }
+    };
+    Router::new()
+        .route(HEALTH, get(|| async { "ok\n" }))
+        .route(READY, get(ready))
+        .route(METRICS, get(metrics))
+        .route(ROUTES, get(routes))
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
+        .layer(from_fn(guard))
+        .with_state(core.clone())
+}
+
+/// `GET /ready`: the members are known, and each is measured or down.
+async fn ready(State(core): State<Arc<Core>>) -> Response {
+    if core.routes.load().ready && !core.stop.is_cancelled() {
+        "ready\n".into_response()
+    } else {
+        refuse(StatusCode::SERVICE_UNAVAILABLE, "the nodes are not known and measured yet")
+    }
+}
+
+/// `GET /metrics`.
+async fn metrics(State(core): State<Arc<Core>>, Extension(principal): Extension<Principal>) -> Response {
+    if principal == Principal::Anonymous {
+        return refuse(StatusCode::FORBIDDEN, "this needs a certificate of the cluster");
+    }
+    let mut text = String::new();
+    match encode(&mut text, &core.metrics.registry) {
+        Ok(()) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
+        Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    }
+}
+
+/// What a route is asked for.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RoutesQuery {
+    key: ObjectKey,
+    size: Option<u64>,
+    policy: Option<String>,
+}
+
+/// `GET /routes?key=KEY`: the nodes in the order in which they would be tried, and why.
+async fn routes(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    query: Result<Query<RoutesQuery>, QueryRejection>,
+) -> Result<Json<Ranking>, Response> {
+    if principal == Principal::Anonymous {
+        return Err(refuse(StatusCode::FORBIDDEN, "this needs a certificate of the cluster"));
+    }
+    let Query(RoutesQuery { key, size, policy }) =
+        query.map_err(|rejection| refuse(StatusCode::BAD_REQUEST, rejection.body_text()))?;
+    let policy: Option<Policy> = policy
+        .map(|words| words.parse())
+        .transpose()
+        .map_err(|error: route::PolicyError| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let size = size.unwrap_or_else(|| core.sizes.guess(key.as_str()));
+    Ok(Json(core.routes.load().table.rank(&route::Request { key: key.as_str(), size, policy })))
+}
+
+fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {
+    (status, [(CONTENT_TYPE, problem::MEDIA_TYPE)], Problem::new(status, detail).to_json()).into_response()
+}

@@ -1,0 +1,145 @@
+//! What an operator and a monitor ask: health, readiness, metrics, status, the description of the API.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Core;
+use super::access::{Right, require};
+use super::bytes::off_runtime;
+use super::error::ApiError;
+use crate::model::{Liveness, Principal};
+use crate::protocol::status::Status;
+
+/// The media type of the metrics (OpenMetrics 1.0).
+const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// What a node counts.
+pub(super) struct Metrics {
+    registry: Registry,
+    pub(super) requests: Family<RequestLabels, Counter>,
+    pub(super) stored_bytes: Counter,
+    pub(super) pulled_entries: Counter,
+    pub(super) failed_fetches: Counter,
+    feed_head: Gauge,
+    wants: Gauge,
+    members: Family<MemberLabels, Gauge>,
+}
+
+/// Which interface answered, and how; closed sets, never paths or callers.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(super) struct RequestLabels {
+    pub(super) listener: Listener,
+    pub(super) status: u16,
+}
+
+/// The listeners of a node.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub(super) enum Listener {
+    /// The node API.
+    Api,
+    /// The server list and download API.
+    Download,
+    /// The price API.
+    Price,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct MemberLabels {
+    liveness: String,
+}
+
+impl Metrics {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::with_prefix("metacdn_node");
+        let requests = Family::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        let stored_bytes = Counter::default();
+        registry.register_with_unit("stored", "Bytes taken from clients", Unit::Bytes, stored_bytes.clone());
+        let pulled_entries = Counter::default();
+        registry.register("pulled_entries", "Entries read from the feeds of peers", pulled_entries.clone());
+        let failed_fetches = Counter::default();
+        registry.register("failed_fetches", "Fetches of wanted bytes that no peer could serve", failed_fetches.clone());
+        let feed_head = Gauge::default();
+        registry.register("feed_head", "The last sequence of the feed", feed_head.clone());
+        let wants = Gauge::default();
+        registry.register("wants", "Entries that wait for their bytes", wants.clone());
+        let members = Family::default();
+        registry.register("members", "Members of the cluster, as this node sees them", members.clone());
+        Self { registry, requests, stored_bytes, pulled_entries, failed_fetches, feed_head, wants, members }
+    }
+}
+
+/// `GET /health`: the process answers.
+pub(super) async fn health() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /ready`: the node is one of the cluster's members.
+pub(super) async fn ready(State(core): State<Arc<Core>>) -> Result<&'static str, ApiError> {
+    let known = core.members.view().borrow().nodes().contains_key(&core.me.id);
+    if known && !core.stop.is_cancelled() {
+        Ok("ready\n")
+    } else {
+        Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the node is starting or stopping"))
+    }
+}
+
+/// `GET /metrics`.
+pub(super) async fn metrics(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Response, ApiError> {
+    require(&principal, Right::Read)?;
+    let progress = *core.catalog.progress().borrow();
+    core.metrics.feed_head.set(progress.head.cast_signed());
+    core.metrics.wants.set(progress.wants.cast_signed());
+    let servers = core.members.servers(progress.head, progress.wants);
+    for liveness in [Liveness::Alive, Liveness::Suspect, Liveness::Down] {
+        let count = servers.iter().filter(|server| server.liveness == liveness).count();
+        let labels = MemberLabels { liveness: liveness.to_string() };
+        core.metrics.members.get_or_create(&labels).set(count as i64);
+    }
+    let mut text = String::new();
+    encode(&mut text, &core.metrics.registry)
+        .map_err(|_| ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"))?;
+    Ok(([(CONTENT_TYPE, METRICS_TYPE)], text).into_response())
+}
+
+/// `GET /v1/status`.
+pub(super) async fn status(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Status>, ApiError> {
+    require(&principal, Right::Read)?;
+    let catalog = core.catalog.clone();
+    let held = off_runtime(move || catalog.summary()).await?;
+    let progress = *core.catalog.progress().borrow();
+    Ok(Json(Status {
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        node: core.me.clone(),
+        epoch: core.catalog.origin().epoch,
+        head: progress.head,
+        objects: held.objects,
+        bytes: held.bytes,
+        tombstones: held.tombstones,
+        strays: held.strays,
+        wants: progress.wants,
+        uptime_seconds: core.members.uptime().as_secs(),
+    }))
+}
+
+/// `GET /v1/openapi.json`: the description of the node API (OpenAPI 3.1).
+pub(super) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], include_str!("openapi.json")).into_response()
+}

@@ -1,0 +1,170 @@
+//! The packet entrance: the reference's uploads, one packet a connection.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::json;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::{debug, info};
+
+use super::access::{Right, require};
+use super::bytes::off_runtime;
+use super::error::ApiError;
+use super::{Core, Packets, unix_ms};
+use crate::model::{Content, ContentHash, Entry, EntryState, ObjectKey, Principal};
+use crate::protocol::packet::{Decoder, Limits, Packet, PacketError};
+use crate::serve::{PacketConnection, Received};
+use crate::store::{BlobWriter, Blobs, StoreError};
+
+/// What all JSON packets on their way may hold in memory together, in KiB: 64 MiB.
+pub(super) const JSON_BUDGET_KIB: usize = 64 << 10;
+
+/// How many bytes are gathered before they are decoded off the runtime's threads.
+const GATHER_BYTES: usize = 512 << 10;
+
+/// Takes one packet and answers one line.
+pub(super) async fn take(core: Arc<Core>, mut connection: PacketConnection) {
+    let line = match receive(&core, &mut connection).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            info!(peer = %connection.peer(), reason = error.detail(), "a packet was refused");
+            json!({ "error": error.detail() })
+        }
+    };
+    if let Err(error) = connection.answer(&line.to_string()).await {
+        debug!(%error, "the sender of a packet did not wait for the answer");
+    }
+}
+
+async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<serde_json::Value, ApiError> {
+    if core.config.packets == Packets::Closed {
+        require(connection.principal(), Right::Write)?;
+    }
+    let limits = Limits { content_size_max: core.config.object_bytes_max, ..Limits::default() };
+    let mut intake = PacketIntake::new(core.blobs.clone(), limits, core.json_budget.clone());
+    let mut gathered = Vec::new();
+    let mut gathered_bytes = 0;
+    loop {
+        match connection.receive().await.map_err(ApiError::bad_request)? {
+            Received::Bytes(bytes) => {
+                gathered_bytes += bytes.len();
+                gathered.push(bytes);
+                if gathered_bytes >= GATHER_BYTES {
+                    let chunks = std::mem::take(&mut gathered);
+                    gathered_bytes = 0;
+                    intake = off_runtime(move || intake.push(&chunks)).await?;
+                }
+            }
+            // A bare end counts if the packet then is complete: the decoder says so.
+            Received::Closed | Received::Ended => break,
+        }
+    }
+    match off_runtime(move || intake.push(&gathered)?.finish()).await? {
+        (Packet::File { file_name, distributed }, hash, size) => {
+            keep(core, file_name, distributed, hash, size).await
+        }
+        (Packet::Heartbeat { name, .. }, ..) => match connection.principal() {
+            Principal::Node(id) if *id.as_str() == *name => {
+                core.members.heard(id, None);
+                Ok(json!({ "file_name": "heartbeat" }))
+            }
+            _ => Err(ApiError::new(StatusCode::FORBIDDEN, "a heartbeat counts only with the certificate of its node")),
+        },
+    }
+}
+
+/// Stores what a packet brought: for the cluster, or, if it says that it was distributed already, for this node alone.
+async fn keep(
+    core: &Arc<Core>,
+    file_name: String,
+    distributed: bool,
+    hash: ContentHash,
+    size: u64,
+) -> Result<serde_json::Value, ApiError> {
+    let key: ObjectKey = file_name.parse().map_err(|error| ApiError::bad_request(format!("file_name: {error}")))?;
+    let media_type = key.guessed_media_type().parse()?;
+    let content = Content { hash, size, media_type, cache_control: core.config.cache_control.clone() };
+    let work = core.catalog.transact(move |transaction| {
+        let version = transaction.stamp(unix_ms());
+        let entry = Entry { key: key.into(), version, state: EntryState::Live(content) };
+        if distributed { transaction.keep_stray(&entry) } else { transaction.list(&entry) }
+    });
+    work.await?;
+    core.metrics.stored_bytes.inc_by(size);
+    Ok(json!({ "file_name": file_name, "size": size, "hash": hash }))
+}
+
+/// A packet on its way into a blob. It moves between the runtime and the threads that may wait for the disk.
+struct PacketIntake {
+    decoder: Decoder,
+    writer: Option<BlobWriter>,
+    blobs: Blobs,
+    budget: Arc<Semaphore>,
+    charged: Option<OwnedSemaphorePermit>,
+}
+
+impl PacketIntake {
+    const fn new(blobs: Blobs, limits: Limits, budget: Arc<Semaphore>) -> Self {
+        Self { decoder: Decoder::new(limits), writer: None, blobs, budget, charged: None }
+    }
+
+    fn push(mut self, chunks: &[Bytes]) -> Result<Self, ApiError> {
+        let mut stored = Ok(());
+        for chunk in chunks {
+            let Self { decoder, writer, blobs, .. } = &mut self;
+            decoder.push(chunk, &mut |bytes| write(writer, blobs, bytes, &mut stored)).map_err(refused)?;
+            self.charge()?;
+        }
+        stored?;
+        Ok(self)
+    }
+
+    /// Counts what the decoder holds in memory against what all packets may hold together.
+    fn charge(&mut self) -> Result<(), ApiError> {
+        let held_kib = self.decoder.buffered_bytes().div_ceil(1024);
+        let charged_kib = self.charged.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        let more = u32::try_from(held_kib.saturating_sub(charged_kib)).unwrap_or(u32::MAX);
+        if more == 0 {
+            return Ok(());
+        }
+        let permit = self.budget.clone().try_acquire_many_owned(more).map_err(|_| {
+            ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too many JSON packets at once: use raw, which streams")
+        })?;
+        match &mut self.charged {
+            Some(charged) => charged.merge(permit),
+            charged => *charged = Some(permit),
+        }
+        Ok(())
+    }
+
+    /// The packet, and the hash and size of its content, durable if it is a file.
+    fn finish(self) -> Result<(Packet, ContentHash, u64), ApiError> {
+        let Self { decoder, mut writer, blobs, charged, .. } = self;
+        let mut stored = Ok(());
+        let packet = decoder.finish(&mut |bytes| write(&mut writer, &blobs, bytes, &mut stored)).map_err(refused)?;
+        stored?;
+        drop(charged);
+        if matches!(packet, Packet::Heartbeat { .. }) {
+            return Ok((packet, ContentHash::of(b""), 0));
+        }
+        let writer = writer.map_or_else(|| blobs.create(), Ok)?;
+        let size = writer.size();
+        Ok((packet, writer.finish(None)?, size))
+    }
+}
+
+/// Writes decoded content; the first failure stays.
+fn write(writer: &mut Option<BlobWriter>, blobs: &Blobs, bytes: &[u8], stored: &mut Result<(), StoreError>) {
+    if stored.is_err() {
+        return;
+    }
+    *stored = match writer {
+        Some(writer) => writer.write(bytes),
+        None => blobs.create().and_then(|fresh| writer.insert(fresh).write(bytes)),
+    };
+}
+
+fn refused(error: PacketError) -> ApiError {
+    ApiError::bad_request(error)
+}
