@@ -22,3 +22,4 @@ pub mod edge;
 pub mod node;
 
 pub mod cli;
+pub mod config;

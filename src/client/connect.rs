@@ -92,10 +92,10 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, _: Uri) -> Self::Future {
         let Self { tls, name, address, deadline } = self.clone();
-        Box::pin(async move { 
+        Box::pin(async move {
             let stream = open(tls, name, address, deadline).await?;
             Ok(PooledStream { stream: TokioIo::new(stream), opened: Opened(Instant::now()) })
-         })
+        })
     }
 }
 

@@ -106,7 +106,10 @@ impl ClientError {
         match self {
             Self::Unreachable { .. } | Self::Late { .. } | Self::BrokenOff { .. } => true,
             Self::Refused { status, .. } => {
-                matches!(*status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+                matches!(
+                    *status,
+                    StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+                )
             }
             Self::NotUnderstood { .. } => false,
         }

@@ -110,7 +110,8 @@ async fn attempt(
         return Attempt::Missing { deleted: response.headers().contains_key(VERSION_HEADER) };
     }
     let usable = status.is_success()
-        || [StatusCode::NOT_MODIFIED, StatusCode::PRECONDITION_FAILED, StatusCode::RANGE_NOT_SATISFIABLE].contains(&status);
+        || [StatusCode::NOT_MODIFIED, StatusCode::PRECONDITION_FAILED, StatusCode::RANGE_NOT_SATISFIABLE]
+            .contains(&status);
     if !usable {
         debug!(node = %id, %status, "try failed");
         running.end(&Try::Failure { kind: FailureKind::Error, after: start.elapsed() });
@@ -224,10 +225,7 @@ impl http_body::Body for NodeBody {
     type Data = Bytes;
     type Error = NodeBodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, NodeBodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NodeBodyError>>> {
         let this = &mut *self;
         let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) else {
             this.waiting_since.get_or_insert_with(Instant::now);

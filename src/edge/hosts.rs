@@ -25,7 +25,9 @@ impl Hosts {
         match host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
             // Addressed by number, a request can only mean this edge: it has arrived here. A web page that has rebound
             // its own name to this address still sends its name.
-            Ok(ip) => self.listen.is_unspecified() || ip.to_canonical() == self.listen.to_canonical() || ip.is_loopback(),
+            Ok(ip) => {
+                self.listen.is_unspecified() || ip.to_canonical() == self.listen.to_canonical() || ip.is_loopback()
+            }
             Err(_) => host == "localhost" || host.ends_with(INTERNAL) || self.names.contains(&host),
         }
     }
@@ -44,7 +46,9 @@ mod tests {
     fn only_its_own_hosts_are_served() {
         let listen = "10.0.0.1:8080".parse().expect("an address");
         let hosts = Hosts::new(listen, &["Cdn.Example.org".to_owned()]);
-        for good in ["10.0.0.1", "127.0.0.1", "[::1]", "localhost", "LOCALHOST.", "a.metacdn.internal", "cdn.example.ORG"] {
+        for good in
+            ["10.0.0.1", "127.0.0.1", "[::1]", "localhost", "LOCALHOST.", "a.metacdn.internal", "cdn.example.ORG"]
+        {
             assert!(hosts.contain(good), "{good}");
         }
         for bad in ["", "example.org", "10.0.0.2", "metacdn.internal.example.org", "xmetacdn.internal", "[::2]"] {

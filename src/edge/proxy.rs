@@ -9,11 +9,10 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
-    VIA,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, VIA,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
-use http_body::{Body as _, Frame, SizeHint};
+use http_body::{Frame, SizeHint};
 use http_body_util::Full;
 use tracing::info;
 
@@ -239,10 +238,7 @@ impl http_body::Body for ProxyBody {
     type Data = Bytes;
     type Error = NodeBodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, NodeBodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NodeBodyError>>> {
         let frame = match &mut self.body {
             Inner::Node(body) => Pin::new(body).poll_frame(cx),
             Inner::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),

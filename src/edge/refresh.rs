@@ -65,9 +65,7 @@ fn build(core: &Core) -> Routes {
         let tariff = view.tariffs().get(&node.provider).copied();
         candidates.push(Candidate { node: Arc::new(node.clone()), liveness, tariff, measurements });
     }
-    let settled = |candidate: &Candidate| {
-        candidate.liveness == Liveness::Down || candidate.measurements.is_measured()
-    };
+    let settled = |candidate: &Candidate| candidate.liveness == Liveness::Down || candidate.measurements.is_measured();
     let ready = candidates.iter().all(settled) && candidates.iter().any(|c| c.measurements.is_measured());
     Routes { table: RouteTable::new(&core.config.route, candidates), peers, ready }
 }

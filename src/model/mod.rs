@@ -6,6 +6,7 @@ mod hash;
 mod key;
 mod node;
 mod object;
+mod principal;
 mod record;
 mod tariff;
 mod version;
@@ -13,8 +14,9 @@ mod view;
 
 pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
-pub use node::{Address, AddressError, ImageMode, Liveness, NameError, Node, NodeId, Provider};
+pub use node::{Address, AddressError, CallerName, ImageMode, Liveness, NameError, Node, NodeId, Provider};
 pub use object::{Content, Entry, EntryKey, EntryKeyError, EntryState, FieldValue, FieldValueError, ObjectMeta};
+pub use principal::{Principal, PrincipalError};
 pub use record::{Record, RecordError, RecordKey};
 pub use tariff::{MoneyError, NanoDollars, Tariff};
 pub use version::{Epoch, HybridClock, HybridTime, Origin, Version};

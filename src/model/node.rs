@@ -84,6 +84,11 @@ name! {
     Provider
 }
 
+name! {
+    /// The name of an edge or of a client, under the same rule as a node's; it stands in the certificate.
+    CallerName
+}
+
 /// Where a listener is reached: a DNS name, IPv4 address or bracketed IPv6 address, and a port.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

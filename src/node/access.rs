@@ -20,7 +20,8 @@ pub(super) fn require(principal: &Principal, right: Right) -> Result<(), ApiErro
         (Principal::Operator | Principal::Client(_), _) => Ok(()),
         (Principal::Node(_) | Principal::Edge(_), Right::Read) => Ok(()),
         (Principal::Node(_) | Principal::Edge(_), Right::Write) => {
-            Err(ApiError::new(StatusCode::FORBIDDEN, format!("{principal} may not write: use a client certificate")).closing())
+            Err(ApiError::new(StatusCode::FORBIDDEN, format!("{principal} may not write: use a client certificate"))
+                .closing())
         }
         (Principal::Anonymous, _) => Err(ApiError::new(
             StatusCode::FORBIDDEN,
@@ -38,9 +39,12 @@ mod tests {
     fn rights_follow_the_certificate() {
         let node = Principal::Node("A".parse().expect("a name"));
         let client = Principal::Client("me".parse().expect("a name"));
-        for (principal, read, write) in
-            [(Principal::Anonymous, false, false), (node, true, false), (client, true, true), (Principal::Operator, true, true)]
-        {
+        for (principal, read, write) in [
+            (Principal::Anonymous, false, false),
+            (node, true, false),
+            (client, true, true),
+            (Principal::Operator, true, true),
+        ] {
             assert_eq!(require(&principal, Right::Read).is_ok(), read, "{principal}");
             assert_eq!(require(&principal, Right::Write).is_ok(), write, "{principal}");
         }

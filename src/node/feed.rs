@@ -11,12 +11,12 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
+use super::Core;
 use super::access::{Right, require};
 use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::records::{Change, write_record};
-use super::Core;
-use crate::model::{Node, NodeId, Principal, RecordKey};
+use crate::model::{Node, NodeId, Origin, Principal, RecordKey};
 use crate::protocol::feed::{ENTRIES_MAX, FeedAnswer, FeedQuery, WAIT_MS_MAX, Welcome};
 use crate::protocol::status::Pong;
 use crate::replicate::resume_at;
@@ -47,17 +47,18 @@ pub(super) async fn read(
         let catalog = core.catalog.clone();
         let page = off_runtime(move || catalog.feed(since, limit, select)).await?;
         since = page.next;
-        let answer = || {
-            let (node, epoch) = (origin.node.clone(), origin.epoch);
+        let empty = page.entries.is_empty();
+        let answer = move |origin: Origin| {
+            let Origin { node, epoch } = origin;
             Ok(Json(FeedAnswer { node, epoch, entries: page.entries, next: page.next, end: page.end }))
         };
-        if !page.entries.is_empty() || Instant::now() >= deadline {
-            return answer();
+        if !empty || Instant::now() >= deadline {
+            return answer(origin);
         }
         tokio::select! {
-            () = core.stop.cancelled() => return answer(),
-            () = tokio::time::sleep_until(deadline) => return answer(),
-            changed = progress.changed() => if changed.is_err() { return answer() },
+            () = core.stop.cancelled() => return answer(origin),
+            () = tokio::time::sleep_until(deadline) => return answer(origin),
+            changed = progress.changed() => if changed.is_err() { return answer(origin) },
         }
     }
 }
@@ -90,7 +91,9 @@ pub(super) async fn probe(
     static ZEROS: [u8; PROBE_BYTES_MAX] = [0; PROBE_BYTES_MAX];
     require(&principal, Right::Read)?;
     let Path(size) = size.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
-    let bytes = ZEROS.get(..size).ok_or_else(|| ApiError::bad_request(format!("a probe has at most {PROBE_BYTES_MAX} bytes")))?;
+    let bytes = ZEROS
+        .get(..size)
+        .ok_or_else(|| ApiError::bad_request(format!("a probe has at most {PROBE_BYTES_MAX} bytes")))?;
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_LENGTH, HeaderValue::from(size));
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));

@@ -284,10 +284,11 @@ async fn start(
         images: config.images,
     };
     let (folder, id) = (config.data.clone(), config.id.clone());
+    let epoch = Epoch::from_bits(getrandom::u64().map_err(io::Error::other)?);
     let opened = bytes::off_runtime(move || -> Result<_, NodeError> {
         std::fs::create_dir_all(&folder)?;
         // The catalogue is locked first, so that no other process's unfinished blobs are removed.
-        let catalog = Catalog::open(&folder, &id, Epoch::from_bits(getrandom::u64().map_err(io::Error::from)?))?;
+        let catalog = Catalog::open(&folder, &id, epoch)?;
         Ok((catalog, Blobs::open(&folder.join("blobs"))?))
     });
     let (catalog, blobs) = opened.await?;

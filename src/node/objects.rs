@@ -94,7 +94,8 @@ async fn store(core: &Core, key: ObjectKey, content: Content, headers: HeaderMap
         transaction.list(&entry)?;
         Ok(Some(entry.version))
     });
-    let version = written.await?.ok_or_else(|| ApiError::new(StatusCode::PRECONDITION_FAILED, "the object has changed"))?;
+    let version =
+        written.await?.ok_or_else(|| ApiError::new(StatusCode::PRECONDITION_FAILED, "the object has changed"))?;
     Ok(Receipt { key, content, version, copies: 1 })
 }
 
@@ -136,9 +137,9 @@ pub(super) async fn answer(
         Verdict::NotModified => StatusCode::NOT_MODIFIED.into_response(),
         Verdict::Go => {
             let range = condition::range_applies(headers, validators).then(|| headers.get(RANGE)).flatten();
-            let selection = range.and_then(|value| value.to_str().ok()).map_or(Selection::Whole, |header| {
-                range::select(header, object.content.size)
-            });
+            let selection = range
+                .and_then(|value| value.to_str().ok())
+                .map_or(Selection::Whole, |header| range::select(header, object.content.size));
             content(core, &object, method, selection).await?
         }
     };
@@ -220,12 +221,7 @@ fn length_of(pieces: &[Piece]) -> u64 {
     pieces.iter().map(length).sum()
 }
 
-async fn body(
-    core: &Arc<Core>,
-    object: &ObjectMeta,
-    pieces: Vec<Piece>,
-    length: u64,
-) -> Result<Body, ApiError> {
+async fn body(core: &Arc<Core>, object: &ObjectMeta, pieces: Vec<Piece>, length: u64) -> Result<Body, ApiError> {
     let blobs = core.blobs.clone();
     let hash = object.content.hash;
     let small = match pieces.as_slice() {
@@ -341,8 +337,7 @@ pub(super) fn key_of(uri: &Uri, prefix: &str) -> Result<ObjectKey, ApiError> {
 
 fn holds(method: &Method, headers: &HeaderMap, current: Option<&Entry>) -> bool {
     let live = current.and_then(|entry| entry.content().map(|content| (content.hash.etag(), &entry.version)));
-    let validators =
-        live.as_ref().map(|(etag, version)| Validators { etag, modified: modified(version) });
+    let validators = live.as_ref().map(|(etag, version)| Validators { etag, modified: modified(version) });
     condition::evaluate(method, headers, validators) == Verdict::Go
 }
 

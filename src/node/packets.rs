@@ -61,9 +61,7 @@ async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<
         }
     }
     match off_runtime(move || intake.push(&gathered)?.finish()).await? {
-        (Packet::File { file_name, distributed }, hash, size) => {
-            keep(core, file_name, distributed, hash, size).await
-        }
+        (Packet::File { file_name, distributed }, hash, size) => keep(core, file_name, distributed, hash, size).await,
         (Packet::Heartbeat { name, .. }, ..) => match connection.principal() {
             Principal::Node(id) if *id.as_str() == *name => {
                 core.members.heard(id, None);

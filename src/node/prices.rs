@@ -39,9 +39,8 @@ pub(super) struct PriceForm {
 
 impl PriceForm {
     fn tariff(&self) -> Result<Tariff, ApiError> {
-        let cost = |name: &str, text: &str| {
-            text.parse().map_err(|error| ApiError::bad_request(format!("{name}: {error}")))
-        };
+        let cost =
+            |name: &str, text: &str| text.parse().map_err(|error| ApiError::bad_request(format!("{name}: {error}")));
         Ok(Tariff {
             instance_hour: cost("server_hourly_cost", &self.server_hourly_cost)?,
             network_hour: cost("network_hourly_cost", &self.network_hourly_cost)?,
@@ -80,7 +79,8 @@ pub(super) async fn update(
 ) -> Result<StatusCode, ApiError> {
     require(&principal, Right::Write)?;
     let Form(form) = form.map_err(bad_form)?;
-    let provider = form.provider.as_deref().ok_or_else(|| ApiError::bad_request("the form lacks the field provider"))?;
+    let provider =
+        form.provider.as_deref().ok_or_else(|| ApiError::bad_request("the form lacks the field provider"))?;
     set(&core, provider.parse()?, form.tariff()?, Known::Must).await?;
     Ok(StatusCode::OK)
 }

@@ -17,11 +17,7 @@ pub(super) enum Change {
 }
 
 /// Changes the record `key` as `decide` says, which sees its current JSON; a refusal leaves it as it is.
-pub(super) async fn write_record<E, F>(
-    core: &Arc<Core>,
-    key: RecordKey,
-    decide: F,
-) -> Result<Result<(), E>, StoreError>
+pub(super) async fn write_record<E, F>(core: &Arc<Core>, key: RecordKey, decide: F) -> Result<Result<(), E>, StoreError>
 where
     E: Send + 'static,
     F: FnOnce(Option<&str>) -> Result<Change, E> + Send + 'static,

@@ -55,7 +55,7 @@ pub(super) async fn update(
     require(&principal, Right::Write)?;
     let (id, download) = parse_update(&body)?;
     let unknown = ApiError::not_found(format!("server {id}: a node joins by its seeds, not by this form"));
-    let decide = move |current: Option<&str>| {
+    let decide = move |current: Option<&str>| -> Result<Change, ApiError> {
         let mut node: Node = current.and_then(|json| serde_json::from_str(json).ok()).ok_or(unknown)?;
         if node.download == download {
             return Ok(Change::Keep);
@@ -144,7 +144,14 @@ mod tests {
         assert_eq!(read("AWS=ip_address=10.0.0.7&port=8870"), aws);
         assert_eq!(read("AWS=ip_address%3D10.0.0.7&port=8870"), aws);
         assert_eq!(read("GC=ip_address=::1&port=1"), Some(("GC".to_owned(), "[::1]:1".to_owned())));
-        for bad in ["", "AWS", "AWS=10.0.0.7&port=1", "AWS=ip_address=a b&port=1", "=ip_address=a&port=1", "A=ip_address=a&port=0"] {
+        for bad in [
+            "",
+            "AWS",
+            "AWS=10.0.0.7&port=1",
+            "AWS=ip_address=a b&port=1",
+            "=ip_address=a&port=1",
+            "A=ip_address=a&port=0",
+        ] {
             assert_eq!(read(bad), None, "{bad}");
         }
     }

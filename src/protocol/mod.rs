@@ -1,6 +1,8 @@
 //! What travels between processes: packets, feed, records, certificates, and every path and header name.
 
+pub mod certificate;
 pub mod feed;
+pub mod identity;
 pub mod packet;
 pub mod problem;
 pub mod status;

@@ -89,9 +89,11 @@ fn matches_any(
     matches: fn(&str, &str) -> bool,
 ) -> bool {
     let Some(current) = current else { return false };
-    headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).any(|list| {
-        list.trim() == "*" || tags(list).any(|tag| matches(tag, current.etag))
-    })
+    headers
+        .get_all(name)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .any(|list| list.trim() == "*" || tags(list).any(|tag| matches(tag, current.etag)))
 }
 
 /// The entity tags of a list. A comma within the quotes belongs to the tag.
