@@ -26,6 +26,7 @@ use crate::model::{
 };
 use crate::protocol::status::{Objects, Receipt};
 use crate::protocol::{BLOBS, OBJECTS, VERSION_HEADER, decode_key};
+use crate::serve::body::BodyError;
 use crate::serve::condition::{self, Validators, Verdict};
 use crate::serve::range::{self, Selection};
 
@@ -68,9 +69,7 @@ async fn receive(core: &Core, mut body: Body, declared: Option<u64>) -> Result<(
     }
     let mut intake = Intake::new(core.blobs.clone());
     while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}")).closing()
-        })?;
+        let frame = frame.map_err(broken_body)?;
         let Ok(bytes) = frame.into_data() else { continue };
         if intake.size() + bytes.len() as u64 > limit {
             return Err(too_large());
@@ -79,6 +78,17 @@ async fn receive(core: &Core, mut body: Body, declared: Option<u64>) -> Result<(
     }
     let size = intake.size();
     Ok((intake.finish(None).await?, size))
+}
+
+/// Why a body did not come to its end.
+fn broken_body(error: axum::Error) -> ApiError {
+    let source = error.into_inner();
+    match source.downcast_ref() {
+        Some(stalled @ BodyError::<hyper::Error>::Stalled(_)) => {
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, stalled.to_string()).closing()
+        }
+        _ => ApiError::bad_request("the body broke off; nothing was stored").closing(),
+    }
 }
 
 /// Points `key` at `content`, whose bytes are durable, if the conditions in `headers` hold in that moment.

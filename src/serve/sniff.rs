@@ -6,10 +6,7 @@ use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 
 use super::stream::Stream;
-
-/// `{`, and the field tags 1, 2, 3 and 5 (length-delimited) that a protobuf packet may start with. HTTP starts with a
-/// letter, or with an empty line that some clients send (RFC 9112 section 2.2), which starts with 0x0D and is none of these.
-const PACKET_STARTS: [u8; 5] = [b'{', 0x0A, 0x12, 0x1A, 0x2A];
+use crate::protocol::packet::is_packet_start;
 
 /// What a connection carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +24,8 @@ pub(super) async fn sniff(stream: &mut Stream) -> io::Result<Carried> {
     stream.rewind(Bytes::copy_from_slice(&first[..length]));
     Ok(match first[..length].first() {
         None => Carried::Nothing,
-        Some(byte) if PACKET_STARTS.contains(byte) => Carried::Packet,
+        // HTTP starts with a letter, or with the empty line that some clients send (RFC 9112 section 2.2).
+        Some(byte) if is_packet_start(*byte) => Carried::Packet,
         Some(_) => Carried::Http,
     })
 }

@@ -1,0 +1,246 @@
+//! The harness: real nodes and edges on free ports, with the certificates of a cluster of their own.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may fail like tests")]
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use metacdn::cli::certs::authority::{Authority, Holder};
+use metacdn::client::{Deadlines, Peer, Upload, full};
+use metacdn::model::{Address, ContentHash, ObjectKey, Principal};
+use metacdn::protocol::identity::Identity;
+use metacdn::protocol::status::Receipt;
+use metacdn::{edge, node};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+/// Far beyond every wait of a healthy cluster: reaching it means that something is broken.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `condition` holds, and fails with `what` if it never does.
+pub async fn wait_until<F, Fut>(what: &str, mut condition: F)
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = bool>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    while !condition().await {
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A cluster of nodes that run in this process.
+pub struct Cluster {
+    pub folder: TempDir,
+    authority: Authority,
+    nodes: BTreeMap<String, RunningNode>,
+}
+
+/// Where a node listens; kept over restarts, so that it comes back where it was.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    pub api: SocketAddr,
+    pub download: SocketAddr,
+    pub price: SocketAddr,
+}
+
+struct RunningNode {
+    ports: Ports,
+    running: Option<Running>,
+}
+
+/// A role that runs in this process.
+pub struct Running {
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    pub async fn stop(self) {
+        self.stop.cancel();
+        timeout(PATIENCE, self.task).await.expect("a role stops in time").unwrap();
+    }
+}
+
+impl Cluster {
+    /// Starts nodes of these names; all but the first join by the address of the first.
+    pub async fn start(names: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut cluster =
+            Self { folder, authority: Authority::create(SystemTime::now()).unwrap(), nodes: BTreeMap::new() };
+        for name in names {
+            cluster.add(name).await;
+        }
+        for name in names {
+            let client = cluster.client(name);
+            let all = names.len();
+            wait_until(&format!("{name} knows all nodes"), async || {
+                client.servers().await.is_ok_and(|servers| servers.servers.len() == all)
+            })
+            .await;
+        }
+        cluster
+    }
+
+    /// Starts a new node that joins by the address of another.
+    pub async fn add(&mut self, name: &str) {
+        self.add_with(name, |_| {}).await;
+    }
+
+    /// As [`Cluster::add`], with another configuration.
+    pub async fn add_with(&mut self, name: &str, change: impl FnOnce(&mut node::Config)) {
+        let mut config = self.config(name);
+        config.seeds = self.nodes.values().take(1).map(|node| node.ports.api.into()).collect();
+        change(&mut config);
+        let (running, ports) = self.run(config, None).await;
+        self.nodes.insert(name.to_owned(), RunningNode { ports, running: Some(running) });
+    }
+
+    /// Stops a node.
+    pub async fn stop(&mut self, name: &str) {
+        self.nodes.get_mut(name).unwrap().running.take().unwrap().stop().await;
+    }
+
+    /// Starts a stopped node again, where it was.
+    pub async fn restart(&mut self, name: &str) {
+        let ports = self.ports(name);
+        let (running, _) = self.run(self.config(name), Some(ports)).await;
+        self.nodes.get_mut(name).unwrap().running = Some(running);
+    }
+
+    pub fn ports(&self, name: &str) -> Ports {
+        self.nodes[name].ports
+    }
+
+    pub fn address(&self, name: &str) -> Address {
+        self.ports(name).api.into()
+    }
+
+    pub fn data(&self, name: &str) -> std::path::PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config(&self, name: &str) -> node::Config {
+        node::Config::new(name.parse().unwrap(), self.data(name))
+    }
+
+    async fn run(&self, config: node::Config, ports: Option<Ports>) -> (Running, Ports) {
+        let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let at = ports.unwrap_or(Ports { api: free, download: free, price: free });
+        let listeners = node::Listeners {
+            api: TcpListener::bind(at.api).await.unwrap(),
+            download: TcpListener::bind(at.download).await.unwrap(),
+            price: TcpListener::bind(at.price).await.unwrap(),
+        };
+        let ports = Ports {
+            api: listeners.api.local_addr().unwrap(),
+            download: listeners.download.local_addr().unwrap(),
+            price: listeners.price.local_addr().unwrap(),
+        };
+        let identity = self.identity(Principal::Node(config.id.clone()));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { node::run(config, identity, listeners, stopped).await.unwrap() });
+        (Running { stop, task }, ports)
+    }
+
+    /// An identity of this cluster.
+    pub fn identity(&self, principal: Principal) -> Identity {
+        let (certificate, key) = self.pem(principal);
+        Identity::from_pem(
+            self.authority.certificate().as_bytes(),
+            certificate.as_bytes(),
+            key.as_bytes(),
+            SystemTime::now(),
+        )
+        .unwrap()
+    }
+
+    /// A certificate and key of this cluster.
+    pub fn pem(&self, principal: Principal) -> (String, String) {
+        let issued =
+            self.authority.issue(&Holder { principal, hosts: Vec::new(), days: 1 }, SystemTime::now()).unwrap();
+        (issued.certificate, issued.key)
+    }
+
+    pub fn authority_pem(&self) -> &str {
+        self.authority.certificate()
+    }
+
+    /// Connections to a node with a client certificate.
+    pub fn client(&self, name: &str) -> Peer {
+        self.caller(name, Principal::Client("tester".parse().unwrap()))
+    }
+
+    /// Connections to a node as `principal`.
+    pub fn caller(&self, name: &str, principal: Principal) -> Peer {
+        let tls = self.identity(principal).client_config();
+        Peer::new(tls, Some(&name.parse().unwrap()), self.address(name), Deadlines::default())
+    }
+
+    /// An edge in front of the cluster, and where it listens: for users, and for operators.
+    pub async fn edge(&self, change: impl FnOnce(&mut edge::Config)) -> (Running, SocketAddr, SocketAddr) {
+        let mut config = edge::Config {
+            seeds: self.nodes.values().map(|node| node.ports.api.into()).collect(),
+            ..edge::Config::default()
+        };
+        change(&mut config);
+        let listeners = edge::Listeners {
+            public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            admin: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        };
+        let (public, admin) = (listeners.public.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
+        let identity = self.identity(Principal::Edge("edge".parse().unwrap()));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        let task = tokio::spawn(async move { edge::run(config, identity, listeners, stopped).await.unwrap() });
+        (Running { stop, task }, public, admin)
+    }
+}
+
+pub fn key(text: &str) -> ObjectKey {
+    text.parse().unwrap()
+}
+
+/// Stores an object.
+pub async fn put(peer: &Peer, name: &str, bytes: impl Into<Vec<u8>>) -> Receipt {
+    let bytes = bytes.into();
+    let key = key(name);
+    let upload = Upload { key: &key, size: bytes.len() as u64, media_type: None, cache_control: None };
+    peer.put_object(&upload, full(bytes)).await.unwrap()
+}
+
+/// The bytes of an object; `None` if the node has none.
+pub async fn get(peer: &Peer, name: &str) -> Option<Vec<u8>> {
+    match peer.get_object(&key(name), 0).await {
+        Ok(reply) => Some(reply.body.read_all(256 << 20).await.unwrap().to_vec()),
+        Err(error) if error.status() == Some(http::StatusCode::NOT_FOUND) => None,
+        Err(error) => panic!("{error:?}"),
+    }
+}
+
+/// All objects of a node, by key.
+pub async fn objects(peer: &Peer) -> BTreeMap<String, ContentHash> {
+    let mut all = BTreeMap::new();
+    let mut after = None;
+    loop {
+        let page = peer.list_objects("", after.as_ref(), 1000).await.unwrap();
+        all.extend(page.objects.into_iter().map(|object| (object.key.to_string(), object.content.hash)));
+        after = page.next;
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+/// All files below a folder.
+pub fn files_below(folder: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(folder) else { return 1 };
+    entries.map(|entry| files_below(&entry.unwrap().path())).sum()
+}
