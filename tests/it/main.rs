@@ -3,3 +3,6 @@
 mod cluster;
 mod distribution;
 mod serve;
+#![expect(clippy::unwrap_used, reason = "what fails in a test shall end it, in its helpers too")]
+
+mod relay;
