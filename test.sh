@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# Runs all tests, or the stages that are named: `./test.sh fmt unit`. `./test.sh --list` lists the stages.
+# What the tests need and is missing is installed first; nothing is skipped in silence.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/install.sh
+source scripts/install.sh
+
+export CARGO_TERM_PROGRESS_WHEN=never
+
+STAGES=(fmt clippy unit it doctest docs)
+if [ -d fuzz ]; then STAGES+=(fuzz); fi
+
+# For each fuzz target. Enough to catch what breaks at once; longer runs are for `cargo +nightly fuzz run TARGET`.
+FUZZ_SECONDS=${FUZZ_SECONDS:-10}
+CARGO_FUZZ_VERSION=0.13.2
+
+# Commands that the tests run, the Debian packages they come with, and why.
+need_debian() {
+    need_build_tools
+    need_command strace strace "shows in which order a node writes, syncs and answers"
+    need_command curl curl "a client that users have: downloads, ranges, conditions"
+    need_command openssl openssl "makes and reads certificates with code that is not ours"
+    need_command python3 python3 "runs the clients that share no code with metacdn"
+    if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
+        need_package python3-venv "gives the Python packages of the tests a place of their own"
+    fi
+    if [ -d fuzz ]; then need_command c++ g++ "builds libFuzzer"; fi
+}
+
+# PyPI packages go to .tools/python. The list of what is installed there is kept beside it and compared.
+install_python_packages() {
+    local wanted=tests/python/requirements.txt installed=.tools/python/installed.txt
+    if cmp --silent "$wanted" "$installed"; then return; fi
+    echo "installing PyPI packages into .tools/python: $(grep -v '^#' "$wanted" | tr '\n' ' ')"
+    python3 -m venv --clear .tools/python
+    .tools/python/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$wanted"
+    cp "$wanted" "$installed"
+}
+
+install_all() {
+    find_cargo
+    need_debian
+    install_missing_packages
+    install_python_packages
+}
+
+stage_fmt() { cargo fmt --check; }
+stage_clippy() { cargo clippy --all-targets --locked -- -D warnings; }
+stage_unit() { cargo test --locked --lib --bins; }
+stage_it() { cargo test --locked --test it; }
+stage_doctest() { cargo test --locked --doc; }
+stage_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked; }
+
+stage_fuzz() {
+    local target targets
+    targets=$(find fuzz/fuzz_targets -name '*.rs' -exec basename {} .rs ';' | sort)
+    if [ -z "$targets" ]; then echo "fuzz/ has no targets" >&2; return 1; fi
+    if ! cargo +nightly --version >/dev/null 2>&1; then
+        echo "NOTHING IS FUZZED: there is no nightly Rust here (rustup toolchain install nightly)."
+        echo "The property tests of the same code run on stable Rust instead."
+        for target in $targets; do test_instead_of_fuzzing "$target"; done
+        return
+    fi
+    export PATH="$PWD/.tools/cargo/bin:$PATH"
+    if ! command -v cargo-fuzz >/dev/null; then
+        echo "installing cargo-fuzz $CARGO_FUZZ_VERSION into .tools/cargo"
+        cargo install --quiet --locked --root .tools/cargo --version "$CARGO_FUZZ_VERSION" cargo-fuzz
+    fi
+    for target in $targets; do fuzz "$target"; done
+}
+
+fuzz() {
+    echo "fuzzing $1 for $FUZZ_SECONDS s"
+    # New finds go to the first folder, which git ignores; seeds, where a target has some, are in the second.
+    local folders=("fuzz/corpus/$1")
+    mkdir -p "${folders[0]}"
+    if [ -d "fuzz/seeds/$1" ]; then folders+=("fuzz/seeds/$1"); fi
+    cargo +nightly fuzz run "$1" "${folders[@]}" -- \
+        -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1
+}
+
+# A target has the name of the module that it fuzzes. That the module has tests is a part of the check.
+test_instead_of_fuzzing() {
+    local report
+    report=$(cargo test --locked --lib "$1") || { echo "$report"; return 1; }
+    echo "$report"
+    if ! grep --quiet 'result: ok. [1-9]' <<<"$report"; then
+        echo "no test has $1 in its name" >&2
+        return 1
+    fi
+}
+
+list_stages() {
+    echo "stages, in this order: ${STAGES[*]}"
+    echo "and: setup, which only installs what is missing"
+}
+
+chosen_stages() {
+    local stage
+    for stage in "$@"; do
+        if [[ " ${STAGES[*]} " != *" $stage "* ]]; then
+            echo "there is no stage $stage" >&2
+            list_stages >&2
+            exit 2
+        fi
+    done
+    echo "${@:-${STAGES[@]}}"
+}
+
+main() {
+    if [ "${1:-}" = --list ]; then list_stages; return; fi
+    if [ "${1:-}" = setup ]; then install_all; return; fi
+    local stage stages started passed=0
+    stages=$(chosen_stages "$@")
+    install_all
+    for stage in $stages; do
+        echo "==> $stage"
+        started=$SECONDS
+        # In a process of its own, because `set -e` does not act inside a condition; without input, because nothing
+        # here may wait for an answer.
+        if ! ./test.sh --only "$stage" </dev/null; then
+            echo "==> $stage FAILED after $((SECONDS - started)) s; run it alone: ./test.sh $stage" >&2
+            echo "stages: $passed passed, 1 failed"
+            exit 1
+        fi
+        echo "==> $stage passed in $((SECONDS - started)) s"
+        passed=$((passed + 1))
+    done
+    echo "all in $SECONDS s"
+    echo "stages: $passed passed, 0 failed"
+}
+
+if [ "${1:-}" = --only ]; then
+    "stage_$2"
+else
+    main "$@"
+fi
