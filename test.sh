@@ -73,11 +73,15 @@ stage_fuzz() {
 fuzz() {
     echo "fuzzing $1 for $FUZZ_SECONDS s"
     # New finds go to the first folder, which git ignores; seeds, where a target has some, are in the second.
-    local folders=("fuzz/corpus/$1")
+    local folders=("fuzz/corpus/$1") log=.tools/fuzz-$1.log
     mkdir -p "${folders[0]}"
     if [ -d "fuzz/seeds/$1" ]; then folders+=("fuzz/seeds/$1"); fi
-    cargo +nightly fuzz run "$1" "${folders[@]}" -- \
-        -max_total_time="$FUZZ_SECONDS" -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1
+    if ! cargo +nightly fuzz run "$1" "${folders[@]}" -- -max_total_time="$FUZZ_SECONDS" -timeout=10 \
+        -rss_limit_mb=1024 -print_final_stats=1 >"$log" 2>&1; then
+        cat "$log"
+        return 1
+    fi
+    grep '^stat::' "$log"
 }
 
 # A target has the name of the module that it fuzzes. That the module has tests is a part of the check.
