@@ -1,5 +1,4 @@
 //! The harness: real nodes and edges on free ports, with the certificates of a cluster of their own.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail like tests")]
 
 use std::collections::BTreeMap;
 use std::future::Future;

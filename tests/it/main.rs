@@ -1,9 +1,8 @@
 //! Behaviour, through real roles and real processes.
+#![expect(clippy::unwrap_used, reason = "what fails in a test shall end it, in its helpers too")]
 
 mod cluster;
 mod distribution;
-mod serve;
-#![expect(clippy::unwrap_used, reason = "what fails in a test shall end it, in its helpers too")]
-
 mod relay;
+mod serve;
 mod tidy;

@@ -64,7 +64,7 @@ const BANNED_BELOW_ROLES: &[(&[&str], &str, &[&str])] = &[
     (&["spawn_blocking"], SPAWN, &["serve", "store"]),
     (&["thread", "::", "spawn"], SPAWN, &["serve", "store"]),
     (&["thread", "::", "Builder"], SPAWN, &["serve", "store"]),
-    (&["Instant", "::", "now"], CLOCK, &["serve"]),
+    (&["Instant", "::", "now"], CLOCK, &["client", "serve"]),
     (&["SystemTime", "::", "now"], CLOCK, &["serve"]),
     (&["Timestamp", "::", "now"], CLOCK, &["serve"]),
     (&["Zoned", "::", "now"], CLOCK, &["serve"]),

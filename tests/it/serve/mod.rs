@@ -1,5 +1,4 @@
 //! Listeners: who is calling, what is refused, and how they stop. All over real sockets.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may fail like tests")]
 
 mod callers;
 mod limits;
