@@ -8,7 +8,9 @@ mod objects;
 mod reader;
 
 use std::error::Error as StdError;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -158,16 +160,51 @@ impl Peer {
     ///
     /// # Errors
     /// [`ClientError::Unreachable`] or [`ClientError::Late`].
-    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+        let after = self.deadlines.connect + self.deadlines.first_byte;
+        match tokio::time::timeout(after, self.http.request(self.addressed(request)?)).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(self.unreachable(error)),
+            Err(_) => Err(ClientError::Late { address: self.address.clone(), after }),
+        }
+    }
+
+    /// `request` with the peer's address in front of its path.
+    fn addressed(&self, mut request: Request<Body>) -> Result<Request<Body>, ClientError> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
         let uri = format!("https://{}{path}", self.address);
         *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| self.not_understood(&error))?;
         request.headers_mut().remove(HOST);
+        Ok(request)
+    }
+
+    /// As [`Peer::send`], for a request whose body may take any time as long as it moves: the deadline for the first
+    /// byte counts from the last part of the body that went out.
+    ///
+    /// # Errors
+    /// As [`Peer::send`].
+    async fn send_while_moving(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+        let moved = Arc::new(AtomicU64::new(0));
+        let counter = moved.clone();
+        let request = request.map(|body| {
+            body.map_frame(move |frame| {
+                counter.fetch_add(1, Ordering::Relaxed);
+                frame
+            })
+            .boxed_unsync()
+        });
+        let mut seen = 0;
+        let mut sending = pin!(self.http.request(self.addressed(request)?));
         let after = self.deadlines.connect + self.deadlines.first_byte;
-        match tokio::time::timeout(after, self.http.request(request)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(ClientError::Unreachable { address: self.address.clone(), source: error.into() }),
-            Err(_) => Err(ClientError::Late { address: self.address.clone(), after }),
+        loop {
+            match tokio::time::timeout(after, &mut sending).await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(error)) => return Err(self.unreachable(error)),
+                Err(_) if moved.load(Ordering::Relaxed) == seen => {
+                    return Err(ClientError::Late { address: self.address.clone(), after });
+                }
+                Err(_) => seen = moved.load(Ordering::Relaxed),
+            }
         }
     }
 
@@ -235,6 +272,10 @@ impl Peer {
             Err(_) => words,
         };
         ClientError::Refused { address: self.address.clone(), status, detail }
+    }
+
+    fn unreachable(&self, error: legacy::Error) -> ClientError {
+        ClientError::Unreachable { address: self.address.clone(), source: error.into() }
     }
 
     fn not_understood(&self, error: &dyn StdError) -> ClientError {

@@ -45,7 +45,10 @@ impl Peer {
                 headers.insert(name, value);
             }
         }
-        let response = self.ask(request).await?;
+        let response = self.send_while_moving(request).await?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await);
+        }
         self.read_json(response).await
     }
 

@@ -33,6 +33,7 @@ const FORWARDED: [HeaderName; 7] = [
 ];
 
 /// What the nodes said.
+#[expect(clippy::large_enum_variant, reason = "one exists for a request, and it is the common case that is large")]
 pub(super) enum Fetched {
     /// This node answers.
     Answer {
@@ -71,6 +72,7 @@ pub(super) async fn fetch(
     if missing { Fetched::Missing } else { Fetched::Unavailable }
 }
 
+#[expect(clippy::large_enum_variant, reason = "one exists for a request, and it is the common case that is large")]
 enum Attempt {
     Answer(Response<NodeBody>),
     Missing { deleted: bool },

@@ -15,11 +15,12 @@ use tokio::task::spawn_blocking;
 use crate::model::ContentHash;
 use crate::store::{BlobWriter, Blobs, StoreError};
 
-/// How many bytes are gathered before the disk is asked: one hop to another thread costs as much as writing 50 kB.
-const GATHER_BYTES: usize = 512 << 10;
+/// How many bytes are gathered before the disk is asked. Enough that the hop to another thread costs little beside the
+/// hashing; little enough that a thousand transfers fit into memory.
+pub(super) const GATHER_BYTES: usize = 128 << 10;
 
-/// How many bytes are read from the disk at once for one answer.
-const READ_BYTES: usize = 256 << 10;
+/// How many bytes are read from the disk at once for one answer, for the same reasons.
+const READ_BYTES: usize = 128 << 10;
 
 /// Runs `work`, which may wait for the disk, on a thread that may.
 pub(super) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

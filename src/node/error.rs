@@ -2,8 +2,8 @@
 
 use axum::extract::rejection::{BytesRejection, FormRejection, JsonRejection, QueryRejection};
 use axum::response::{IntoResponse, Response};
-use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use tracing::error;
 
 use crate::model::{AddressError, FieldValueError, MoneyError, NameError};
@@ -16,13 +16,13 @@ use crate::store::StoreError;
 pub struct ApiError {
     status: StatusCode,
     detail: String,
-    headers: HeaderMap,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     /// An error with its status and what was wrong, for a person.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), headers: HeaderMap::new() }
+        Self { status, detail: detail.into(), headers: Vec::new() }
     }
 
     /// 400: the request itself is wrong.
@@ -37,8 +37,8 @@ impl ApiError {
 
     /// Adds a header to the answer.
     #[must_use]
-    pub fn with_header(mut self, name: http::HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+    pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
         self
     }
 
@@ -55,10 +55,12 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
-    fn into_response(mut self) -> Response {
+    fn into_response(self) -> Response {
         let problem = Problem::new(self.status, self.detail);
-        self.headers.insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
-        (self.status, self.headers, problem.to_json()).into_response()
+        let mut response = (self.status, problem.to_json()).into_response();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
+        response.headers_mut().extend(self.headers);
+        response
     }
 }
 

@@ -115,6 +115,13 @@ pub(super) async fn announce(
     if node.id != id {
         return Err(ApiError::bad_request(format!("the body describes node {}, the path names {id}", node.id)));
     }
+    let view = core.members.view().borrow().clone();
+    // Certificates name servers by DNS names, which do not tell upper case from lower.
+    let namesake = |known: &&NodeId| **known != id && known.as_str().eq_ignore_ascii_case(id.as_str());
+    if let Some(known) = view.nodes().keys().find(namesake) {
+        let detail = format!("{id} and {known} differ by case alone: choose another name");
+        return Err(ApiError::new(StatusCode::CONFLICT, detail));
+    }
     if id != core.me.id {
         let announced = serde_json::to_string(&node).map_err(ApiError::bad_request)?;
         let decide = move |current: Option<&str>| {

@@ -102,10 +102,9 @@ enum FetchError {
 
 /// Brings the bytes of `want` to the disk.
 async fn receive(core: &Arc<Core>, want: &Want, content: &Content) -> Result<(), FetchError> {
-    let mut holders = core.members.reachable();
-    // The peer that listed the entry holds the bytes for certain; it goes first even if it was not heard of lately.
-    holders.retain(|node| node.id != want.peer);
-    holders.splice(0..0, core.members.others().into_iter().filter(|node| node.id == want.peer));
+    let mut holders = core.members.others();
+    // The peer that listed the entry holds the bytes for certain, so among equals it goes first.
+    holders.sort_by_key(|node| (core.members.liveness(&node.id), node.id != want.peer));
     let mut intake = Intake::new(core.blobs.clone());
     let mut last = None;
     for holder in holders {

@@ -81,14 +81,6 @@ impl Members {
         self.view.borrow().nodes().values().filter(|node| node.id != self.me).cloned().collect()
     }
 
-    /// The members that are not down, but this one; those that are alive first.
-    pub(super) fn reachable(&self) -> Vec<Node> {
-        let liveness = |node: &Node| self.liveness(&node.id);
-        let mut nodes: Vec<_> = self.others().into_iter().filter(|node| liveness(node) != Liveness::Down).collect();
-        nodes.sort_by_key(liveness);
-        nodes
-    }
-
     /// A sign of life of `id`, with where it stands if it said so.
     pub(super) fn heard(&self, id: &NodeId, pong: Option<&Pong>) {
         let mut seen = self.seen();

@@ -251,11 +251,11 @@ pub async fn run(
     tasks.spawn(announce::run(core.clone()));
     info!(node = %core.me.id, address = %core.me.address, download = %core.me.download, "node started");
     while let Some(ended) = tasks.join_next().await {
-        if let Err(error) = ended
-            && error.is_panic()
-        {
+        match ended {
             // A node that lost a part of itself must not look alive.
-            std::panic::resume_unwind(error.into_panic());
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            _ if core.catalog.has_ended() => return Err(NodeError::Store(StoreError::Closed)),
+            _ => {}
         }
     }
     info!(node = %core.me.id, "node stopped");

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info};
 
 use super::access::{Right, require};
-use super::bytes::off_runtime;
+use super::bytes::{GATHER_BYTES, off_runtime};
 use super::error::ApiError;
 use super::{Core, Packets, unix_ms};
 use crate::model::{Content, ContentHash, Entry, EntryState, ObjectKey, Principal};
@@ -19,9 +19,6 @@ use crate::store::{BlobWriter, Blobs, StoreError};
 
 /// What all JSON packets on their way may hold in memory together, in KiB: 64 MiB.
 pub(super) const JSON_BUDGET_KIB: usize = 64 << 10;
-
-/// How many bytes are gathered before they are decoded off the runtime's threads.
-const GATHER_BYTES: usize = 512 << 10;
 
 /// Takes one packet and answers one line.
 pub(super) async fn take(core: Arc<Core>, mut connection: PacketConnection) {

@@ -94,6 +94,11 @@ impl Catalog {
         self.shared.progress.clone()
     }
 
+    /// Whether the writer has ended: then nothing can be stored any more, and the process should end, too.
+    pub fn has_ended(&self) -> bool {
+        self.shared.progress.has_changed().is_err()
+    }
+
     /// Does `work` in the next commit and answers when it is durable. An error of `work` undoes `work` alone.
     ///
     /// # Errors

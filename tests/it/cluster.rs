@@ -51,6 +51,7 @@ pub struct Ports {
 
 struct RunningNode {
     ports: Ports,
+    config: node::Config,
     running: Option<Running>,
 }
 
@@ -94,11 +95,21 @@ impl Cluster {
 
     /// As [`Cluster::add`], with another configuration.
     pub async fn add_with(&mut self, name: &str, change: impl FnOnce(&mut node::Config)) {
+        self.add_at(name, "127.0.0.1:0".parse().unwrap(), change).await;
+    }
+
+    async fn add_on(&mut self, name: &str, at: Ports, change: impl FnOnce(&mut node::Config)) {
         let mut config = self.config(name);
         config.seeds = self.nodes.values().take(1).map(|node| node.ports.api.into()).collect();
         change(&mut config);
-        let (running, ports) = self.run(config, None).await;
-        self.nodes.insert(name.to_owned(), RunningNode { ports, running: Some(running) });
+        let (running, ports) = self.run(config.clone(), at).await;
+        self.nodes.insert(name.to_owned(), RunningNode { ports, config, running: Some(running) });
+    }
+
+    /// As [`Cluster::add_with`], with the node API at `api`.
+    pub async fn add_at(&mut self, name: &str, api: SocketAddr, change: impl FnOnce(&mut node::Config)) {
+        let free = "127.0.0.1:0".parse().unwrap();
+        self.add_on(name, Ports { api, download: free, price: free }, change).await;
     }
 
     /// Stops a node.
@@ -108,8 +119,9 @@ impl Cluster {
 
     /// Starts a stopped node again, where it was.
     pub async fn restart(&mut self, name: &str) {
-        let ports = self.ports(name);
-        let (running, _) = self.run(self.config(name), Some(ports)).await;
+        let node = &self.nodes[name];
+        let config = node::Config { seeds: Vec::new(), ..node.config.clone() };
+        let (running, _) = self.run(config, node.ports).await;
         self.nodes.get_mut(name).unwrap().running = Some(running);
     }
 
@@ -129,9 +141,7 @@ impl Cluster {
         node::Config::new(name.parse().unwrap(), self.data(name))
     }
 
-    async fn run(&self, config: node::Config, ports: Option<Ports>) -> (Running, Ports) {
-        let free: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        let at = ports.unwrap_or(Ports { api: free, download: free, price: free });
+    async fn run(&self, config: node::Config, at: Ports) -> (Running, Ports) {
         let listeners = node::Listeners {
             api: TcpListener::bind(at.api).await.unwrap(),
             download: TcpListener::bind(at.download).await.unwrap(),

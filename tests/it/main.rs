@@ -3,6 +3,7 @@
 
 mod cluster;
 mod distribution;
+mod edge;
 mod relay;
 mod serve;
 mod tidy;

@@ -1,0 +1,271 @@
+//! The proxy: which node answers, what the client gets, and what happens when nodes fail.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use metacdn::cli::demo::relay::{Link, Relay};
+use metacdn::model::Tariff;
+use metacdn::route::Policy;
+
+use crate::cluster::{Cluster, key, objects, put, wait_until};
+
+/// An answer with its whole body.
+pub async fn ask(at: SocketAddr, method: Method, target: &str, headers: &[(&str, &str)]) -> Response<Vec<u8>> {
+    let client: legacy::Client<_, Empty<bytes::Bytes>> = legacy::Client::builder(TokioExecutor::new()).build_http();
+    let mut request = Request::builder().method(method).uri(format!("http://{at}{target}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = client.request(request.body(Empty::new()).unwrap()).await.unwrap();
+    let (head, body) = response.into_parts();
+    Response::from_parts(head, body.collect().await.unwrap().to_bytes().to_vec())
+}
+
+pub async fn fetch(at: SocketAddr, target: &str) -> Response<Vec<u8>> {
+    ask(at, Method::GET, target, &[]).await
+}
+
+fn text(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).map(|value| value.to_str().unwrap().to_owned()).unwrap_or_default()
+}
+
+/// The node that answered, as the route header says.
+fn node_of<B>(response: &Response<B>) -> String {
+    let header = text(response.headers(), "metacdn-route");
+    header.split(';').next().unwrap().trim_start_matches("node=").to_owned()
+}
+
+async fn ready(admin: SocketAddr) {
+    wait_until("the edge is ready", async || fetch(admin, "/ready").await.status() == StatusCode::OK).await;
+}
+
+/// Three nodes, each behind a relay that delays it, with the reference's prices.
+struct World {
+    cluster: Cluster,
+    relays: BTreeMap<&'static str, Relay>,
+}
+
+const PRICES: [(&str, &str, &str); 3] = [("AWS", ".30", ".10"), ("GC", ".10", ".20"), ("Program", ".114", ".75")];
+
+impl World {
+    async fn start(delays_ms: [u64; 3]) -> Self {
+        let names = ["AWS", "GC", "Program"];
+        let cluster = Cluster::start(&[]).await;
+        let mut world = Self { cluster, relays: BTreeMap::new() };
+        for (name, delay_ms) in names.into_iter().zip(delays_ms) {
+            // The relay's port must be known before the node runs, and the node's before the relay does.
+            let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let link = Link { delay: Duration::from_millis(delay_ms), ..Link::default() };
+            let relay = Relay::start(target, link, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let advertised = relay.address().into();
+            world.cluster.add_at(name, target, |config| config.advertise = Some(advertised)).await;
+            world.relays.insert(name, relay);
+        }
+        let client = world.cluster.client("AWS");
+        for (provider, server, network) in PRICES {
+            let tariff = Tariff { instance_hour: server.parse().unwrap(), network_hour: network.parse().unwrap() };
+            client.set_price(&provider.parse().unwrap(), &tariff).await.unwrap();
+        }
+        for name in names {
+            let node = world.cluster.client(name);
+            wait_until("prices are everywhere", async || {
+                node.prices().await.unwrap().len() == 3 && node.servers().await.unwrap().servers.len() == 3
+            })
+            .await;
+        }
+        world
+    }
+
+    async fn publish(&self, files: &[(&str, &str)]) {
+        for (name, content) in files {
+            put(&self.cluster.client("AWS"), name, *content).await;
+        }
+        let expected = objects(&self.cluster.client("AWS")).await;
+        for name in ["GC", "Program"] {
+            let node = self.cluster.client(name);
+            wait_until("all hold it", async || objects(&node).await == expected).await;
+        }
+    }
+}
+
+fn policy(words: &str) -> Policy {
+    words.parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn price_time_and_both_choose_as_the_formula_says() {
+    let world = World::start([4, 40, 15]).await;
+    world.publish(&[("a.txt", "text")]).await;
+    for (words, order) in [
+        ("p", ["GC", "Program", "AWS"]),
+        ("n", ["AWS", "Program", "GC"]),
+        ("c 0", ["AWS", "Program", "GC"]),
+        ("c 1", ["GC", "Program", "AWS"]),
+        // 0.02 s of time against 0.186 $/h of price: price outweighs it from beta 0.1 on.
+        ("c 0.05", ["AWS", "Program", "GC"]),
+        ("c 0.9", ["GC", "Program", "AWS"]),
+    ] {
+        let (edge, public, admin) = world.cluster.edge(|config| config.route.policy = policy(words)).await;
+        ready(admin).await;
+        let answer = fetch(public, "/a.txt").await;
+        assert_eq!((answer.status(), answer.body().as_slice()), (StatusCode::OK, b"text".as_slice()));
+        let ranking: serde_json::Value =
+            serde_json::from_slice(fetch(admin, "/routes?key=a.txt").await.body()).unwrap();
+        let ranked: Vec<_> =
+            ranking["routes"].as_array().unwrap().iter().map(|r| r["node"].as_str().unwrap()).collect();
+        assert_eq!(ranked, order, "{words}: {ranking}");
+        assert_eq!(node_of(&answer), order[0], "{words}");
+        edge.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_price_change_changes_the_choice_within_a_second() {
+    let world = World::start([0, 0, 0]).await;
+    world.publish(&[("a.txt", "text")]).await;
+    let (_edge, public, admin) = world.cluster.edge(|config| config.route.policy = Policy::Price).await;
+    ready(admin).await;
+    assert_eq!(node_of(&fetch(public, "/a.txt").await), "GC");
+    let price_api = world.cluster.ports("Program").price;
+    let form = "provider=AWS&server_hourly_cost=.01&network_hourly_cost=.11";
+    let url = format!("http://{price_api}/cost/post");
+    let status = tokio::process::Command::new("curl").args(["-fsS", "-d", form, &url]).status().await.unwrap();
+    assert!(status.success());
+    let changed = std::time::Instant::now();
+    wait_until("AWS is chosen", async || node_of(&fetch(public, "/a.txt").await) == "AWS").await;
+    assert!(changed.elapsed() < Duration::from_secs(1), "{:?}", changed.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_node_is_passed_over_and_a_returned_one_used_again() {
+    let mut world = World::start([0, 0, 0]).await;
+    world.publish(&[("a.txt", "text")]).await;
+    let (_edge, public, admin) = world.cluster.edge(|config| config.route.policy = Policy::Price).await;
+    ready(admin).await;
+    world.cluster.stop("GC").await;
+    for _ in 0..20 {
+        let answer = fetch(public, "/a.txt").await;
+        assert_eq!((answer.status(), node_of(&answer).as_str()), (StatusCode::OK, "Program"));
+    }
+    world.cluster.restart("GC").await;
+    wait_until("GC is used again", async || node_of(&fetch(public, "/a.txt").await) == "GC").await;
+    // A node that takes connections and says nothing is passed over, too.
+    world.relays["GC"].set(Link { stalled: true, ..Link::default() });
+    let answer = fetch(public, "/a.txt").await;
+    assert_eq!((answer.status(), node_of(&answer).as_str()), (StatusCode::OK, "Program"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_key_is_found_while_only_one_node_holds_it() {
+    let mut world = World::start([0, 0, 0]).await;
+    let (_edge, public, admin) = world.cluster.edge(|config| config.route.policy = Policy::Price).await;
+    ready(admin).await;
+    // AWS is the last in the order of prices; the others are cut off from it.
+    world.relays["AWS"].set(Link { stalled: true, ..Link::default() });
+    put(&world.cluster.client("AWS"), "new.txt", "new").await;
+    world.relays["AWS"].set(Link::default());
+    wait_until("it is served", async || fetch(public, "/new.txt").await.body() == b"new").await;
+    world.cluster.client("AWS").delete_object(&key("new.txt")).await.unwrap();
+    wait_until("it is gone", async || fetch(public, "/new.txt").await.status() == StatusCode::NOT_FOUND).await;
+    for name in ["AWS", "GC", "Program"] {
+        world.cluster.stop(name).await;
+    }
+    let answer = fetch(public, "/new.txt").await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(text(answer.headers(), "retry-after"), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_client_gets_is_the_object_with_its_headers() {
+    let world = World::start([0, 0, 0]).await;
+    world
+        .publish(&[
+            ("index.html", "<p>home"),
+            ("docs/index.html", "<p>docs"),
+            ("404.html", "<p>nothing here"),
+            ("ä b.txt", "0123456789"),
+        ])
+        .await;
+    let (_edge, public, admin) = world.cluster.edge(|_| {}).await;
+    ready(admin).await;
+
+    let home = fetch(public, "/").await;
+    assert_eq!(
+        (home.body().as_slice(), text(home.headers(), "content-type").as_str()),
+        (&b"<p>home"[..], "text/html; charset=utf-8")
+    );
+    assert_eq!(text(home.headers(), "cache-control"), "max-age=60");
+    assert_eq!(text(home.headers(), "via"), "1.1 metacdn");
+    assert_eq!(fetch(public, "/docs/").await.body(), b"<p>docs");
+    let moved = fetch(public, "/docs?a=b").await;
+    assert_eq!(
+        (moved.status(), text(moved.headers(), "location")),
+        (StatusCode::MOVED_PERMANENTLY, "/docs/?a=b".to_owned())
+    );
+    let missing = fetch(public, "/nothing").await;
+    assert_eq!((missing.status(), missing.body().as_slice()), (StatusCode::NOT_FOUND, &b"<p>nothing here"[..]));
+    assert!(!missing.headers().contains_key("etag"));
+
+    let target = "/%C3%A4%20b.txt?query=ignored";
+    let whole = fetch(public, target).await;
+    let etag = text(whole.headers(), "etag");
+    assert_eq!((whole.body().as_slice(), etag.len()), (&b"0123456789"[..], 66));
+    let head = ask(public, Method::HEAD, target, &[]).await;
+    assert_eq!((head.body().len(), text(head.headers(), "content-length").as_str()), (0, "10"));
+    let part = ask(public, Method::GET, target, &[("range", "bytes=2-4"), ("if-range", &etag)]).await;
+    assert_eq!((part.status(), part.body().as_slice()), (StatusCode::PARTIAL_CONTENT, &b"234"[..]));
+    assert_eq!(text(part.headers(), "content-range"), "bytes 2-4/10");
+    let behind = ask(public, Method::GET, target, &[("range", "bytes=10-")]).await;
+    assert_eq!(
+        (behind.status(), text(behind.headers(), "content-range").as_str()),
+        (StatusCode::RANGE_NOT_SATISFIABLE, "bytes */10")
+    );
+    let known = ask(public, Method::GET, target, &[("if-none-match", &etag)]).await;
+    assert_eq!((known.status(), known.body().len()), (StatusCode::NOT_MODIFIED, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_for_the_edge_is_refused() {
+    let world = World::start([0, 0, 0]).await;
+    world.publish(&[("a.txt", "text")]).await;
+    let (_edge, public, admin) = world.cluster.edge(|config| config.hosts = vec!["cdn.example.org".to_owned()]).await;
+    ready(admin).await;
+    let status = async |method: Method, target: &str, headers: &[(&str, &str)]| {
+        let answer = ask(public, method, target, headers).await;
+        assert!(
+            answer.status().is_success()
+                || text(answer.headers(), "content-type") == "application/problem+json"
+                || answer.body().is_empty()
+        );
+        answer.status().as_u16()
+    };
+    assert_eq!(status(Method::GET, "/a.txt", &[("host", "cdn.example.org")]).await, 200);
+    assert_eq!(status(Method::GET, "/a.txt", &[("host", "www.metacdn.internal:80")]).await, 200);
+    assert_eq!(status(Method::GET, "/a.txt", &[("host", "evil.example.org")]).await, 403);
+    assert_eq!(status(Method::POST, "/a.txt", &[]).await, 405);
+    assert_eq!(status(Method::DELETE, "/a.txt", &[]).await, 405);
+    for bad in ["/../etc/passwd", "/a/%2e%2e/b", "/a//b", "/%00", "/%ff", "/.metacdn/nodes/AWS"] {
+        assert_eq!(status(Method::GET, bad, &[]).await, 400, "{bad}");
+    }
+    assert_eq!(status(Method::GET, "/a.txt", &[("metacdn-policy", "p")]).await, 403);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trusted_client_chooses_the_policy() {
+    let world = World::start([4, 40, 15]).await;
+    world.publish(&[("a.txt", "text")]).await;
+    let trusted = vec!["127.0.0.1".parse().unwrap()];
+    let (_edge, public, admin) = world.cluster.edge(|config| config.trusted = trusted).await;
+    ready(admin).await;
+    for (words, node) in [("p", "GC"), ("n", "AWS"), ("c 0.99", "GC")] {
+        let answer = ask(public, Method::GET, "/a.txt", &[("metacdn-policy", words)]).await;
+        assert_eq!(node_of(&answer), node, "{words}");
+    }
+    let wrong = ask(public, Method::GET, "/a.txt", &[("metacdn-policy", "c 2")]).await;
+    assert_eq!(wrong.status(), StatusCode::BAD_REQUEST);
+}
