@@ -4,6 +4,7 @@
 mod cluster;
 mod distribution;
 mod edge;
+mod processes;
 mod relay;
 mod serve;
 mod tidy;

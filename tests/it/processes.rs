@@ -1,0 +1,288 @@
+//! Nodes as separate processes: killed at any moment, and watched while they write.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use metacdn::cli::certs::authority::{Authority, Holder};
+use metacdn::client::{Deadlines, Peer, Upload, full};
+use metacdn::model::{ContentHash, NodeId, Principal};
+use metacdn::protocol::identity::Identity;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+use crate::cluster::{key, objects, put, wait_until};
+
+/// Three nodes in processes of their own.
+struct Processes {
+    folder: TempDir,
+    identity: Identity,
+    nodes: BTreeMap<&'static str, Process>,
+}
+
+struct Process {
+    config: PathBuf,
+    api: SocketAddr,
+    child: Option<Child>,
+}
+
+impl Processes {
+    /// Writes the configuration of nodes of these names, on ports that were free a moment ago.
+    fn prepare(names: &[&'static str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(SystemTime::now()).unwrap();
+        std::fs::write(folder.path().join("authority.pem"), authority.certificate()).unwrap();
+        let issue =
+            |principal| authority.issue(&Holder { principal, hosts: Vec::new(), days: 1 }, SystemTime::now()).unwrap();
+        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let sockets: Vec<_> = names.iter().map(|_| [free(), free(), free()]).collect();
+        let at = |socket: &std::net::TcpListener| socket.local_addr().unwrap();
+        let seed = at(&sockets[0][0]);
+        let mut nodes = BTreeMap::new();
+        for (name, sockets) in names.iter().copied().zip(&sockets) {
+            let issued = issue(Principal::Node(name.parse().unwrap()));
+            std::fs::write(folder.path().join(format!("{name}.pem")), issued.certificate).unwrap();
+            std::fs::write(folder.path().join(format!("{name}.key")), issued.key).unwrap();
+            let [api, download, price] = sockets.each_ref().map(at);
+            let text = format!(
+                "[identity]\nauthority = \"authority.pem\"\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n\
+                 [node]\nid = \"{name}\"\ndata = \"{name}\"\nlisten = \"{api}\"\ndownload_listen = \"{download}\"\n\
+                 price_listen = \"{price}\"\nseeds = [\"{seed}\"]\n"
+            );
+            let config = folder.path().join(format!("{name}.toml"));
+            std::fs::write(&config, text).unwrap();
+            nodes.insert(name, Process { config, api, child: None });
+        }
+        let issued = issue(Principal::Client("tester".parse().unwrap()));
+        let identity = Identity::from_pem(
+            authority.certificate().as_bytes(),
+            issued.certificate.as_bytes(),
+            issued.key.as_bytes(),
+            SystemTime::now(),
+        );
+        Self { folder, identity: identity.unwrap(), nodes }
+    }
+
+    fn spawn(&mut self, name: &str, wrapper: &[String]) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join(format!("{name}.log")))
+            .unwrap();
+        let process = self.nodes.get_mut(name).unwrap();
+        let run = [env!("CARGO_BIN_EXE_metacdn"), "run", "--config", process.config.to_str().unwrap()];
+        let words: Vec<&str> = wrapper.iter().map(String::as_str).chain(run).collect();
+        let child = Command::new(words[0])
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn();
+        process.child = Some(child.unwrap());
+    }
+
+    async fn kill(&mut self, name: &str) {
+        self.nodes.get_mut(name).unwrap().child.take().unwrap().kill().await.unwrap();
+    }
+
+    fn client(&self, name: &str) -> Peer {
+        let id: NodeId = name.parse().unwrap();
+        let second = Duration::from_secs(5);
+        let deadlines = Deadlines { connect: second, first_byte: second, idle: second };
+        Peer::new(self.identity.client_config(), Some(&id), self.nodes[name].api.into(), deadlines)
+    }
+
+    async fn up(&self, name: &str) {
+        let client = self.client(name);
+        wait_until(&format!("{name} answers"), async || client.ping().await.is_ok()).await;
+    }
+}
+
+/// What a key may hold: the last content that was acknowledged, or one that was sent since and may have been taken.
+#[derive(Default, Clone)]
+struct Expected {
+    possible: Vec<Option<ContentHash>>,
+}
+
+/// Writes and deletes keys of one node until it has done its share, whatever happens to the node meanwhile.
+async fn write_keys(
+    client: Peer,
+    name: &'static str,
+    share: usize,
+    done: Arc<AtomicUsize>,
+) -> BTreeMap<String, Expected> {
+    let mut expected: BTreeMap<String, Expected> = BTreeMap::new();
+    for number in 0..share {
+        let text = format!("{name}-{}", number % 60);
+        let object = key(&text);
+        let state = expected.entry(text).or_insert_with(|| Expected { possible: vec![None] });
+        let delete = number % 5 == 4;
+        let content = format!("{name} {number}").repeat(1 + number % 700);
+        let becomes = (!delete).then(|| ContentHash::of(content.as_bytes()));
+        let acknowledged = if delete {
+            match client.delete_object(&object).await {
+                Ok(()) => true,
+                Err(error) => error.status() == Some(http::StatusCode::NOT_FOUND),
+            }
+        } else {
+            let upload = Upload { key: &object, size: content.len() as u64, media_type: None, cache_control: None };
+            client.put_object(&upload, full(content)).await.is_ok()
+        };
+        if acknowledged {
+            state.possible = vec![becomes];
+        } else {
+            state.possible.push(becomes);
+            wait_until("the node is back", async || client.ping().await.is_ok()).await;
+        }
+        done.fetch_add(1, Ordering::Relaxed);
+    }
+    expected
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_at_any_moment_loses_nothing_acknowledged() {
+    const NAMES: [&str; 3] = ["AWS", "GC", "Program"];
+    const SHARE: usize = 334;
+    let mut processes = Processes::prepare(&NAMES);
+    for name in NAMES {
+        processes.spawn(name, &[]);
+    }
+    for name in NAMES {
+        processes.up(name).await;
+    }
+    let done = Arc::new(AtomicUsize::new(0));
+    let writers: Vec<_> =
+        NAMES.map(|name| tokio::spawn(write_keys(processes.client(name), name, SHARE, done.clone()))).into();
+    // Kill one node after another, each time that some more writes were tried, so that it dies amid them.
+    let mut kills = 0;
+    while writers.iter().any(|writer| !writer.is_finished()) {
+        let so_far = done.load(Ordering::Relaxed);
+        let finished = || writers.iter().all(tokio::task::JoinHandle::is_finished);
+        wait_until("more was written", async || done.load(Ordering::Relaxed) >= so_far + 37 || finished()).await;
+        let name = NAMES[kills % 3];
+        processes.kill(name).await;
+        processes.spawn(name, &[]);
+        processes.up(name).await;
+        kills += 1;
+    }
+    assert!(kills >= 10, "only {kills} kills");
+    let mut expected = BTreeMap::new();
+    for writer in writers {
+        expected.extend(writer.await.unwrap());
+    }
+    let clients = NAMES.map(|name| processes.client(name));
+    wait_until("all three hold the same", async || {
+        let held = [objects(&clients[0]).await, objects(&clients[1]).await, objects(&clients[2]).await];
+        let settled =
+            futures_util::future::join_all(clients.iter().map(|c| async { c.ping().await.unwrap().wants })).await;
+        held[0] == held[1] && held[1] == held[2] && settled == [0, 0, 0]
+    })
+    .await;
+    let held = objects(&clients[0]).await;
+    for (name, expected) in &expected {
+        let now = held.get(name).copied();
+        assert!(expected.possible.contains(&now), "{name}: {now:?} is none of {:?}", expected.possible);
+    }
+    let live = expected.values().filter(|expected| expected.possible.iter().any(Option::is_some)).count();
+    assert!(live > 50, "the test wrote too little: {live}");
+    // What the lists name is what the disks hold.
+    for name in NAMES {
+        for (path, hash) in blobs(&processes.folder.path().join(name).join("blobs")) {
+            assert_eq!(ContentHash::of(&std::fs::read(&path).unwrap()).to_string(), hash, "{}", path.display());
+        }
+    }
+}
+
+/// The finished blobs of a node, with the hash that each is named by.
+fn blobs(root: &Path) -> Vec<(PathBuf, String)> {
+    let folders = std::fs::read_dir(root).unwrap().map(|folder| folder.unwrap().path());
+    let finished = folders.filter(|folder| !folder.ends_with("unfinished"));
+    let files = finished.flat_map(|folder| std::fs::read_dir(folder).unwrap());
+    files.map(|file| file.unwrap()).map(|file| (file.path(), file.file_name().into_string().unwrap())).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_is_synced_named_committed_and_then_answered() {
+    let mut processes = Processes::prepare(&["AWS"]);
+    let trace = processes.folder.path().join("trace");
+    let calls = "trace=write,writev,sendto,sendmsg,pwrite64,fsync,fdatasync,rename,renameat,renameat2";
+    let wrapper = ["strace", "-f", "-yy", "-s", "0", "-e", calls, "-o", trace.to_str().unwrap()];
+    processes.spawn("AWS", &wrapper.map(ToOwned::to_owned));
+    processes.up("AWS").await;
+    let client = processes.client("AWS");
+    let hash = put(&client, "traced.txt", "traced").await.content.hash.to_string();
+    let text = std::fs::read_to_string(&trace).unwrap();
+
+    // Calls that other threads interrupted stand in two lines, the second of which has no arguments: the first counts as
+    // the begin, and the thread's next "resumed" line as the end.
+    let lines: Vec<&str> = text.lines().collect();
+    let begin = |from: usize, what: &str, words: &[&str]| {
+        let found = lines.iter().enumerate().skip(from).find(|(_, line)| words.iter().all(|word| line.contains(word)));
+        found.map(|(number, _)| number).unwrap_or_else(|| panic!("no {what} after line {from} of\n{text}"))
+    };
+    let end = |at: usize| {
+        let thread = lines[at].split_whitespace().next().unwrap();
+        if !lines[at].contains("<unfinished") {
+            return at;
+        }
+        let resumed = |line: &&str| line.starts_with(thread) && line.contains("resumed>");
+        at + lines[at..].iter().position(resumed).unwrap()
+    };
+    let written = end(begin(0, "write of the bytes", &["write(", "/blobs/unfinished/"]));
+    let synced = end(begin(written + 1, "fsync of the file", &["fsync(", "/blobs/unfinished/"]));
+    let renamed = end(begin(synced + 1, "rename", &["rename", &hash]));
+    let folder = format!("/blobs/{}>", &hash[..2]);
+    let folder_synced = end(begin(renamed + 1, "fsync of the folder", &["fsync(", &folder]));
+    let logged = end(begin(folder_synced + 1, "write of the commit", &["pwrite64(", "catalog.sqlite-wal"]));
+    let committed = end(begin(logged + 1, "sync of the commit", &["sync(", "catalog.sqlite-wal"]));
+    begin(committed + 1, "answer", &["TCP:["]);
+    // Nothing is said to the client between the end of its request and the commit.
+    let client_port =
+        lines[begin(committed + 1, "answer", &["TCP:["])].split("TCP:[").nth(1).unwrap().split(']').next().unwrap();
+    let early = lines[written..committed].iter().filter(|line| line.contains(client_port)).count();
+    assert_eq!(early, 0, "an answer before the commit in\n{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminated_node_ends_its_uploads_and_exits_well() {
+    let mut processes = Processes::prepare(&["AWS"]);
+    processes.spawn("AWS", &[]);
+    processes.up("AWS").await;
+    let client = processes.client("AWS");
+    let stopping = Arc::new(AtomicBool::new(false));
+    let acknowledged = Arc::new(Mutex::new(Vec::new()));
+    let writer = {
+        let (client, stopping, acknowledged) = (client.clone(), stopping.clone(), acknowledged.clone());
+        tokio::spawn(async move {
+            for number in 0.. {
+                let name = format!("file-{number}");
+                let object = key(&name);
+                let upload = Upload { key: &object, size: 4, media_type: None, cache_control: None };
+                match client.put_object(&upload, full("data")).await {
+                    Ok(_) => acknowledged.lock().unwrap().push(name),
+                    Err(_) if stopping.load(Ordering::Relaxed) => return,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        })
+    };
+    wait_until("some are stored", async || acknowledged.lock().unwrap().len() > 20).await;
+    stopping.store(true, Ordering::Relaxed);
+    let mut child = processes.nodes.get_mut("AWS").unwrap().child.take().unwrap();
+    let pid = child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    let status = tokio::time::timeout(crate::cluster::PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    assert!(status.success(), "{status}");
+    writer.await.unwrap();
+    processes.spawn("AWS", &[]);
+    processes.up("AWS").await;
+    let held = objects(&client).await;
+    for name in acknowledged.lock().unwrap().iter() {
+        assert!(held.contains_key(name), "{name} was acknowledged and is lost");
+    }
+}
