@@ -195,14 +195,19 @@ impl Cluster {
 
     /// An edge in front of the cluster, and where it listens: for users, and for operators.
     pub async fn edge(&self, change: impl FnOnce(&mut edge::Config)) -> (Running, SocketAddr, SocketAddr) {
+        self.edge_at("127.0.0.1:0", change).await
+    }
+
+    /// As [`Cluster::edge`], at another address.
+    pub async fn edge_at(&self, at: &str, change: impl FnOnce(&mut edge::Config)) -> (Running, SocketAddr, SocketAddr) {
         let mut config = edge::Config {
             seeds: self.nodes.values().map(|node| node.ports.api.into()).collect(),
             ..edge::Config::default()
         };
         change(&mut config);
         let listeners = edge::Listeners {
-            public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
-            admin: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            public: TcpListener::bind(at).await.unwrap(),
+            admin: TcpListener::bind(at).await.unwrap(),
         };
         let (public, admin) = (listeners.public.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let identity = self.identity(Principal::Edge("edge".parse().unwrap()));

@@ -3,6 +3,7 @@
 use metacdn::model::{Liveness, Principal};
 
 use crate::cluster::{Cluster, get, key, objects, put, wait_until};
+use crate::edge::fetch;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_one_node_takes_every_node_holds() {
@@ -125,4 +126,19 @@ async fn who_may_do_what_is_decided_by_the_certificate() {
     node.id = "Program".parse().unwrap();
     let refused = gc.announce(&node).await.unwrap_err();
     assert_eq!(refused.status().map(|status| status.as_u16()), Some(403));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_and_edges_speak_ipv6() {
+    let mut cluster = Cluster::start(&[]).await;
+    for name in ["AWS", "GC"] {
+        cluster.add_at(name, "[::1]:0".parse().unwrap(), |_| {}).await;
+    }
+    put(&cluster.client("AWS"), "six.txt", "six").await;
+    let gc = cluster.client("GC");
+    wait_until("GC holds it", async || get(&gc, "six.txt").await.is_some()).await;
+    let (_edge, public, admin) = cluster.edge_at("[::1]:0", |_| {}).await;
+    wait_until("the edge is ready", async || fetch(admin, "/ready").await.status().is_success()).await;
+    assert!(public.is_ipv6());
+    assert_eq!(fetch(public, "/six.txt").await.body(), b"six");
 }
