@@ -23,3 +23,4 @@ pub mod node;
 
 pub mod cli;
 pub mod config;
+pub mod telemetry;
