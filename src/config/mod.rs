@@ -1,20 +1,43 @@
-//! The configuration file: who this process is, which roles it runs, and how a person's commands find the cluster.
+//! The configuration: who this process is, which roles it runs, and how a person's commands find the cluster.
+//!
+//! A file, the environment and a command's flags say what departs from the defaults, each overriding the one before.
+//! The environment names a field by its whole path in capitals, with `_` for each dot: `METACDN_NODE_LISTEN` is
+//! `node.listen`, `METACDN_EDGE_ROUTE_POLICY` is `edge.route.policy`; lists are separated by commas. `METACDN_LOG` is
+//! short for `METACDN_LOG_FILTER`. A section, and so its role, is there as soon as one of its fields is given.
 
+mod check;
+mod draft;
+mod fields;
+mod identity;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::Address;
-use crate::protocol::identity::{Identity, IdentityError};
-use crate::{edge, node};
+use crate::protocol::identity::IdentityError;
+use crate::{edge, node, telemetry};
 
-/// A configuration file. Relative paths in it start at its own folder.
-#[derive(Debug, Clone, Deserialize)]
+pub use check::Verified;
+pub use draft::{Draft, Effective, Source};
+pub use fields::field_names;
+pub use identity::IdentityFiles;
+
+/// A configuration, complete.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The certificate and key that this process shows.
     pub identity: IdentityFiles,
+    /// What is logged, and how.
+    #[serde(default)]
+    pub log: telemetry::Config,
     /// What the commands of a person need.
     pub client: Option<ClientConfig>,
     /// A node to run.
@@ -23,24 +46,62 @@ pub struct Config {
     pub edge: Option<edge::Config>,
 }
 
-/// Where the certificate and key are.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IdentityFiles {
-    /// The certificate of the cluster's authority.
-    pub authority: PathBuf,
-    /// The own certificate.
-    pub certificate: PathBuf,
-    /// Its key.
-    pub key: PathBuf,
-}
-
 /// What the commands of a person need.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClientConfig {
     /// Addresses of nodes of the cluster; the first that answers is asked.
     pub seeds: Vec<Address>,
+}
+
+impl Config {
+    /// Reads the file at `path`, and what the environment overrides. Relative paths in a file start at its folder.
+    ///
+    /// # Errors
+    /// When it cannot be read, or with all that is wrong in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut draft = Draft::read(path)?;
+        draft.overlay_environment(std::env::vars_os());
+        Ok(draft.build()?.config)
+    }
+
+    /// The fields that name the listeners of the roles, and what they say.
+    pub fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        let mut listeners = Vec::new();
+        if let Some(node) = &self.node {
+            listeners.push(("node.listen", node.listen));
+            listeners.push(("node.download_listen", node.download_listen));
+            listeners.push(("node.price_listen", node.price_listen));
+        }
+        if let Some(edge) = &self.edge {
+            listeners.push(("edge.listen", edge.listen));
+            listeners.push(("edge.admin_listen", edge.admin_listen));
+        }
+        listeners
+    }
+}
+
+/// One thing that is wrong in a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where it was said.
+    pub source: Source,
+    /// The field, by its whole path; empty where it is none's.
+    pub field: String,
+    /// What is wrong, and what to do about it.
+    pub reason: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.source != Source::Default {
+            write!(f, "{}: ", self.source)?;
+        }
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.reason)
+    }
 }
 
 /// Why a configuration cannot be used.
@@ -52,60 +113,38 @@ pub enum ConfigError {
         /// Which.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
-    /// The file is not what it should be.
-    #[error("{path} is not a configuration: {reason}")]
-    Parse {
-        /// Which.
-        path: PathBuf,
-        /// Where and why.
-        reason: String,
-    },
+    /// What is said cannot be used.
+    #[error("the configuration cannot be used:{}", list(.0))]
+    Invalid(Vec<Problem>),
     /// The certificate or key cannot be used.
-    #[error("the identity in {path} cannot be used")]
+    #[error(
+        "cannot use the identity of authority {}, certificate {}, key {}",
+        .files.authority.display(),
+        .files.certificate.display(),
+        .files.key.display()
+    )]
     Identity {
-        /// The certificate's file.
-        path: PathBuf,
+        /// The files.
+        files: IdentityFiles,
         /// Why.
         source: IdentityError,
     },
 }
 
-impl Config {
-    /// Reads the file at `path`.
-    ///
-    /// # Errors
-    /// When it cannot be read or says something that is not understood.
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = read(path)?;
-        let text = String::from_utf8_lossy(&text);
-        let parsed: Result<Self, _> = toml::from_str(&text);
-        let mut config =
-            parsed.map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        for file in [&mut config.identity.authority, &mut config.identity.certificate, &mut config.identity.key] {
-            *file = folder.join(&file);
-        }
-        if let Some(node) = &mut config.node {
-            node.data = folder.join(&node.data);
-        }
-        Ok(config)
-    }
+fn list(problems: &[Problem]) -> String {
+    problems.iter().map(|problem| format!("\n  {problem}")).collect()
 }
 
-impl IdentityFiles {
-    /// Reads and checks the identity.
-    ///
-    /// # Errors
-    /// When a file cannot be read, or the three do not belong together or are not valid now.
-    pub fn load(&self) -> Result<Identity, ConfigError> {
-        let (authority, certificate, key) = (read(&self.authority)?, read(&self.certificate)?, read(&self.key)?);
-        Identity::from_pem(&authority, &certificate, &key, SystemTime::now())
-            .map_err(|source| ConfigError::Identity { path: self.certificate.clone(), source })
-    }
-}
-
+/// Reads a file whole; configurations, certificates and keys are small, so a large file is a mistake.
 fn read(path: &Path) -> Result<Vec<u8>, ConfigError> {
-    std::fs::read(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    const BYTES_MAX: u64 = 1 << 20;
+    let error = |source| ConfigError::Read { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    File::open(path).map_err(error)?.take(BYTES_MAX + 1).read_to_end(&mut bytes).map_err(error)?;
+    if bytes.len() as u64 > BYTES_MAX {
+        return Err(error(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {BYTES_MAX} bytes"))));
+    }
+    Ok(bytes)
 }

@@ -2,62 +2,15 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
 
 use anyhow::{Context, bail};
-use serde::Deserialize;
-use tracing::warn;
-
-use crate::protocol::identity::Identity;
 
 /// Read and written by the owner alone.
 const SECRET: u32 = 0o600;
 /// Certificates are public.
 const PUBLIC: u32 = 0o644;
-
-/// Where the three parts of an identity lie; one bundle may be named three times.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct IdentityFiles {
-    /// The certificate of the cluster's authority.
-    pub authority: PathBuf,
-    /// The own certificate.
-    pub certificate: PathBuf,
-    /// The own key.
-    pub key: PathBuf,
-}
-
-impl IdentityFiles {
-    /// The files of `name` in a folder as `metacdn certs` keeps it.
-    pub fn in_folder(folder: &Path, name: &str) -> Self {
-        Self {
-            authority: folder.join("authority.pem"),
-            certificate: folder.join(format!("{name}.pem")),
-            key: folder.join(format!("{name}.key")),
-        }
-    }
-
-    /// Reads and checks the identity.
-    ///
-    /// # Errors
-    /// When a file cannot be read, or what they hold is no identity that is valid `now`.
-    pub fn load(&self, now: SystemTime) -> anyhow::Result<Identity> {
-        let authority = read(&self.authority)?;
-        let certificate = read(&self.certificate)?;
-        let key = read(&self.key)?;
-        let mode = fs::metadata(&self.key)?.permissions().mode();
-        if mode & 0o077 != 0 {
-            warn!(key = %self.key.display(), mode = format!("{:o}", mode & 0o777), "key is open to other users, set 600");
-        }
-        Identity::from_pem(&authority, &certificate, &key, now).with_context(|| {
-            let [authority, certificate, key] =
-                [&self.authority, &self.certificate, &self.key].map(|path| path.display());
-            format!("cannot use the identity of authority {authority}, certificate {certificate}, key {key}")
-        })
-    }
-}
 
 /// Reads a file whole; certificates and keys are small, so a large file is a mistake.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
@@ -139,6 +92,7 @@ fn write_whole(path: &Path, bytes: &[u8], mode: u32, force: bool) -> io::Result<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

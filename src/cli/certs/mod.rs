@@ -10,14 +10,13 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use crate::config::IdentityFiles;
 use crate::model::{CallerName, Principal};
 use authority::{Authority, DAYS_DEFAULT, Holder, Host};
 
 pub mod authority;
 mod files;
 mod show;
-
-pub use files::IdentityFiles;
 
 /// The file names that belong to the authority, so that nobody else may be called that.
 const AUTHORITY: &str = "authority";
