@@ -247,6 +247,11 @@ impl Effective {
         self.sources.get(field).unwrap_or(&Source::Default)
     }
 
+    /// Whether anyone gave `field` a value.
+    pub fn is_set(&self, field: &str) -> bool {
+        self.sources.contains_key(field)
+    }
+
     /// All fields of the sections that there are, each with its value and where that comes from.
     pub fn values(&self) -> Vec<(String, Value, &Source)> {
         let leaves = flatten(&to_tree(&self.config)).into_iter();

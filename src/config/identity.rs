@@ -46,6 +46,6 @@ impl IdentityFiles {
             warn!(key = %self.key.display(), mode, "key is open to other users, set 600");
         }
         Identity::from_pem(&authority, &certificate, &key, now)
-            .map_err(|source| ConfigError::Identity { files: self.clone(), source })
+            .map_err(|source| ConfigError::Identity { files: Box::new(self.clone()), source })
     }
 }

@@ -127,7 +127,7 @@ pub enum ConfigError {
     )]
     Identity {
         /// The files.
-        files: IdentityFiles,
+        files: Box<IdentityFiles>,
         /// Why.
         source: IdentityError,
     },

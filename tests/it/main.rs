@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a test shall end it, in its helpers too")]
 
 mod cluster;
+mod config;
 mod distribution;
 mod edge;
 mod processes;

@@ -50,7 +50,7 @@ const LAYERS: &[Layer] = &[
 ];
 
 /// The modules that are one file beside `lib.rs`; all others are folders.
-const SINGLE_FILES: &[&str] = &["telemetry", "config", "main", "lib"];
+const SINGLE_FILES: &[&str] = &["telemetry", "main", "lib"];
 
 const ROLES_HEIGHT: u8 = 3;
 
