@@ -7,5 +7,6 @@ mod distribution;
 mod edge;
 mod processes;
 mod relay;
+mod run;
 mod serve;
 mod tidy;
