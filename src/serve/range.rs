@@ -22,6 +22,10 @@ pub fn select(header: &str, size: u64) -> Selection {
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return Selection::Whole;
     }
+    // The last bytes of nothing are nothing, which is satisfiable but has no Content-Range (RFC 9110 section 14.1.2).
+    if size == 0 && set.trim().strip_prefix('-').is_some_and(|length| length.bytes().any(|digit| digit != b'0')) {
+        return Selection::Whole;
+    }
     let mut parts = Vec::new();
     for (count, spec) in set.split(',').map(str::trim).filter(|spec| !spec.is_empty()).enumerate() {
         match part(spec, size) {
@@ -97,7 +101,13 @@ mod tests {
         ] {
             assert_eq!(select(header, 10), expected, "{header}");
         }
-        assert_eq!(select("bytes=0-", 0), Selection::Unsatisfiable);
+        for (header, expected) in [
+            ("bytes=0-", Selection::Unsatisfiable),
+            ("bytes=-0", Selection::Unsatisfiable),
+            ("bytes=-5", Selection::Whole),
+        ] {
+            assert_eq!(select(header, 0), expected, "{header} of nothing");
+        }
         assert_eq!(select(&format!("bytes={}", "0-0,".repeat(33)), 100), Selection::Whole);
     }
 
