@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Node, NodeId, Provider, RESERVED_PREFIX, Tariff};
+use super::{Address, Node, NodeId, Provider, RESERVED_PREFIX, Tariff};
 
+const DOWNLOADS: &str = "downloads";
 const NODES: &str = "nodes";
 const PRICES: &str = "prices";
 
@@ -39,6 +40,11 @@ impl RecordKey {
     /// The record of a node.
     pub fn node(id: &NodeId) -> Self {
         Self(format!("{RESERVED_PREFIX}{NODES}/{id}"))
+    }
+
+    /// The record of where a node's downloads are to be listed, which an operator has set.
+    pub fn download(id: &NodeId) -> Self {
+        Self(format!("{RESERVED_PREFIX}{DOWNLOADS}/{id}"))
     }
 
     /// The record of a provider's prices.
@@ -95,6 +101,8 @@ impl fmt::Display for RecordKey {
 pub enum Record {
     /// A member of the cluster.
     Node(NodeId, Option<Node>),
+    /// Where a member's downloads are listed, whatever the member says of itself.
+    Download(NodeId, Option<Address>),
     /// What a provider charges.
     Price(Provider, Option<Tariff>),
 }
@@ -116,6 +124,10 @@ impl Record {
                     return Err(error("it describes another node".to_owned()));
                 }
                 Ok(Some(Self::Node(id, node)))
+            }
+            DOWNLOADS => {
+                let id: NodeId = name.parse().map_err(|e| error(format!("{e}")))?;
+                Ok(Some(Self::Download(id, parse(json).map_err(error)?)))
             }
             PRICES => {
                 let provider: Provider = name.parse().map_err(|e| error(format!("{e}")))?;

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Entry, EntryKey, EntryState, Node, NodeId, Provider, Record, RecordError, RecordKey, Tariff, Version};
+use super::{
+    Address, Entry, EntryKey, EntryState, Node, NodeId, Provider, Record, RecordError, RecordKey, Tariff, Version,
+};
 
 /// The members and prices of the cluster, each in the newest version heard of.
 #[derive(Debug, Clone, Default)]
 pub struct View {
     nodes: BTreeMap<NodeId, Node>,
+    downloads: BTreeMap<NodeId, Address>,
     tariffs: BTreeMap<Provider, Tariff>,
     versions: BTreeMap<RecordKey, Version>,
     revision: u64,
@@ -17,6 +20,16 @@ impl View {
     /// The registered nodes, by name.
     pub const fn nodes(&self) -> &BTreeMap<NodeId, Node> {
         &self.nodes
+    }
+
+    /// Where the downloads of `node` are listed: where an operator has set, else where the node itself says.
+    pub fn download<'a>(&'a self, node: &'a Node) -> &'a Address {
+        self.downloads.get(&node.id).unwrap_or(&node.download)
+    }
+
+    /// The version in which the record `key` is known, removed ones included.
+    pub fn version_of(&self, key: &RecordKey) -> Option<&Version> {
+        self.versions.get(key)
     }
 
     /// What providers charge.
@@ -48,6 +61,8 @@ impl View {
         match record {
             Record::Node(id, Some(node)) => drop(self.nodes.insert(id, node)),
             Record::Node(id, None) => drop(self.nodes.remove(&id)),
+            Record::Download(id, Some(address)) => drop(self.downloads.insert(id, address)),
+            Record::Download(id, None) => drop(self.downloads.remove(&id)),
             Record::Price(provider, Some(tariff)) => drop(self.tariffs.insert(provider, tariff)),
             Record::Price(provider, None) => drop(self.tariffs.remove(&provider)),
         }
@@ -62,10 +77,13 @@ mod tests {
     use crate::model::{Epoch, HybridTime, Origin};
 
     fn price(at_ms: u64, json: Option<&str>) -> Entry {
-        let provider: Provider = "AWS".parse().expect("a name");
+        record(RecordKey::price(&"AWS".parse().expect("a name")), at_ms, json)
+    }
+
+    fn record(key: RecordKey, at_ms: u64, json: Option<&str>) -> Entry {
         let origin = Origin { node: "A".parse().expect("a name"), epoch: Epoch::from_bits(1) };
         Entry {
-            key: RecordKey::price(&provider).into(),
+            key: key.into(),
             version: Version { time: HybridTime::from_unix_ms(at_ms), origin, sequence: at_ms },
             state: json.map_or(EntryState::Deleted, |json| EntryState::Record(json.to_owned())),
         }
@@ -84,6 +102,27 @@ mod tests {
         assert_eq!(view.merge(&dear), Ok(false));
         assert!(view.tariffs().is_empty());
         assert_eq!(view.revision(), 2);
+    }
+
+    #[test]
+    fn what_an_operator_says_of_downloads_outlasts_what_the_node_says() {
+        let id: NodeId = "GC".parse().expect("a name");
+        let node = |at_ms, port: u16| {
+            let json = format!(r#"{{"id":"GC","provider":"GC","address":"h:1","download":"h:{port}"}}"#);
+            record(RecordKey::node(&id), at_ms, Some(&json))
+        };
+        let shown = |view: &View| view.download(&view.nodes()[&id]).to_string();
+        let mut view = View::default();
+        let set = record(RecordKey::download(&id), 2, Some(r#""other:9""#));
+        for entry in [node(1, 2), set.clone()] {
+            assert_eq!(view.merge(&entry), Ok(true));
+        }
+        assert_eq!(view.version_of(&RecordKey::download(&id)), Some(&set.version));
+        assert_eq!(shown(&view), "other:9");
+        assert_eq!(view.merge(&node(3, 3)), Ok(true));
+        assert_eq!(shown(&view), "other:9");
+        assert_eq!(view.merge(&record(RecordKey::download(&id), 4, None)), Ok(true));
+        assert_eq!(shown(&view), "h:3");
     }
 
     #[test]
