@@ -22,7 +22,7 @@ pub(super) async fn list_self(core: &Arc<Core>) -> Result<(), StoreError> {
         let known = current.is_some_and(|current| current == me);
         Ok::<_, Infallible>(if known { Change::Keep } else { Change::Set(me) })
     };
-    let Ok(()) = write_record(core, RecordKey::node(&core.me.id), decide).await?;
+    let Ok(_) = write_record(core, RecordKey::node(&core.me.id), decide).await?;
     Ok(())
 }
 

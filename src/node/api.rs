@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use super::error::ApiError;
 use super::ops::{Listener, RequestLabels};
-use super::{Core, feed, objects, ops, prices, servers};
+use super::{Core, feed, objects, ops, prices, servers, serving};
 use crate::protocol::{BLOBS, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, SERVERS, STATUS};
 use crate::serve::guard::{self, AllowedHosts};
 
@@ -24,8 +24,10 @@ pub(super) fn api(core: &Arc<Core>) -> Router {
     let price = put(prices::put).delete(prices::remove);
     let router = Router::new()
         .route(OBJECTS, get(objects::list))
+        // The empty key, which no pattern matches, is refused for its own reason.
+        .route(&format!("{OBJECTS}/"), object.clone())
         .route(&format!("{OBJECTS}/{{*key}}"), object)
-        .route(&format!("{BLOBS}/{{hash}}"), get(objects::blob))
+        .route(&format!("{BLOBS}/{{hash}}"), get(serving::blob))
         .route(FEED, get(feed::read))
         .route(PING, get(feed::ping))
         .route(&format!("{PROBE}/{{size}}"), get(feed::probe))
@@ -43,6 +45,7 @@ pub(super) fn download(core: &Arc<Core>, hosts: AllowedHosts) -> Router {
     let router = Router::new()
         .route("/api/get", get(servers::reference_list))
         .route("/servers", post(servers::update))
+        .route(&format!("{}/", servers::DOWNLOAD), get(servers::download))
         .route(&format!("{}/{{*key}}", servers::DOWNLOAD), get(servers::download))
         .route("/getrandom", get(servers::random));
     finish(router, core, Listener::Download, Some(hosts))

@@ -38,15 +38,15 @@ pub(super) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Se
 pub(super) struct Intake {
     blobs: Blobs,
     writer: Option<BlobWriter>,
-    gathered: Vec<Bytes>,
-    gathered_bytes: usize,
+    // Copied together: a piece of one byte would keep the whole buffer alive that it was read into.
+    gathered: Vec<u8>,
     size: u64,
 }
 
 impl Intake {
     /// A new blob among `blobs`.
     pub(super) const fn new(blobs: Blobs) -> Self {
-        Self { blobs, writer: None, gathered: Vec::new(), gathered_bytes: 0, size: 0 }
+        Self { blobs, writer: None, gathered: Vec::new(), size: 0 }
     }
 
     /// How many bytes were taken in.
@@ -55,15 +55,21 @@ impl Intake {
     }
 
     /// Takes `bytes` in.
-    pub(super) async fn write(&mut self, bytes: Bytes) -> Result<(), StoreError> {
+    pub(super) async fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.size += bytes.len() as u64;
-        self.gathered_bytes += bytes.len();
-        self.gathered.push(bytes);
-        if self.gathered_bytes < GATHER_BYTES {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() < GATHER_BYTES {
             return Ok(());
         }
-        let (blobs, writer, gathered) = self.take();
-        self.writer = Some(off_runtime(move || flush(&blobs, writer, &gathered)).await?);
+        let (blobs, writer, mut gathered) = self.take();
+        let flushed = off_runtime(move || {
+            let writer = flush(&blobs, writer, &gathered)?;
+            gathered.clear();
+            Ok::<_, StoreError>((writer, gathered))
+        });
+        let (writer, gathered) = flushed.await?;
+        self.writer = Some(writer);
+        self.gathered = gathered;
         Ok(())
     }
 
@@ -73,15 +79,14 @@ impl Intake {
         off_runtime(move || flush(&blobs, writer, &gathered)?.finish(expected)).await
     }
 
-    fn take(&mut self) -> (Blobs, Option<BlobWriter>, Vec<Bytes>) {
-        self.gathered_bytes = 0;
+    fn take(&mut self) -> (Blobs, Option<BlobWriter>, Vec<u8>) {
         (self.blobs.clone(), self.writer.take(), std::mem::take(&mut self.gathered))
     }
 }
 
-fn flush(blobs: &Blobs, writer: Option<BlobWriter>, gathered: &[Bytes]) -> Result<BlobWriter, StoreError> {
+fn flush(blobs: &Blobs, writer: Option<BlobWriter>, gathered: &[u8]) -> Result<BlobWriter, StoreError> {
     let mut writer = writer.map_or_else(|| blobs.create(), Ok)?;
-    gathered.iter().try_for_each(|bytes| writer.write(bytes))?;
+    writer.write(gathered)?;
     Ok(writer)
 }
 

@@ -88,6 +88,8 @@ async fn fetch(core: Arc<Core>, want: Want) -> EntryKey {
     };
     if let Err(error) = recorded {
         warn!(%key, error = &error as &dyn std::error::Error, "the end of a fetch cannot be recorded");
+        // On a full disk the want cannot be put off in the catalogue; without a wait it would be fetched in a circle.
+        tokio::time::sleep(Duration::from_millis(RETRY_MS_MAX)).await;
     }
     key
 }
@@ -140,7 +142,7 @@ async fn read_rest(intake: &mut Intake, peer: &Peer, content: &Content) -> Resul
     while let Some(bytes) = body.chunk().await.map_err(failed)? {
         // More than announced is wrong in any case; the hash will say so, and no more of it is read.
         let rest = content.size.saturating_sub(intake.size()).saturating_add(1);
-        let kept = bytes.slice(..bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX)));
+        let kept = &bytes[..bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX))];
         intake.write(kept).await?;
         if intake.size() > content.size {
             break;

@@ -109,7 +109,8 @@ impl Members {
                 _ if node.id == self.me => Some(wants),
                 since => since.map(|since| head.saturating_sub(since) + follower.wants),
             };
-            Server { node: node.clone(), liveness: self.liveness(&node.id), behind }
+            let node = Node { download: view.download(node).clone(), ..node.clone() };
+            Server { liveness: self.liveness(&node.id), node, behind }
         };
         view.nodes().values().map(server).collect()
     }

@@ -17,6 +17,7 @@ mod prices;
 mod pull;
 mod records;
 mod servers;
+mod serving;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::StatusCode;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,6 +19,9 @@ use crate::store::{BlobWriter, Blobs, StoreError};
 /// What all JSON packets on their way may hold in memory together, in KiB: 64 MiB.
 pub(super) const JSON_BUDGET_KIB: usize = 64 << 10;
 
+/// What a JSON packet may have beside its content, as in protobuf.
+const JSON_ENVELOPE_MAX: usize = 64 << 10;
+
 /// Takes one packet and answers one line.
 pub(super) async fn take(core: Arc<Core>, mut connection: PacketConnection) {
     let line = match receive(&core, &mut connection).await {
@@ -35,22 +37,21 @@ pub(super) async fn take(core: Arc<Core>, mut connection: PacketConnection) {
 }
 
 async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<serde_json::Value, ApiError> {
-    if core.config.packets == Packets::Closed {
-        require(connection.principal(), Right::Write)?;
+    // The certificate of a node is good for heartbeats alone, which the packet will show.
+    if !matches!(connection.principal(), Principal::Node(_)) {
+        require_entrance(core, connection.principal())?;
     }
-    let limits = Limits { content_size_max: core.config.object_bytes_max, ..Limits::default() };
-    let mut intake = PacketIntake::new(core.blobs.clone(), limits, core.json_budget.clone());
+    let mut intake = PacketIntake::new(core.blobs.clone(), limits(core), core.json_budget.clone());
+    // Copied together: a piece of one byte would keep the whole buffer alive that it was read into.
     let mut gathered = Vec::new();
-    let mut gathered_bytes = 0;
     loop {
         match connection.receive().await.map_err(ApiError::bad_request)? {
             Received::Bytes(bytes) => {
-                gathered_bytes += bytes.len();
-                gathered.push(bytes);
-                if gathered_bytes >= GATHER_BYTES {
-                    let chunks = std::mem::take(&mut gathered);
-                    gathered_bytes = 0;
-                    intake = off_runtime(move || intake.push(&chunks)).await?;
+                gathered.extend_from_slice(&bytes);
+                if gathered.len() >= GATHER_BYTES {
+                    let pushed = off_runtime(move || intake.push(&gathered).map(|intake| (intake, gathered)));
+                    (intake, gathered) = pushed.await?;
+                    gathered.clear();
                 }
             }
             // A bare end counts if the packet then is complete: the decoder says so.
@@ -58,7 +59,10 @@ async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<
         }
     }
     match off_runtime(move || intake.push(&gathered)?.finish()).await? {
-        (Packet::File { file_name, distributed }, hash, size) => keep(core, file_name, distributed, hash, size).await,
+        (Packet::File { file_name, distributed }, hash, size) => {
+            require_entrance(core, connection.principal())?;
+            keep(core, file_name, distributed, hash, size).await
+        }
         (Packet::Heartbeat { name, .. }, ..) => match connection.principal() {
             Principal::Node(id) if *id.as_str() == *name => {
                 core.members.heard(id, None);
@@ -67,6 +71,22 @@ async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<
             _ => Err(ApiError::new(StatusCode::FORBIDDEN, "a heartbeat counts only with the certificate of its node")),
         },
     }
+}
+
+fn require_entrance(core: &Core, principal: &Principal) -> Result<(), ApiError> {
+    match core.config.packets {
+        Packets::Open => Ok(()),
+        Packets::Closed => require(principal, Right::Write),
+    }
+}
+
+/// What a packet may cost. JSON is held in memory, so no more of it is taken than the largest object needs.
+fn limits(core: &Core) -> Limits {
+    let content_size_max = core.config.object_bytes_max;
+    let defaults = Limits::default();
+    let base64_size = usize::try_from(content_size_max.div_ceil(3).saturating_mul(4)).unwrap_or(usize::MAX);
+    let json_size_max = base64_size.saturating_add(JSON_ENVELOPE_MAX).min(defaults.json_size_max);
+    Limits { content_size_max, json_size_max }
 }
 
 /// Stores what a packet brought: for the cluster, or, if it says that it was distributed already, for this node alone.
@@ -104,14 +124,12 @@ impl PacketIntake {
         Self { decoder: Decoder::new(limits), writer: None, blobs, budget, charged: None }
     }
 
-    fn push(mut self, chunks: &[Bytes]) -> Result<Self, ApiError> {
+    fn push(mut self, bytes: &[u8]) -> Result<Self, ApiError> {
         let mut stored = Ok(());
-        for chunk in chunks {
-            let Self { decoder, writer, blobs, .. } = &mut self;
-            decoder.push(chunk, &mut |bytes| write(writer, blobs, bytes, &mut stored)).map_err(refused)?;
-            self.charge()?;
-        }
+        let Self { decoder, writer, blobs, .. } = &mut self;
+        decoder.push(bytes, &mut |bytes| write(writer, blobs, bytes, &mut stored)).map_err(refused)?;
         stored?;
+        self.charge()?;
         Ok(self)
     }
 

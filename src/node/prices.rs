@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Core;
 use super::access::{Right, require};
 use super::error::ApiError;
-use super::records::{Change, write_record};
+use super::records::{Change, change_record};
 use crate::model::{Principal, Provider, RecordKey, Tariff};
 
 /// The reference's price document, as its `priceInf.json`.
@@ -134,7 +134,7 @@ pub(super) async fn remove(
     let provider = named(provider)?;
     let unknown = unknown(&provider);
     let decide = move |current: Option<&str>| current.map(|_| Change::Remove).ok_or(unknown);
-    write_record(&core, RecordKey::price(&provider), decide).await??;
+    change_record(&core, RecordKey::price(&provider), decide).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -148,7 +148,7 @@ async fn set(core: &Arc<Core>, provider: Provider, tariff: Tariff, known: Known)
         (_, Some(current)) if current == json => Ok(Change::Keep),
         _ => Ok(Change::Set(json)),
     };
-    write_record(core, RecordKey::price(&provider), decide).await?
+    change_record(core, RecordKey::price(&provider), decide).await
 }
 
 fn unknown(provider: &Provider) -> ApiError {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
+use axum::extract::rejection::BytesRejection;
 use axum::extract::{Extension, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -17,8 +18,9 @@ use serde::Serialize;
 use super::Core;
 use super::access::{Right, require};
 use super::error::ApiError;
-use super::objects::{answer, key_of};
-use super::records::{Change, write_record};
+use super::objects::key_of;
+use super::records::{Change, change_record};
+use super::serving::answer;
 use crate::model::{Address, Node, NodeId, Principal, RecordKey};
 use crate::protocol::status::Servers;
 
@@ -41,29 +43,29 @@ pub(super) async fn reference_list(
     Extension(principal): Extension<Principal>,
 ) -> Result<Json<BTreeMap<NodeId, ListedServer>>, ApiError> {
     require(&principal, Right::Read)?;
-    let listed = |node: &Node| ListedServer { ip_address: node.download.host().to_owned(), port: node.download.port() };
     let view = core.members.view().borrow().clone();
+    let listed = |node: &Node| {
+        let download = view.download(node);
+        ListedServer { ip_address: download.host().to_owned(), port: download.port() }
+    };
     Ok(Json(view.nodes().iter().map(|(id, node)| (id.clone(), listed(node))).collect()))
 }
 
-/// `POST /servers`: changes where a node serves downloads, by the reference's form `AWS=ip_address=10.0.0.7&port=8870`.
+/// `POST /servers`: changes where a node's downloads are listed, by the reference's form
+/// `AWS=ip_address=10.0.0.7&port=8870`. It has a record of its own, because a node renews what it says of itself.
 pub(super) async fn update(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
-    body: Bytes,
+    body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, ApiError> {
     require(&principal, Right::Write)?;
-    let (id, download) = parse_update(&body)?;
-    let unknown = ApiError::not_found(format!("server {id}: a node joins by its seeds, not by this form"));
-    let decide = move |current: Option<&str>| -> Result<Change, ApiError> {
-        let mut node: Node = current.and_then(|json| serde_json::from_str(json).ok()).ok_or(unknown)?;
-        if node.download == download {
-            return Ok(Change::Keep);
-        }
-        node.download = download;
-        Ok(Change::Set(serde_json::to_string(&node).map_err(ApiError::bad_request)?))
-    };
-    write_record(&core, RecordKey::node(&id), decide).await??;
+    let (id, download) = parse_update(&body?)?;
+    if !core.members.view().borrow().nodes().contains_key(&id) {
+        return Err(ApiError::not_found(format!("server {id}: a node joins by its seeds, not by this form")));
+    }
+    let json = serde_json::to_string(&download).map_err(ApiError::bad_request)?;
+    let decide = move |current: Option<&str>| Ok(if current == Some(&json) { Change::Keep } else { Change::Set(json) });
+    change_record(&core, RecordKey::download(&id), decide).await?;
     Ok(StatusCode::OK)
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use metacdn::cli::certs::authority::{Authority, Holder};
@@ -12,6 +13,8 @@ use metacdn::model::{Address, ContentHash, ObjectKey, Principal};
 use metacdn::protocol::identity::Identity;
 use metacdn::protocol::status::Receipt;
 use metacdn::{edge, node};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -71,11 +74,16 @@ impl Running {
 impl Cluster {
     /// Starts nodes of these names; all but the first join by the address of the first.
     pub async fn start(names: &[&str]) -> Self {
+        Self::start_with(names, |_| {}).await
+    }
+
+    /// As [`Cluster::start`], each node with another configuration.
+    pub async fn start_with(names: &[&str], change: impl Fn(&mut node::Config)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut cluster =
             Self { folder, authority: Authority::create(SystemTime::now()).unwrap(), nodes: BTreeMap::new() };
         for name in names {
-            cluster.add(name).await;
+            cluster.add_with(name, &change).await;
         }
         for name in names {
             let client = cluster.client(name);
@@ -117,11 +125,10 @@ impl Cluster {
         self.nodes.get_mut(name).unwrap().running.take().unwrap().stop().await;
     }
 
-    /// Starts a stopped node again, where it was.
+    /// Starts a stopped node again, where it was and as it was configured.
     pub async fn restart(&mut self, name: &str) {
         let node = &self.nodes[name];
-        let config = node::Config { seeds: Vec::new(), ..node.config.clone() };
-        let (running, _) = self.run(config, node.ports).await;
+        let (running, _) = self.run(node.config.clone(), node.ports).await;
         self.nodes.get_mut(name).unwrap().running = Some(running);
     }
 
@@ -176,6 +183,15 @@ impl Cluster {
         let issued =
             self.authority.issue(&Holder { principal, hosts: Vec::new(), days: 1 }, SystemTime::now()).unwrap();
         (issued.certificate, issued.key)
+    }
+
+    /// How to call nodes without a certificate.
+    pub fn anonymous_tls(&self) -> Arc<rustls::ClientConfig> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.authority_pem().as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        Arc::new(builder.unwrap().with_root_certificates(roots).with_no_client_auth())
     }
 
     pub fn authority_pem(&self) -> &str {

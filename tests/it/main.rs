@@ -1,11 +1,14 @@
 //! Behaviour, through real roles and real processes.
 #![expect(clippy::unwrap_used, reason = "what fails in a test shall end it, in its helpers too")]
 
+mod answers;
 mod cluster;
 mod config;
 mod distribution;
 mod edge;
 mod processes;
+mod objects;
+mod reference;
 mod relay;
 mod run;
 mod serve;

@@ -1,0 +1,242 @@
+//! Answers that carry bytes: objects with their conditions and ranges (RFC 9110 sections 13 and 14), blobs with ranges.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::{
+    ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, RANGE,
+    X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
+
+use super::Core;
+use super::access::{Right, require};
+use super::bytes::{Piece, body_of, off_runtime, read_range};
+use super::error::ApiError;
+use crate::model::{ContentHash, Entry, EntryKey, ObjectKey, Principal, Version};
+use crate::protocol::{BLOBS, VERSION_HEADER};
+use crate::serve::condition::{self, Validators, Verdict};
+use crate::serve::range::{self, Selection};
+
+/// The version of an object, or of its deletion.
+pub(super) const VERSION_NAME: HeaderName = HeaderName::from_static(VERSION_HEADER);
+
+/// Bodies up to this size are read at once and sent with their head.
+const SMALL_BYTES: u64 = 64 << 10;
+
+/// The media type of a blob: what is in it only its entries know.
+const BLOB_TYPE: &str = "application/octet-stream";
+
+/// Answers a request for `key` with its conditions and ranges.
+pub(super) async fn answer(
+    core: &Arc<Core>,
+    key: ObjectKey,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, ApiError> {
+    let catalog = core.catalog.clone();
+    let entry_key = EntryKey::Object(key.clone());
+    let found = off_runtime(move || catalog.find(&entry_key)).await?;
+    let deleted = found.as_ref().map(|entry| version_value(&entry.version));
+    let Some(object) = found.and_then(Entry::into_object) else {
+        // The version of the deletion tells an edge that this node has not merely missed the object.
+        let error = ApiError::not_found(format!("object {key}"));
+        return Err(match deleted {
+            Some(version) => error.with_header(VERSION_NAME, version),
+            None => error,
+        });
+    };
+    let etag = object.content.hash.etag();
+    let modified = modified(&object.version);
+    let validators = Validators { etag: &etag, modified };
+    let mut response = match condition::evaluate(method, headers, Some(validators)) {
+        Verdict::Failed => return Err(changed()),
+        Verdict::NotModified => not_modified(),
+        Verdict::Go => {
+            let selection = match condition::range_applies(headers, validators) {
+                true => selection(method, headers, object.content.size),
+                false => Selection::Whole,
+            };
+            let bytes = Held { hash: object.content.hash, size: object.content.size, file: None };
+            content(core, bytes, object.content.media_type.as_str(), method, selection).await?
+        }
+    };
+    let fields = response.headers_mut();
+    fields.insert(ETAG, text_value(&etag));
+    fields.insert(LAST_MODIFIED, text_value(&httpdate::fmt_http_date(modified)));
+    fields.insert(CACHE_CONTROL, text_value(object.content.cache_control.as_str()));
+    fields.insert(VERSION_NAME, version_value(&object.version));
+    Ok(response)
+}
+
+/// `GET` and `HEAD /v1/blobs/HASH`: the bytes, with ranges for those who resume.
+pub(super) async fn blob(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    request: Request<Body>,
+) -> Result<Response, ApiError> {
+    require(&principal, Right::Read)?;
+    let text = request.uri().path().strip_prefix(BLOBS).and_then(|path| path.strip_prefix('/')).unwrap_or_default();
+    let hash: ContentHash = text.parse().map_err(ApiError::bad_request)?;
+    let blobs = core.blobs.clone();
+    let opened = off_runtime(move || -> Result<_, ApiError> {
+        let Some(file) = blobs.read(&hash)? else { return Ok(None) };
+        let size = file.metadata().map_err(|_| lost(&hash))?.len();
+        Ok(Some((file, size)))
+    });
+    let (file, size) = opened.await?.ok_or_else(|| ApiError::not_found(format!("blob {hash}")))?;
+    let selection = selection(request.method(), request.headers(), size);
+    let bytes = Held { hash, size, file: Some(file) };
+    content(&core, bytes, BLOB_TYPE, request.method(), selection).await
+}
+
+/// What `headers` ask for. Only for GET a range means anything (RFC 9110 section 14.2).
+fn selection(method: &Method, headers: &HeaderMap, size: u64) -> Selection {
+    let header = headers.get(RANGE).filter(|_| method == Method::GET).and_then(|value| value.to_str().ok());
+    header.map_or(Selection::Whole, |header| range::select(header, size))
+}
+
+/// Bytes that this node holds.
+struct Held {
+    hash: ContentHash,
+    size: u64,
+    /// Their file, if it is open already.
+    file: Option<File>,
+}
+
+/// The answer with the bytes that `selection` names.
+async fn content(
+    core: &Arc<Core>,
+    bytes: Held,
+    media_type: &str,
+    method: &Method,
+    selection: Selection,
+) -> Result<Response, ApiError> {
+    let size = bytes.size;
+    let whole = |range: std::ops::Range<u64>| (vec![Piece::File(range)], media_type.to_owned());
+    let (status, (pieces, content_type)) = match selection {
+        Selection::Whole => (StatusCode::OK, whole(0..size)),
+        Selection::Unsatisfiable => {
+            let error = ApiError::new(StatusCode::RANGE_NOT_SATISFIABLE, format!("there are {size} bytes"));
+            return Err(error.with_header(CONTENT_RANGE, text_value(&format!("bytes */{size}"))));
+        }
+        Selection::Parts(parts) => match parts.as_slice() {
+            [part] => (StatusCode::PARTIAL_CONTENT, whole(part.clone())),
+            parts => {
+                // Bytes that cannot stand in the parts by accident: a hash of what they are parts of.
+                let boundary = &ContentHash::of(bytes.hash.as_bytes()).to_string()[..32];
+                let pieces = multipart(parts, size, media_type, boundary);
+                (StatusCode::PARTIAL_CONTENT, (pieces, format!("multipart/byteranges; boundary={boundary}")))
+            }
+        },
+    };
+    let range = match pieces.as_slice() {
+        [Piece::File(part)] if status == StatusCode::PARTIAL_CONTENT => {
+            Some(format!("bytes {}-{}/{size}", part.start, part.end - 1))
+        }
+        _ => None,
+    };
+    let length = length_of(&pieces);
+    let body = if method == Method::HEAD { Body::empty() } else { body(core, bytes, pieces, length).await? };
+    let mut response = (status, body).into_response();
+    let fields = response.headers_mut();
+    fields.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    fields.insert(CONTENT_TYPE, text_value(&content_type));
+    fields.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    fields.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if let Some(range) = range {
+        fields.insert(CONTENT_RANGE, text_value(&range));
+    }
+    Ok(response)
+}
+
+/// The pieces of a `multipart/byteranges` body (RFC 9110 section 14.6).
+fn multipart(parts: &[std::ops::Range<u64>], size: u64, media_type: &str, boundary: &str) -> Vec<Piece> {
+    let mut pieces = Vec::with_capacity(2 * parts.len() + 1);
+    for part in parts {
+        let (first, last) = (part.start, part.end - 1);
+        let head = format!(
+            "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {first}-{last}/{size}\r\n\r\n"
+        );
+        pieces.push(Piece::Bytes(head.into()));
+        pieces.push(Piece::File(part.clone()));
+    }
+    pieces.push(Piece::Bytes(format!("\r\n--{boundary}--\r\n").into()));
+    pieces
+}
+
+fn length_of(pieces: &[Piece]) -> u64 {
+    let length = |piece: &Piece| match piece {
+        Piece::Bytes(bytes) => bytes.len() as u64,
+        Piece::File(range) => range.end - range.start,
+    };
+    pieces.iter().map(length).sum()
+}
+
+async fn body(core: &Arc<Core>, bytes: Held, pieces: Vec<Piece>, length: u64) -> Result<Body, ApiError> {
+    let blobs = core.blobs.clone();
+    let Held { hash, file, .. } = bytes;
+    let small = match pieces.as_slice() {
+        [Piece::File(range)] if length <= SMALL_BYTES => Some(range.clone()),
+        _ => None,
+    };
+    let opened = off_runtime(move || -> Result<_, ApiError> {
+        let file = match file {
+            Some(file) => file,
+            None => blobs.read(&hash)?.ok_or_else(|| lost(&hash))?,
+        };
+        let bytes = small.map(|range| read_range(&file, range)).transpose().map_err(|_| lost(&hash))?;
+        Ok((file, bytes))
+    });
+    Ok(match opened.await? {
+        (_, Some(bytes)) => Body::from(bytes),
+        (file, None) => body_of(Arc::new(file), pieces),
+    })
+}
+
+/// The catalogue says that the bytes are held, the disk says that they are not: someone must look.
+fn lost(hash: &ContentHash) -> ApiError {
+    tracing::error!(%hash, "a blob is missing or cut short on the disk");
+    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the bytes of the object are damaged on this node").closing()
+}
+
+/// 412: what the caller assumed of the object does not hold.
+pub(super) fn changed() -> ApiError {
+    ApiError::new(StatusCode::PRECONDITION_FAILED, "the object is not the one that the conditions name")
+}
+
+/// 304. Its body says nothing of its length, for a length of 0 would be taken for the object's (RFC 9110 section 8.6).
+fn not_modified() -> Response {
+    let nothing = stream::empty::<Result<Bytes, std::convert::Infallible>>();
+    (StatusCode::NOT_MODIFIED, Body::from_stream(nothing)).into_response()
+}
+
+/// Whether the preconditions in `headers` allow `method` to change what is `current`.
+pub(super) fn holds(method: &Method, headers: &HeaderMap, current: Option<&Entry>) -> bool {
+    let live = current.and_then(|entry| entry.content().map(|content| (content.hash.etag(), &entry.version)));
+    let validators = live.as_ref().map(|(etag, version)| Validators { etag, modified: modified(version) });
+    condition::evaluate(method, headers, validators) == Verdict::Go
+}
+
+/// When an object was written. The clock of another node may be ahead, but no answer is older than what it tells of
+/// (RFC 9110 section 8.8.2.1).
+fn modified(version: &Version) -> SystemTime {
+    (SystemTime::UNIX_EPOCH + Duration::from_millis(version.time.unix_ms())).min(SystemTime::now())
+}
+
+/// A version as a header says it.
+pub(super) fn version_value(version: &Version) -> HeaderValue {
+    text_value(&version.to_string())
+}
+
+/// A header value of text that is known to be visible ASCII.
+fn text_value(text: &str) -> HeaderValue {
+    HeaderValue::from_maybe_shared(Bytes::copy_from_slice(text.as_bytes()))
+        .expect("values of the model are visible ASCII")
+}
