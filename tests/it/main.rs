@@ -8,6 +8,7 @@ mod distribution;
 mod edge;
 mod processes;
 mod objects;
+mod packets;
 mod reference;
 mod relay;
 mod run;
