@@ -120,7 +120,8 @@ async fn what_was_distributed_already_stays_on_its_node() {
     upload("again only here", "T");
     assert_eq!(get(&gc, "a.txt").await.unwrap(), b"again only here");
     crate::cluster::put(&aws, "a.txt", "newest").await;
-    wait_until("what AWS wrote later replaces it", async || get(&gc, "a.txt").await.as_deref() == Some(b"newest")).await;
+    wait_until("what AWS wrote later replaces it", async || get(&gc, "a.txt").await.as_deref() == Some(b"newest"))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -130,8 +131,7 @@ async fn the_closed_entrance_wants_a_certificate() {
     let (exit, answer) = upload(cluster.ports("AWS").api, "json", &file(&cluster, "f", b"x"), &["--insecure"]);
     assert_eq!(exit, Some(1));
     assert!(answer.unwrap()["error"].as_str().unwrap().contains("certificate"));
-    for refused in
-        [Principal::Anonymous, Principal::Edge("e".parse().unwrap()), Principal::Node("GC".parse().unwrap())]
+    for refused in [Principal::Anonymous, Principal::Edge("e".parse().unwrap()), Principal::Node("GC".parse().unwrap())]
     {
         let answer = send(&cluster, "AWS", refused.clone(), packet).await;
         assert!(answer["error"].as_str().unwrap().contains("certificate"), "{refused}: {answer}");
