@@ -15,7 +15,9 @@ mod view;
 pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
 pub use node::{Address, AddressError, CallerName, ImageMode, Liveness, NameError, Node, NodeId, Provider};
-pub use object::{Content, Entry, EntryKey, EntryKeyError, EntryState, FieldValue, FieldValueError, ObjectMeta};
+pub use object::{
+    Content, Entry, EntryKey, EntryKeyError, EntryState, FieldValue, FieldValueError, ObjectMeta, UnsoundEntry,
+};
 pub use principal::{Principal, PrincipalError};
 pub use record::{Record, RecordError, RecordKey};
 pub use tariff::{MoneyError, NanoDollars, Tariff};

@@ -175,7 +175,49 @@ pub struct Entry {
     pub state: EntryState,
 }
 
+/// The largest object, in bytes: what JSON numbers hold exactly (RFC 8259 section 6).
+const SIZE_MAX: u64 = (1 << 53) - 1;
+
+/// The end of the year 9999, the last one that a date in a header can name (RFC 9110 section 5.6.7).
+const TIME_MS_MAX: u64 = 253_402_300_799_999;
+
+/// An entry that no node in its right mind lists.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnsoundEntry {
+    /// Bytes under a record's key, or a record under an object's.
+    #[error("{0} does not point at what its kind of key may point at")]
+    Kind(EntryKey),
+    /// More bytes than there are.
+    #[error("{0} has an impossible size")]
+    Size(EntryKey),
+    /// A time beyond all calendars.
+    #[error("{0} has an impossible time")]
+    Time(EntryKey),
+}
+
 impl Entry {
+    /// Checks an entry that came from elsewhere.
+    ///
+    /// # Errors
+    /// When it says what cannot be.
+    pub fn check(&self) -> Result<(), UnsoundEntry> {
+        let kinds = matches!(
+            (&self.key, &self.state),
+            (EntryKey::Object(_), EntryState::Live(_) | EntryState::Deleted)
+                | (EntryKey::Record(_), EntryState::Record(_) | EntryState::Deleted)
+        );
+        if !kinds {
+            return Err(UnsoundEntry::Kind(self.key.clone()));
+        }
+        if self.content().is_some_and(|content| content.size > SIZE_MAX) {
+            return Err(UnsoundEntry::Size(self.key.clone()));
+        }
+        if self.version.time.unix_ms() > TIME_MS_MAX {
+            return Err(UnsoundEntry::Time(self.key.clone()));
+        }
+        Ok(())
+    }
+
     /// The bytes it points at, if it is live.
     pub const fn content(&self) -> Option<&Content> {
         match &self.state {
@@ -205,6 +247,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::{Epoch, HybridTime, Origin};
 
     #[test]
     fn field_values_cannot_break_a_header() {
@@ -214,6 +257,32 @@ mod tests {
         for bad in ["", " a", "a\r\nb: c", "ä", "a\0", &"a".repeat(257)] {
             assert!(bad.parse::<FieldValue>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn entries_that_cannot_be_are_found() {
+        let origin = Origin { node: "A".parse().expect("a name"), epoch: Epoch::from_bits(1) };
+        let entry = |key: &str, unix_ms: u64, state: EntryState| Entry {
+            key: key.parse().expect("a key"),
+            version: Version { time: HybridTime::from_unix_ms(unix_ms), origin: origin.clone(), sequence: 1 },
+            state,
+        };
+        let live = |size| {
+            EntryState::Live(Content {
+                hash: ContentHash::of(b""),
+                size,
+                media_type: "a/b".parse().expect("a value"),
+                cache_control: "no-store".parse().expect("a value"),
+            })
+        };
+        let record = || EntryState::Record("{}".to_owned());
+        assert_eq!(entry("a", 1, live(1)).check(), Ok(()));
+        assert_eq!(entry(".metacdn/a/b", 1, record()).check(), Ok(()));
+        assert_eq!(entry("a", TIME_MS_MAX, EntryState::Deleted).check(), Ok(()));
+        assert!(matches!(entry(".metacdn/a/b", 1, live(1)).check(), Err(UnsoundEntry::Kind(_))));
+        assert!(matches!(entry("a", 1, record()).check(), Err(UnsoundEntry::Kind(_))));
+        assert!(matches!(entry("a", 1, live(SIZE_MAX + 1)).check(), Err(UnsoundEntry::Size(_))));
+        assert!(matches!(entry("a", TIME_MS_MAX + 1, EntryState::Deleted).check(), Err(UnsoundEntry::Time(_))));
     }
 
     #[test]

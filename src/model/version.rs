@@ -74,8 +74,8 @@ impl HybridClock {
     }
 }
 
-/// The random identity of one catalogue database. A restored backup gets a new one, so that it never
-/// reuses sequences which peers have already seen.
+/// The random identity of one catalogue database. Sequences are counted within it; a database that starts anew gets a
+/// new one, so that it never reuses sequences which peers have already seen.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Epoch(u64);

@@ -12,7 +12,7 @@ use super::pull::take_in;
 use super::records::{Change, write_record};
 use super::{Backoff, Core};
 use crate::client::{ClientError, Deadlines, Peer};
-use crate::model::{Address, NodeId, RecordKey};
+use crate::model::{Address, Entry, EntryKey, NodeId, RecordKey, UnsoundEntry};
 use crate::store::StoreError;
 
 /// Lists this node's own record, if it says anything new.
@@ -72,6 +72,8 @@ enum AnnounceError {
     Peer(#[from] ClientError),
     #[error("the cluster's records cannot be kept")]
     Store(#[from] StoreError),
+    #[error("the peer lists what cannot be")]
+    Unsound(#[from] UnsoundEntry),
 }
 
 fn is_transient(error: &AnnounceError) -> bool {
@@ -81,13 +83,14 @@ fn is_transient(error: &AnnounceError) -> bool {
 /// Announces this node to `peer` and takes in the records that it answers with: the cluster's members.
 async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), AnnounceError> {
     let welcome = peer.announce(&core.me).await?;
+    welcome.records.iter().try_for_each(Entry::check)?;
     let me = core.me.id.clone();
     let work = core.catalog.transact(move |transaction| {
         // Records carry their value, so no bytes will be asked of the peer whose name is not known here.
         welcome
             .records
             .iter()
-            .filter(|entry| matches!(entry.key, crate::model::EntryKey::Record(_)) && entry.content().is_none())
+            .filter(|entry| matches!(entry.key, EntryKey::Record(_)))
             .try_for_each(|entry| take_in(transaction, entry, &me))
     });
     Ok(work.await?)

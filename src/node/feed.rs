@@ -37,16 +37,17 @@ pub(super) async fn read(
     let select = if query.records { Select::Records } else { Select::All };
     let origin = core.catalog.origin().clone();
     let mut progress = core.catalog.progress();
-    let mut since = resume_at(query.since, query.epoch, origin.epoch, progress.borrow_and_update().head);
-    if let Principal::Node(id) = &principal {
-        core.members.heard(id, None);
-        core.members.follows(id, since);
-    }
+    let mut position = (query.since, query.epoch);
     let deadline = Instant::now() + Duration::from_millis(query.wait_ms.min(WAIT_MS_MAX));
     loop {
-        let catalog = core.catalog.clone();
-        let page = off_runtime(move || catalog.feed(since, limit, select)).await?;
-        since = page.next;
+        progress.mark_unchanged();
+        let (catalog, (since, asked), epoch) = (core.catalog.clone(), position, origin.epoch);
+        let resume = move |head| resume_at(since, asked, epoch, head);
+        let page = off_runtime(move || catalog.feed_from(resume, limit, select)).await?;
+        if let Principal::Node(id) = &principal {
+            core.members.follows(id, page.since);
+        }
+        position = (page.next, Some(epoch));
         let empty = page.entries.is_empty();
         let answer = move |origin: Origin| {
             let Origin { node, epoch } = origin;
@@ -69,9 +70,6 @@ pub(super) async fn ping(
     Extension(principal): Extension<Principal>,
 ) -> Result<Json<Pong>, ApiError> {
     require(&principal, Right::Read)?;
-    if let Principal::Node(id) = &principal {
-        core.members.heard(id, None);
-    }
     let progress = *core.catalog.progress().borrow();
     let origin = core.catalog.origin();
     Ok(Json(Pong {

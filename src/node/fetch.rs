@@ -5,147 +5,272 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
+use super::Core;
 use super::bytes::{Intake, off_runtime};
-use super::{Core, unix_ms};
 use crate::client::{ClientError, Peer};
-use crate::model::{Content, EntryKey};
+use crate::model::{Content, Liveness, Version};
 use crate::store::{StoreError, Want};
 
-/// How long a want waits after its first failure, and at most; it doubles in between.
-const RETRY_MS_FIRST: u64 = 200;
-const RETRY_MS_MAX: u64 = 5_000;
+/// Objects up to this size are small; a part of the places is theirs, so that large ones never hold them up.
+const SMALL_BYTES: u64 = 1 << 20;
 
-/// How often wants are looked at although nothing was reported: those put off come due.
-const LOOK_PERIOD: Duration = Duration::from_millis(500);
+/// How long failed wants rest after a failure: this, doubled for each earlier failure, up to the last.
+const REST_FIRST: Duration = Duration::from_millis(200);
+const REST_LONGEST: Duration = Duration::from_secs(5);
+
+/// How long everything rests when this node itself cannot store: on a full disk the next try would fail, too.
+const REST_OF_STORE: Duration = Duration::from_secs(2);
+
+/// After so many bytes a long fetch looks whether its object is still wanted.
+const LOOK_BYTES: u64 = 16 << 20;
 
 /// Fetches what is wanted until the node stops.
 pub(super) async fn run(core: Arc<Core>) {
     let mut progress = core.catalog.progress();
+    let mut arrivals = core.members.arrivals();
+    let mut places = Places::new(core.config.fetch_parallel.get());
     let mut tasks = JoinSet::new();
-    let mut fetching: HashSet<EntryKey> = HashSet::new();
     loop {
-        let free = core.config.fetch_parallel.get().saturating_sub(fetching.len());
-        let wanted = progress.borrow_and_update().wants;
-        if free > 0 && wanted > 0 {
-            for want in due(&core, free, &fetching).await {
-                fetching.insert(want.entry.key.clone());
+        if progress.borrow_and_update().wants > 0 && places.are_free() {
+            for want in due(&core, &places).await {
+                places.take(&want);
                 tasks.spawn(fetch(core.clone(), want));
             }
         }
+        let rest = places.rest();
         tokio::select! {
             () = core.stop.cancelled() => break,
             Some(ended) = tasks.join_next() => match ended {
-                Ok(key) => drop(fetching.remove(&key)),
+                Ok(fetched) => places.give_back(&fetched),
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 Err(_) => {}
             },
-            // While all places are taken only an end of a fetch is news.
-            changed = progress.changed(), if free > 0 => if changed.is_err() { break },
-            () = tokio::time::sleep(LOOK_PERIOD), if wanted > 0 && free > 0 => {}
+            // While all places are taken only the end of a fetch is news.
+            changed = progress.changed(), if places.are_free() => if changed.is_err() { break },
+            // A node that came back may hold what the others lack.
+            changed = arrivals.changed() => if changed.is_err() { break } else { places.failed_until = None },
+            () = tokio::time::sleep_until(rest.unwrap_or_else(Instant::now)), if rest.is_some() => {}
         }
     }
     tasks.shutdown().await;
 }
 
-/// Up to `free` wants whose time has come and that are not being fetched.
-async fn due(core: &Arc<Core>, free: usize, fetching: &HashSet<EntryKey>) -> Vec<Want> {
-    let catalog = core.catalog.clone();
-    let limit = free + fetching.len();
-    match off_runtime(move || catalog.wants(unix_ms(), limit)).await {
-        Ok(wants) => wants.into_iter().filter(|want| !fetching.contains(&want.entry.key)).take(free).collect(),
-        Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "wants cannot be read, will retry");
-            Vec::new()
+/// Which wants are being fetched, and which must rest.
+struct Places {
+    running: HashSet<Version>,
+    running_large: usize,
+    all: usize,
+    large: usize,
+    /// Wants that failed before rest until then.
+    failed_until: Option<Instant>,
+    /// All wants rest until then.
+    store_until: Option<Instant>,
+}
+
+impl Places {
+    fn new(all: usize) -> Self {
+        let large = (all - all / 4).max(1);
+        Self { running: HashSet::new(), running_large: 0, all, large, failed_until: None, store_until: None }
+    }
+
+    fn are_free(&self) -> bool {
+        self.running.len() < self.all && !Self::rests(self.store_until)
+    }
+
+    /// The largest want that may be taken now.
+    fn size_max(&self) -> u64 {
+        if self.running_large < self.large { u64::MAX } else { SMALL_BYTES }
+    }
+
+    fn may_take(&self, want: &Want) -> bool {
+        !self.running.contains(&want.entry.version) && (want.failures == 0 || !Self::rests(self.failed_until))
+    }
+
+    fn take(&mut self, want: &Want) {
+        self.running.insert(want.entry.version.clone());
+        self.running_large += usize::from(is_large(want));
+    }
+
+    fn give_back(&mut self, fetched: &Fetched) {
+        self.running.remove(&fetched.want.entry.version);
+        self.running_large -= usize::from(is_large(&fetched.want));
+        match fetched.end {
+            End::Kept => {}
+            End::NoHolder => {
+                let rest = REST_FIRST.saturating_mul(1 << fetched.want.failures.min(10)).min(REST_LONGEST);
+                self.failed_until = self.failed_until.max(Some(Instant::now() + rest));
+            }
+            End::NotStored => self.store_until = Some(Instant::now() + REST_OF_STORE),
         }
+    }
+
+    /// When the next rest ends.
+    fn rest(&self) -> Option<Instant> {
+        [self.failed_until, self.store_until].into_iter().flatten().filter(|until| *until > Instant::now()).min()
+    }
+
+    fn rests(until: Option<Instant>) -> bool {
+        until.is_some_and(|until| until > Instant::now())
     }
 }
 
-/// Fetches one want; whatever comes of it, the catalogue knows afterwards.
-async fn fetch(core: Arc<Core>, want: Want) -> EntryKey {
-    let key = want.entry.key.clone();
-    let result = match want.entry.content() {
+fn is_large(want: &Want) -> bool {
+    want.entry.content().is_some_and(|content| content.size > SMALL_BYTES)
+}
+
+/// The wants to be fetched next.
+async fn due(core: &Arc<Core>, places: &Places) -> Vec<Want> {
+    let catalog = core.catalog.clone();
+    let (size_max, free) = (places.size_max(), places.all - places.running.len());
+    // Those that are being fetched may stand in front of the others.
+    let limit = free + places.running.len();
+    let wants = match off_runtime(move || catalog.wants(size_max, limit)).await {
+        Ok(wants) => wants,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, "wants cannot be read, will retry");
+            return Vec::new();
+        }
+    };
+    let mut large = places.large.saturating_sub(places.running_large);
+    let fits = |want: &Want| {
+        let fits = !is_large(want) || large > 0;
+        large = large.saturating_sub(usize::from(is_large(want)));
+        fits
+    };
+    wants.into_iter().filter(|want| places.may_take(want)).filter(fits).take(free).collect()
+}
+
+struct Fetched {
+    want: Want,
+    end: End,
+}
+
+enum End {
+    /// Listed, or not wanted any more.
+    Kept,
+    /// No peer gave the bytes.
+    NoHolder,
+    /// This node could not store them.
+    NotStored,
+}
+
+/// Fetches one want and records what came of it.
+async fn fetch(core: Arc<Core>, want: Want) -> Fetched {
+    let received = match want.entry.content() {
         Some(content) => receive(&core, &want, content).await,
         None => Ok(()),
     };
-    let recorded = match result {
-        Ok(()) => {
-            let entry = want.entry;
-            core.catalog
-                .transact(move |transaction| match transaction.listed(&entry.key)? {
-                    Some(listed) if !entry.supersedes(&listed) => Ok(()),
-                    _ => transaction.list(&entry),
-                })
-                .await
-        }
+    let end = match conclude(&core, &want, received).await {
+        Ok(end) => end,
         Err(error) => {
-            core.metrics.failed_fetches.inc();
-            debug!(%key, error = &error as &dyn std::error::Error, "fetch failed, will retry");
-            let wait_ms = (RETRY_MS_FIRST << want.failures.min(10)).min(RETRY_MS_MAX);
-            core.catalog.transact(move |transaction| transaction.postpone_want(&want.entry, unix_ms() + wait_ms)).await
+            warn!(key = %want.entry.key, error = &error as &dyn std::error::Error, "fetched bytes cannot be stored");
+            End::NotStored
         }
     };
-    if let Err(error) = recorded {
-        warn!(%key, error = &error as &dyn std::error::Error, "the end of a fetch cannot be recorded");
-        // On a full disk the want cannot be put off in the catalogue; without a wait it would be fetched in a circle.
-        tokio::time::sleep(Duration::from_millis(RETRY_MS_MAX)).await;
+    Fetched { want, end }
+}
+
+async fn conclude(core: &Core, want: &Want, received: Result<(), FetchError>) -> Result<End, StoreError> {
+    let entry = want.entry.clone();
+    match received {
+        Ok(()) => {
+            let list = core.catalog.transact(move |transaction| match transaction.listed(&entry.key)? {
+                Some(listed) if !entry.supersedes(&listed) => transaction.forget_want(&entry),
+                _ => transaction.list(&entry),
+            });
+            list.await.map(|()| End::Kept)
+        }
+        Err(FetchError::Superseded) => Ok(End::Kept),
+        Err(FetchError::Store(error)) => Err(error),
+        Err(error @ FetchError::NoHolder(_)) => {
+            core.metrics.failed_fetches.inc();
+            // Once is a restart somewhere; what fails again and again someone should know of.
+            if want.failures == 3 {
+                warn!(key = %entry.key, error = &error as &dyn std::error::Error, "no peer gives the bytes, will retry");
+            }
+            core.catalog.transact(move |transaction| transaction.postpone_want(&entry)).await.map(|()| End::NoHolder)
+        }
     }
-    key
 }
 
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("no peer could give the bytes")]
     NoHolder(#[source] Option<ClientError>),
+    #[error("the object was written or deleted anew")]
+    Superseded,
     #[error("the bytes cannot be kept")]
     Store(#[from] StoreError),
 }
 
-/// Brings the bytes of `want` to the disk.
+/// Brings the bytes of `want` to the disk: asks one holder after the other, and all of them again for as long as a round
+/// brings anything.
 async fn receive(core: &Arc<Core>, want: &Want, content: &Content) -> Result<(), FetchError> {
-    let mut holders = core.members.others();
-    // The peer that listed the entry holds the bytes for certain, so among equals it goes first.
-    holders.sort_by_key(|node| (core.members.liveness(&node.id), node.id != want.peer));
     let mut intake = Intake::new(core.blobs.clone());
     let mut last = None;
-    for holder in holders {
-        let peer = core.members.peer(&holder);
-        match read_rest(&mut intake, &peer, content).await {
-            Ok(()) => {}
-            Err(FetchError::NoHolder(error)) => {
-                last = error;
-                continue;
+    loop {
+        let before = intake.size();
+        let mut holders = core.members.others();
+        holders.retain(|node| core.members.liveness(&node.id) != Liveness::Down);
+        // The peer that listed the entry holds the bytes for certain, so among equals it goes first.
+        holders.sort_by_cached_key(|node| (core.members.liveness(&node.id), node.id != want.peer));
+        for holder in holders {
+            match read_rest(core, want, &mut intake, &core.members.peer(&holder), content).await {
+                Ok(()) => {}
+                Err(FetchError::NoHolder(error)) => {
+                    debug!(peer = %holder.id, key = %want.entry.key, ?error, "a holder failed");
+                    last = error;
+                    continue;
+                }
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
+            let whole = std::mem::replace(&mut intake, Intake::new(core.blobs.clone()));
+            let size = whole.size();
+            match whole.finish(Some(content.hash)).await {
+                Ok(_) if size == content.size => return Ok(()),
+                // Parts of several holders may be in it, so none is to blame for certain; the next starts afresh.
+                Ok(_) | Err(StoreError::Mismatch { .. }) => {
+                    warn!(peer = %holder.id, key = %want.entry.key, size, "fetched bytes are not those announced");
+                }
+                Err(error) => return Err(error.into()),
+            }
         }
-        let whole = std::mem::replace(&mut intake, Intake::new(core.blobs.clone()));
-        match whole.finish(Some(content.hash)).await {
-            Ok(_) => return Ok(()),
-            // Parts of several holders may be in it, so none is to blame for certain; the next one starts afresh.
-            Err(error @ StoreError::Mismatch { .. }) => {
-                warn!(peer = %holder.id, error = &error as &dyn std::error::Error, "fetched bytes are wrong");
-            }
-            Err(error) => return Err(error.into()),
+        if intake.size() <= before {
+            return Err(FetchError::NoHolder(last));
         }
     }
-    Err(FetchError::NoHolder(last))
 }
 
 /// Reads from `peer` what is still missing of the bytes.
-async fn read_rest(intake: &mut Intake, peer: &Peer, content: &Content) -> Result<(), FetchError> {
+async fn read_rest(
+    core: &Arc<Core>,
+    want: &Want,
+    intake: &mut Intake,
+    peer: &Peer,
+    content: &Content,
+) -> Result<(), FetchError> {
     let failed = |error| FetchError::NoHolder(Some(error));
     if intake.size() >= content.size && content.size > 0 {
         return Ok(());
     }
+    let mut look_at = intake.size() + LOOK_BYTES;
     let mut body = peer.blob(&content.hash, intake.size()).await.map_err(failed)?;
     while let Some(bytes) = body.chunk().await.map_err(failed)? {
-        // More than announced is wrong in any case; the hash will say so, and no more of it is read.
+        // More than announced is wrong in any case; the size will say so, and no more of it is read.
         let rest = content.size.saturating_sub(intake.size()).saturating_add(1);
-        let kept = &bytes[..bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX))];
-        intake.write(kept).await?;
+        intake.write(&bytes[..bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX))]).await?;
         if intake.size() > content.size {
             break;
+        }
+        if intake.size() >= look_at {
+            look_at = intake.size() + LOOK_BYTES;
+            let (catalog, entry) = (core.catalog.clone(), want.entry.clone());
+            if !off_runtime(move || catalog.wants_version(&entry)).await? {
+                return Err(FetchError::Superseded);
+            }
         }
     }
     Ok(())

@@ -17,6 +17,7 @@ pub(super) struct Members {
     tls: Arc<rustls::ClientConfig>,
     started: Instant,
     view: watch::Sender<Arc<View>>,
+    arrivals: watch::Sender<u64>,
     seen: Mutex<Seen>,
 }
 
@@ -36,7 +37,14 @@ struct Follower {
 impl Members {
     pub(super) fn new(me: NodeId, tls: Arc<rustls::ClientConfig>, detector: Detector) -> Self {
         let seen = Seen { detector, peers: BTreeMap::new(), followers: BTreeMap::new() };
-        Self { me, tls, started: Instant::now(), view: watch::channel(Arc::default()).0, seen: Mutex::new(seen) }
+        Self {
+            me,
+            tls,
+            started: Instant::now(),
+            view: watch::channel(Arc::default()).0,
+            arrivals: watch::channel(0).0,
+            seen: Mutex::new(seen),
+        }
     }
 
     /// The members and prices, as they change.
@@ -93,6 +101,16 @@ impl Members {
     /// Notes that `id` has read this node's feed up to `since`.
     pub(super) fn follows(&self, id: &NodeId, since: u64) {
         self.seen().followers.entry(id.clone()).or_default().since = Some(since);
+    }
+
+    /// Notes that a node is alive again.
+    pub(super) fn arrived(&self) {
+        self.arrivals.send_modify(|count| *count += 1);
+    }
+
+    /// How often a node came back, to be waited for.
+    pub(super) fn arrivals(&self) -> watch::Receiver<u64> {
+        self.arrivals.subscribe()
     }
 
     /// Whether `id` is heard of.

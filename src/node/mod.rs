@@ -22,9 +22,9 @@ mod serving;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -41,6 +41,11 @@ use crate::serve::{self, Handlers, Transport, serve};
 use crate::store::{Blobs, Catalog, StoreError};
 use members::Members;
 use ops::Metrics;
+use pull::OwnRecords;
+
+/// How long a starting node waits for one that still holds its data folder. A stopped process lets go at once; one that
+/// drains may take this long for its last reads.
+const PREDECESSOR_WAIT: Duration = Duration::from_secs(5);
 
 /// Who may send packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -226,6 +231,10 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), NodeError> {
     let core = start(config, &identity, &listeners, stop.clone()).await?;
+    announce::list_self(&core).await?;
+    // Before anything runs: who was known before is told where this node is now.
+    let mut records = OwnRecords::default();
+    records.read(&core).await?;
     let versions = match core.config.packets {
         Packets::Open => TlsVersions::Also12,
         Packets::Closed => TlsVersions::Only13,
@@ -246,7 +255,7 @@ pub async fn run(
     tasks.spawn(serve(listeners.download, side(download_at), limits(), download, stop.clone()));
     let price = http(api::price(&core, allowed_hosts(&core, price_at)));
     tasks.spawn(serve(listeners.price, side(price_at), limits(), price, stop.clone()));
-    tasks.spawn(pull::follow_own_records(core.clone()));
+    tasks.spawn(records.follow(core.clone()));
     tasks.spawn(pull::follow_members(core.clone()));
     tasks.spawn(fetch::run(core.clone()));
     tasks.spawn(announce::run(core.clone()));
@@ -263,7 +272,7 @@ pub async fn run(
     Ok(())
 }
 
-/// Opens the store and lists the node's own record.
+/// Checks the configuration and opens the store.
 async fn start(
     config: Config,
     identity: &Identity,
@@ -286,20 +295,30 @@ async fn start(
     };
     let (folder, id) = (config.data.clone(), config.id.clone());
     let epoch = Epoch::from_bits(getrandom::u64().map_err(io::Error::other)?);
+    let life = getrandom::u64().map_err(io::Error::other)?;
     let opened = bytes::off_runtime(move || -> Result<_, NodeError> {
         std::fs::create_dir_all(&folder)?;
         // The catalogue is locked first, so that no other process's unfinished blobs are removed.
-        let catalog = Catalog::open(&folder, &id, epoch)?;
-        Ok((catalog, Blobs::open(&folder.join("blobs"))?))
+        let catalog = open_catalog(&folder, &id, epoch)?;
+        Ok((catalog, Blobs::open(&folder.join("blobs"), life)?))
     });
     let (catalog, blobs) = opened.await?;
     let tls = identity.client_config();
     let members = Members::new(config.id.clone(), tls.clone(), Detector::new(&config.membership));
     let json_budget = Arc::new(Semaphore::new(packets::JSON_BUDGET_KIB));
     let core = Core { me, config, catalog, blobs, members, tls, metrics: Metrics::new(), json_budget, stop };
-    let core = Arc::new(core);
-    announce::list_self(&core).await?;
-    Ok(core)
+    Ok(Arc::new(core))
+}
+
+/// Opens the catalogue; a predecessor that is still ending is waited for.
+fn open_catalog(folder: &Path, id: &NodeId, epoch: Epoch) -> Result<Catalog, StoreError> {
+    let deadline = Instant::now() + PREDECESSOR_WAIT;
+    loop {
+        match Catalog::open(folder, id, epoch) {
+            Err(StoreError::InUse(_)) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+            opened => return opened,
+        }
+    }
 }
 
 fn advertised(told: Option<&Address>, listener: &TcpListener, field: &'static str) -> Result<Address, NodeError> {

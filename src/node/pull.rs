@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::bytes::off_runtime;
 use super::{Backoff, Core};
 use crate::client::{Deadlines, Peer};
-use crate::model::{Address, Entry, EntryState, NodeId, View};
+use crate::model::{Address, Entry, Liveness, NodeId, UnsoundEntry, View};
 use crate::protocol::feed::{ENTRIES_MAX, FeedAnswer, FeedQuery, WAIT_MS_MAX};
 use crate::replicate::{Decision, decide};
 use crate::store::{Cursor, Select, StoreError, Transaction};
@@ -64,11 +64,21 @@ pub(super) async fn follow_members(core: Arc<Core>) {
 /// Reads the feed of one peer for as long as the node runs.
 async fn follow(core: Arc<Core>, id: NodeId, peer: Peer) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
+    let mut complained = false;
     loop {
         match pull(&core, &id, &peer).await {
-            Ok(()) => backoff.reset(),
+            Ok(()) => {
+                backoff.reset();
+                complained = false;
+            }
             Err(error) => {
-                debug!(peer = %id, error = &error as &dyn std::error::Error, "pull failed, will retry");
+                // That a peer is away the heartbeat says; everything else lasts until a person mends it.
+                if error.is_transient() || complained {
+                    debug!(peer = %id, error = &error as &dyn std::error::Error, "pull failed, will retry");
+                } else {
+                    warn!(peer = %id, error = &error as &dyn std::error::Error, "cannot follow a peer, will retry");
+                    complained = true;
+                }
                 backoff.wait().await;
             }
         }
@@ -81,6 +91,14 @@ enum PullError {
     Peer(#[from] crate::client::ClientError),
     #[error("what the peer lists cannot be recorded")]
     Store(#[from] StoreError),
+    #[error("the peer lists what cannot be")]
+    Unsound(#[from] UnsoundEntry),
+}
+
+impl PullError {
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Peer(error) if error.is_transient())
+    }
 }
 
 /// Reads the next part of the feed of `id` and records it.
@@ -96,7 +114,7 @@ async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<(), PullErro
         records: false,
     };
     let answer = peer.feed(&query).await?;
-    core.members.heard(id, None);
+    answer.entries.iter().try_for_each(Entry::check)?;
     let next = Cursor { epoch: answer.epoch, since: answer.next };
     if answer.entries.is_empty() && cursor == Some(next) {
         return Ok(());
@@ -121,12 +139,11 @@ async fn absorb(core: &Arc<Core>, peer: NodeId, answer: FeedAnswer) -> Result<()
 /// Takes in one entry that `peer` lists.
 pub(super) fn take_in(transaction: &mut Transaction<'_>, entry: &Entry, peer: &NodeId) -> Result<(), StoreError> {
     let listed = transaction.listed(&entry.key)?;
-    let wanted = transaction.wanted(&entry.key)?;
-    let held = match &entry.state {
-        EntryState::Live(content) => transaction.holds(&content.hash)?,
-        EntryState::Deleted | EntryState::Record(_) => false,
+    let (wanted, held) = match entry.content() {
+        Some(content) => (transaction.wants(entry)?, transaction.holds(content)?),
+        None => (false, false),
     };
-    match decide(entry, listed.as_ref(), wanted.as_ref(), held) {
+    match decide(entry, listed.as_ref(), wanted, held) {
         Decision::Ignore => Ok(()),
         Decision::List => transaction.list(entry),
         Decision::Want => transaction.want(entry, peer),
@@ -140,52 +157,70 @@ async fn heartbeat(core: Arc<Core>, id: NodeId, address: Address) {
     let peer = Peer::new(core.tls.clone(), Some(&id), address, deadlines);
     let mut ticks = tokio::time::interval(PING_PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut before = core.members.liveness(&id);
     loop {
         ticks.tick().await;
-        let before = core.members.liveness(&id);
-        match peer.ping().await {
-            Ok(pong) => core.members.heard(&id, Some(&pong)),
-            Err(error) => debug!(peer = %id, error = &error as &dyn std::error::Error, "ping failed"),
+        match tokio::time::timeout(PING_DEADLINE, peer.ping()).await {
+            Ok(Ok(pong)) => core.members.heard(&id, Some(&pong)),
+            Ok(Err(error)) => debug!(peer = %id, error = &error as &dyn std::error::Error, "ping failed"),
+            Err(_) => debug!(peer = %id, "ping took too long"),
         }
         let after = core.members.liveness(&id);
         if before != after {
             warn!(peer = %id, %before, %after, "liveness changed");
+            if after == Liveness::Alive {
+                core.members.arrived();
+            }
+            before = after;
         }
     }
 }
 
-/// Keeps the view at what this node's own records say, until it stops.
-pub(super) async fn follow_own_records(core: Arc<Core>) {
-    let mut progress = core.catalog.progress();
-    let mut view = View::default();
-    let mut since = 0;
-    loop {
-        let catalog = core.catalog.clone();
-        let page = match off_runtime(move || catalog.feed(since, ENTRIES_MAX, Select::Records)).await {
-            Ok(page) => page,
-            Err(error) => {
+/// This node's own records, as far as they were read.
+#[derive(Default)]
+pub(super) struct OwnRecords {
+    view: View,
+    since: u64,
+}
+
+impl OwnRecords {
+    /// Reads what is new, and swaps the members' view if it says anything new.
+    pub(super) async fn read(&mut self, core: &Core) -> Result<(), StoreError> {
+        let mut changed = false;
+        loop {
+            let (catalog, since) = (core.catalog.clone(), self.since);
+            let page = off_runtime(move || catalog.feed(since, ENTRIES_MAX, Select::Records)).await?;
+            self.since = page.next;
+            for entry in &page.entries {
+                match self.view.merge(entry) {
+                    Ok(news) => changed |= news,
+                    Err(error) => warn!(%error, "a record is passed over"),
+                }
+            }
+            if page.end {
+                break;
+            }
+        }
+        if changed {
+            core.members.set_view(self.view.clone());
+        }
+        Ok(())
+    }
+
+    /// Keeps the view at what the records say, until the node stops.
+    pub(super) async fn follow(mut self, core: Arc<Core>) {
+        let mut progress = core.catalog.progress();
+        loop {
+            progress.mark_unchanged();
+            if let Err(error) = self.read(&core).await {
                 warn!(error = &error as &dyn std::error::Error, "own records cannot be read, will retry");
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
-        };
-        since = page.next;
-        let mut changed = false;
-        for entry in &page.entries {
-            match view.merge(entry) {
-                Ok(news) => changed |= news,
-                Err(error) => warn!(%error, "a record is passed over"),
+            tokio::select! {
+                () = core.stop.cancelled() => return,
+                moved = progress.changed() => if moved.is_err() { return },
             }
-        }
-        if changed {
-            core.members.set_view(view.clone());
-        }
-        if !page.end {
-            continue;
-        }
-        tokio::select! {
-            () = core.stop.cancelled() => return,
-            moved = progress.changed() => if moved.is_err() { return },
         }
     }
 }

@@ -46,7 +46,8 @@ pub struct FeedAnswer {
     pub end: bool,
 }
 
-/// What a node that joins, or has moved, gets for its announcement: all records that the other one lists.
+/// What a node that joins, or has moved, gets for its announcement: the records that the other one lists, of which
+/// one page is enough to find the members and read the rest from their feeds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Welcome {
     /// The records.

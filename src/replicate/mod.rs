@@ -15,16 +15,18 @@ pub enum Decision {
     Want,
 }
 
-/// Decides on `incoming`, given what is `listed` and `wanted` under its key and whether its bytes are `held`.
-pub fn decide(incoming: &Entry, listed: Option<&Entry>, wanted: Option<&Entry>, held: bool) -> Decision {
+/// Decides on `incoming`, given what is `listed` under its key, whether this very version is `wanted` already, and
+/// whether its bytes are `held`.
+pub fn decide(incoming: &Entry, listed: Option<&Entry>, wanted: bool, held: bool) -> Decision {
     if listed.is_some_and(|listed| !incoming.supersedes(listed)) {
         return Decision::Ignore;
     }
     match incoming.state {
         EntryState::Deleted | EntryState::Record(_) => Decision::List,
         EntryState::Live(_) if held => Decision::List,
-        // One want for a key: the newest. What is listed goes on being served until its bytes are here.
-        EntryState::Live(_) if wanted.is_some_and(|wanted| !incoming.supersedes(wanted)) => Decision::Ignore,
+        // An older version is wanted beside a newer one: the only holder of that may be lost. What is listed goes on
+        // being served until newer bytes are here.
+        EntryState::Live(_) if wanted => Decision::Ignore,
         EntryState::Live(_) => Decision::Want,
     }
 }
@@ -61,18 +63,17 @@ mod tests {
     #[test]
     fn what_is_older_or_known_is_ignored() {
         let (old, new) = (entry(1, "A", 1), entry(2, "A", 2));
-        assert_eq!(decide(&old, Some(&new), None, false), Decision::Ignore);
-        assert_eq!(decide(&new, Some(&new), None, false), Decision::Ignore);
-        assert_eq!(decide(&old, None, Some(&new), false), Decision::Ignore);
-        assert_eq!(decide(&new, Some(&old), Some(&new), false), Decision::Ignore);
+        assert_eq!(decide(&old, Some(&new), false, false), Decision::Ignore);
+        assert_eq!(decide(&new, Some(&new), false, false), Decision::Ignore);
+        assert_eq!(decide(&new, Some(&old), true, false), Decision::Ignore);
     }
 
     #[test]
     fn bytes_are_wanted_unless_held_and_a_deletion_has_none() {
         let (old, new) = (entry(1, "A", 1), entry(2, "A", 2));
-        assert_eq!(decide(&new, Some(&old), None, false), Decision::Want);
-        assert_eq!(decide(&new, Some(&old), Some(&old), true), Decision::List);
-        assert_eq!(decide(&entry(3, "A", 0), Some(&old), Some(&new), false), Decision::List);
+        assert_eq!(decide(&new, Some(&old), false, false), Decision::Want);
+        assert_eq!(decide(&new, Some(&old), true, true), Decision::List);
+        assert_eq!(decide(&entry(3, "A", 0), Some(&old), false, false), Decision::List);
     }
 
     #[test]
@@ -84,21 +85,23 @@ mod tests {
         assert_eq!(resume_at(10, Some(one), one, 9), 0);
     }
 
-    /// What a replica lists after the entries come in this order, each want fulfilled at once or not at all.
+    /// What a replica lists after the entries came in this order and all bytes were fetched.
     fn replay(order: &[Entry]) -> Option<Entry> {
-        let (mut listed, mut wanted): (Option<Entry>, Option<Entry>) = (None, None);
+        let (mut listed, mut wants): (Option<Entry>, Vec<Entry>) = (None, Vec::new());
         for incoming in order {
-            match decide(incoming, listed.as_ref(), wanted.as_ref(), false) {
+            match decide(incoming, listed.as_ref(), wants.contains(incoming), false) {
                 Decision::Ignore => {}
                 Decision::List => listed = Some(incoming.clone()),
-                Decision::Want => wanted = Some(incoming.clone()),
+                Decision::Want => wants.push(incoming.clone()),
             }
         }
-        // At last the bytes arrive; a listed entry that came meanwhile may be newer.
-        match (listed, wanted) {
-            (Some(listed), Some(wanted)) if !wanted.supersedes(&listed) => Some(listed),
-            (listed, wanted) => wanted.or(listed),
+        // At last the bytes arrive, in any order; what came meanwhile may be newer.
+        for wanted in wants {
+            if listed.as_ref().is_none_or(|listed| wanted.supersedes(listed)) {
+                listed = Some(wanted);
+            }
         }
+        listed
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 //! the folder. All calls block on the disk; roles make them off their runtime's threads.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,18 +23,29 @@ pub struct Blobs {
     shared: Arc<Shared>,
 }
 
+/// The share of the disk that stays free of blobs, so that the catalogue can grow and objects can still be deleted: a
+/// hundredth, and no more than 64 MiB.
+const RESERVE_PARTS: u64 = 100;
+const RESERVE_BYTES_MAX: u64 = 64 << 20;
+
+/// After so many bytes a blob in the making is synced, so that the sync at its end is short.
+const SYNC_BYTES: u64 = 256 << 20;
+
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
+    /// Random, so that a writer of an earlier life that still ends cannot touch a file of this one.
+    life: u64,
     next_unfinished: AtomicU64,
 }
 
 impl Blobs {
     /// Opens the blobs below `root`, making the folders that are missing and removing what a crash left unfinished.
+    /// `life` are 64 random bits.
     ///
     /// # Errors
     /// When a folder cannot be made, read or synced.
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
+    pub fn open(root: &Path, life: u64) -> Result<Self, StoreError> {
         let unfinished = root.join(UNFINISHED);
         fs::create_dir_all(&unfinished).map_err(StoreError::file("make", &unfinished))?;
         for leftover in fs::read_dir(&unfinished).map_err(StoreError::file("read", &unfinished))? {
@@ -51,20 +62,29 @@ impl Blobs {
             }
         }
         sync_folder(root)?;
-        let shared = Shared { root: root.to_owned(), next_unfinished: AtomicU64::new(0) };
+        if let Some(parent) = root.parent() {
+            sync_folder(parent)?;
+        }
+        let shared = Shared { root: root.to_owned(), life, next_unfinished: AtomicU64::new(0) };
         Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Starts a new blob.
     ///
     /// # Errors
-    /// When the temporary file cannot be made.
+    /// [`StoreError::Full`] if only the reserve is left, or when the temporary file cannot be made.
     pub fn create(&self) -> Result<BlobWriter, StoreError> {
-        let number = self.shared.next_unfinished.fetch_add(1, Ordering::Relaxed);
-        let path = self.shared.root.join(UNFINISHED).join(number.to_string());
+        let Shared { root, life, next_unfinished } = &*self.shared;
+        let number = next_unfinished.fetch_add(1, Ordering::Relaxed);
+        let path = root.join(UNFINISHED).join(format!("{life:016x}-{number}"));
+        let space = rustix::fs::statvfs(root).map_err(io::Error::from).map_err(StoreError::file("look at", root))?;
+        let reserve = (space.f_blocks * space.f_frsize / RESERVE_PARTS).min(RESERVE_BYTES_MAX);
+        if space.f_bavail * space.f_frsize < reserve {
+            return Err(StoreError::Full);
+        }
         let file =
             OpenOptions::new().write(true).create_new(true).open(&path).map_err(StoreError::file("make", &path))?;
-        Ok(BlobWriter { blobs: self.clone(), file, path, hasher: blake3::Hasher::new(), size: 0 })
+        Ok(BlobWriter { blobs: self.clone(), file, path, hasher: blake3::Hasher::new(), size: 0, synced: 0 })
     }
 
     /// Opens the blob `hash` to be read from its start; `None` if it is not held.
@@ -97,6 +117,7 @@ pub struct BlobWriter {
     path: PathBuf,
     hasher: blake3::Hasher,
     size: u64,
+    synced: u64,
 }
 
 impl BlobWriter {
@@ -108,6 +129,10 @@ impl BlobWriter {
         self.file.write_all(bytes).map_err(StoreError::file("write", &self.path))?;
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
+        if self.size - self.synced >= SYNC_BYTES {
+            self.file.sync_data().map_err(StoreError::file("sync", &self.path))?;
+            self.synced = self.size;
+        }
         Ok(())
     }
 
@@ -159,7 +184,7 @@ mod tests {
     #[test]
     fn a_blob_reads_back_under_its_hash() {
         let root = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(root.path()).expect("blobs");
+        let blobs = Blobs::open(root.path(), 7).expect("blobs");
         let mut writer = blobs.create().expect("a writer");
         writer.write(b"meta").expect("space");
         writer.write(b"cdn").expect("space");
@@ -175,7 +200,7 @@ mod tests {
     #[test]
     fn other_bytes_and_dropped_writers_leave_nothing() {
         let root = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(root.path()).expect("blobs");
+        let blobs = Blobs::open(root.path(), 7).expect("blobs");
         let mut writer = blobs.create().expect("a writer");
         writer.write(b"torn").expect("space");
         let wrong = writer.finish(Some(ContentHash::of(b"whole")));
@@ -187,10 +212,10 @@ mod tests {
     #[test]
     fn what_a_crash_left_unfinished_is_removed_at_the_next_start() {
         let root = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(root.path()).expect("blobs");
+        let blobs = Blobs::open(root.path(), 7).expect("blobs");
         std::mem::forget(blobs.create().expect("a writer"));
         assert_eq!(files_below(root.path()), 1);
-        Blobs::open(root.path()).expect("blobs");
+        Blobs::open(root.path(), 7).expect("blobs");
         assert_eq!(files_below(root.path()), 0);
     }
 }

@@ -5,13 +5,14 @@
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::query::{self, FeedPage, Listing, Select, Summary, Want};
+use super::readers::Readers;
 use super::transaction::{Cursor, Marks, Progress, Transaction, load_marks};
 use super::{StoreError, schema};
 use crate::model::{Entry, EntryKey, Epoch, NodeId, ObjectKey, Origin};
@@ -21,9 +22,6 @@ const GROUP_MAX: usize = 256;
 
 /// How many changes may wait for the writer; beyond it, those who ask wait.
 const QUEUE_MAX: usize = 1024;
-
-/// How many connections for reading are kept open between uses.
-const READERS_MAX: usize = 8;
 
 /// A change, made in the transaction of its group (or told why there is none), and what to tell the one who asked
 /// once the group is committed.
@@ -40,7 +38,7 @@ pub struct Catalog {
 struct Shared {
     path: PathBuf,
     origin: Origin,
-    readers: Mutex<Vec<Connection>>,
+    readers: Readers,
     progress: watch::Receiver<Progress>,
     // Taken at the drop, which first closes the queue and then waits for the writer.
     jobs: Option<mpsc::Sender<Job>>,
@@ -75,7 +73,7 @@ impl Catalog {
         let shared = Shared {
             path,
             origin,
-            readers: Mutex::default(),
+            readers: Readers::default(),
             progress,
             jobs: Some(jobs),
             writer: Some(writer),
@@ -132,6 +130,19 @@ impl Catalog {
     /// # Errors
     /// When the catalogue cannot be read.
     pub fn feed(&self, since: u64, limit: usize, select: Select) -> Result<FeedPage, StoreError> {
+        self.feed_from(|_| since, limit, select)
+    }
+
+    /// As [`Catalog::feed`], after the sequence that `since` chooses, which is told where the feed ends in that moment.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be read.
+    pub fn feed_from(
+        &self,
+        since: impl FnOnce(u64) -> u64,
+        limit: usize,
+        select: Select,
+    ) -> Result<FeedPage, StoreError> {
         self.read(|connection| query::feed(connection, since, limit, select))
     }
 
@@ -143,12 +154,21 @@ impl Catalog {
         self.read(|connection| query::list(connection, prefix, after, limit))
     }
 
-    /// Up to `limit` entries whose bytes may be fetched at `now_unix_ms`, the newest first.
+    /// Up to `limit` entries of at most `size_max` bytes that are to be fetched: those that never failed first, and the
+    /// newest of equals.
     ///
     /// # Errors
     /// When the catalogue cannot be read.
-    pub fn wants(&self, now_unix_ms: u64, limit: usize) -> Result<Vec<Want>, StoreError> {
-        self.read(|connection| query::wants(connection, now_unix_ms, limit))
+    pub fn wants(&self, size_max: u64, limit: usize) -> Result<Vec<Want>, StoreError> {
+        self.read(|connection| query::wants(connection, size_max, limit))
+    }
+
+    /// Whether the bytes of this very `entry` are still to be fetched.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be read.
+    pub fn wants_version(&self, entry: &Entry) -> Result<bool, StoreError> {
+        self.read(|connection| query::wants_version(connection, entry))
     }
 
     /// How far the feed of `peer` was read.
@@ -168,22 +188,9 @@ impl Catalog {
     }
 
     fn read<T>(&self, ask: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        let pool = || self.shared.readers.lock().unwrap_or_else(PoisonError::into_inner);
-        let idle = pool().pop();
-        let mut connection = match idle {
-            Some(connection) => connection,
-            None => {
-                let connection = Connection::open(&self.shared.path)?;
-                connection
-                    .execute_batch("PRAGMA busy_timeout = 10000; PRAGMA query_only = ON; PRAGMA cache_size = -4000;")?;
-                connection
-            }
-        };
+        let mut connection = self.shared.readers.take(&self.shared.path)?;
         let answer = ask(&mut connection);
-        let mut readers = pool();
-        if readers.len() < READERS_MAX {
-            readers.push(connection);
-        }
+        self.shared.readers.give_back(connection);
         answer
     }
 }
@@ -219,11 +226,7 @@ fn write(
             changed
         });
         for reply in replies {
-            reply(match &committed {
-                Ok(()) => Ok(()),
-                Err(StoreError::Full) => Err(StoreError::Full),
-                Err(error) => Err(StoreError::Commit(error.to_string())),
-            });
+            reply(committed.as_ref().map_err(StoreError::of_group).copied());
         }
     }
 }
@@ -244,12 +247,18 @@ fn commit(
             return Ok(());
         }
     };
-    let mut transaction = Transaction { connection, origin, marks };
+    let mut transaction = Transaction { connection, origin, marks, failed: None };
     replies.push(first(Ok(&mut transaction)));
+    // On a full disk or an input/output error the database takes the whole group back by itself. What came after that
+    // would be a transaction of its own, under sequences that are given out again.
     while replies.len() < GROUP_MAX
+        && !connection.is_autocommit()
         && let Ok(job) = queue.try_recv()
     {
         replies.push(job(Ok(&mut transaction)));
+    }
+    if connection.is_autocommit() {
+        return Err(transaction.failed.unwrap_or(StoreError::Full));
     }
     transaction.save_marks()?;
     Ok(group.commit()?)
@@ -348,14 +357,50 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_group_that_the_database_took_back_is_refused_whole_and_no_sequence_is_used_twice() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(folder.path());
+        put(&catalog, "before", live("0")).await;
+        let (go, queued) = std::sync::mpsc::channel();
+        let write = |name: &'static str| {
+            move |t: &mut Transaction<'_>| {
+                let entry = Entry { key: key(name), version: t.stamp(1000), state: live(name) };
+                t.list(&entry)
+            }
+        };
+        let first = catalog.transact(move |t| {
+            queued.recv().expect("the others are queued");
+            write("first")(t)
+        });
+        // What a full disk does to a transaction.
+        let second = catalog.transact(|t| {
+            t.connection.execute_batch("ROLLBACK")?;
+            Err::<(), _>(StoreError::Full)
+        });
+        let third = catalog.transact(write("third"));
+        let (first, second, third, ()) = tokio::join!(first, second, third, async { go.send(()).expect("it waits") });
+        assert!(matches!((first, second), (Err(StoreError::Full), Err(StoreError::Full))));
+        third.expect("a group of its own");
+        let page = catalog.feed(0, 10, Select::All).expect("a page");
+        let names: Vec<_> = page.entries.iter().map(|entry| entry.key.as_str()).collect();
+        assert_eq!((names, page.next, catalog.progress().borrow().head), (vec!["before", "third"], 2, 2));
+    }
+
+    #[tokio::test]
     async fn a_want_goes_when_its_entry_is_listed_and_stays_for_an_older_one() {
         let folder = tempfile::tempdir().expect("a folder");
         let catalog = open(folder.path());
         let old = put(&catalog, "a", live("1")).await;
         let new = Entry { state: live("2"), version: put(&catalog, "b", live("b")).await.version, ..old.clone() };
         let wanted = new.clone();
-        catalog.transact(move |t| t.want(&wanted, &node("B")).and_then(|()| t.list(&old))).await.expect("a commit");
-        let wants = catalog.wants(0, 10).expect("readable");
+        let older = old.clone();
+        let work = move |t: &mut Transaction<'_>| {
+            t.want(&wanted, &node("B"))?;
+            t.want(&older, &node("C"))?;
+            t.list(&older)
+        };
+        catalog.transact(work).await.expect("a commit");
+        let wants = catalog.wants(u64::MAX, 10).expect("readable");
         assert_eq!(wants.iter().map(|want| (&want.entry, want.peer.as_str())).collect::<Vec<_>>(), [(&new, "B")]);
         assert_eq!(catalog.progress().borrow().wants, 1);
         let listed = new.clone();
@@ -365,15 +410,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_postponed_want_waits_for_its_time() {
+    async fn wants_that_failed_come_after_the_others_and_large_ones_can_be_left_out() {
         let folder = tempfile::tempdir().expect("a folder");
         let catalog = open(folder.path());
-        let entry = put(&catalog, "a", live("1")).await;
-        let change =
-            move |t: &mut Transaction<'_>| t.want(&entry, &node("B")).and_then(|()| t.postpone_want(&entry, 5000));
+        let old = put(&catalog, "a", live("old")).await;
+        let new = put(&catalog, "b", live("newer")).await;
+        let change = move |t: &mut Transaction<'_>| {
+            t.want(&old, &node("B"))?;
+            t.want(&new, &node("B"))?;
+            t.postpone_want(&new)
+        };
         catalog.transact(change).await.expect("a commit");
-        assert!(catalog.wants(4999, 10).expect("readable").is_empty());
-        assert_eq!(catalog.wants(5000, 10).expect("readable")[0].failures, 1);
+        let wants = |size_max| {
+            let wants = catalog.wants(size_max, 10).expect("readable").into_iter();
+            wants.map(|want| (want.entry.key.to_string(), want.failures)).collect::<Vec<_>>()
+        };
+        assert_eq!(wants(u64::MAX), [("a".to_owned(), 0), ("b".to_owned(), 1)]);
+        assert_eq!(wants(3), [("a".to_owned(), 0)]);
     }
 
     #[tokio::test]

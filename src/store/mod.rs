@@ -6,6 +6,7 @@
 mod blobs;
 mod catalog;
 mod query;
+mod readers;
 mod rows;
 mod schema;
 mod transaction;
@@ -75,6 +76,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The same cause, as told to all whose changes stood in the group that it took back.
+    fn of_group(&self) -> Self {
+        match self {
+            Self::Full => Self::Full,
+            other => Self::Commit(other.to_string()),
+        }
+    }
+
     fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| match source.kind() {

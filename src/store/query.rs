@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{Cursor, StoreError, rows};
-use crate::model::{Entry, EntryKey, NodeId, ObjectKey, ObjectMeta};
+use crate::model::{Entry, EntryKey, NodeId, ObjectKey, ObjectMeta, Version};
 
 /// Which entries of the feed a follower reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub enum Select {
 pub struct FeedPage {
     /// The entries.
     pub entries: Vec<Entry>,
+    /// The sequence after which they were read.
+    pub since: u64,
     /// The sequence from which to read on.
     pub next: u64,
     /// Whether this is the end of the feed, as it was when read.
@@ -72,15 +74,18 @@ pub(super) fn find(connection: &Connection, key: &EntryKey) -> Result<Option<Ent
     }
 }
 
-/// Up to `limit` entries of the feed after `since`.
+/// Up to `limit` entries of the feed after the sequence that `since` chooses, which is told where the feed ends.
 pub(super) fn feed(
     connection: &mut Connection,
-    since: u64,
+    since: impl FnOnce(u64) -> u64,
     limit: usize,
     select: Select,
 ) -> Result<FeedPage, StoreError> {
     // One snapshot for the rows and the end of the feed: else an entry committed between the two would be passed over.
     let snapshot = connection.transaction()?;
+    let sql = "SELECT value FROM marks WHERE name = 'sequence'";
+    let head = snapshot.query_row(sql, [], |row| rows::unsigned(row, 0)).optional()?.unwrap_or(0);
+    let since = since(head);
     let filter = match select {
         Select::All => "",
         Select::Records => "AND key >= '.metacdn/' AND key < '.metacdn0'",
@@ -100,9 +105,7 @@ pub(super) fn feed(
         }
     }
     let end = entries.len() < limit;
-    let sql = "SELECT value FROM marks WHERE name = 'sequence'";
-    let head = snapshot.query_row(sql, [], |row| rows::unsigned(row, 0)).optional()?.unwrap_or(0);
-    Ok(FeedPage { entries, next: if end { head.max(since) } else { last }, end })
+    Ok(FeedPage { entries, since, next: if end { head.max(since) } else { last }, end })
 }
 
 /// Up to `limit` live objects below `prefix`, after the key `after`.
@@ -145,17 +148,42 @@ fn successor(prefix: &str) -> Option<String> {
     None
 }
 
-/// Up to `limit` wants that may be tried at `now_unix_ms`, the newest first: what was just written is asked for most.
-pub(super) fn wants(connection: &Connection, now_unix_ms: u64, limit: usize) -> Result<Vec<Want>, StoreError> {
+/// Up to `limit` wants of at most `size_max` bytes: those that never failed first, and the newest of equals, because
+/// what was just written is asked for most.
+pub(super) fn wants(connection: &Connection, size_max: u64, limit: usize) -> Result<Vec<Want>, StoreError> {
     let sql = format!(
-        "SELECT {}, peer, failures FROM wants WHERE retry_at_ms <= ?1 ORDER BY time DESC LIMIT ?2",
+        "SELECT {}, peer, failures FROM wants WHERE size <= ?1 ORDER BY failures, time DESC LIMIT ?2",
         rows::COLUMNS
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map(params![now_unix_ms.cast_signed(), limit as i64], |row| {
+    let size_max = i64::try_from(size_max).unwrap_or(i64::MAX);
+    let found = statement.query_map(params![size_max, limit as i64], |row| {
         Ok(Want { entry: rows::read(row)?, peer: rows::parsed(row, rows::AFTER)?, failures: row.get(rows::AFTER + 1)? })
     })?;
     Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// All wants of `key`.
+pub(super) fn wanted(connection: &Connection, key: &EntryKey) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!("SELECT {} FROM wants WHERE key = ?1", rows::COLUMNS);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(params![key.as_str()], rows::read)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// Whether this very `entry` is wanted.
+pub(super) fn wants_version(connection: &Connection, entry: &Entry) -> Result<bool, StoreError> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM wants WHERE {THIS_VERSION})");
+    Ok(connection.prepare_cached(&sql)?.query_row(this_version(entry), |row| row.get(0))?)
+}
+
+/// The condition that a row is one version of an entry, and the values of its places.
+pub(super) const THIS_VERSION: &str = "key = ?1 AND time = ?2 AND origin = ?3 AND epoch = ?4 AND origin_sequence = ?5";
+
+pub(super) fn this_version(entry: &Entry) -> (&str, i64, &str, String, i64) {
+    let Version { time, origin, sequence } = &entry.version;
+    let (node, epoch) = (origin.node.as_str(), origin.epoch.to_string());
+    (entry.key.as_str(), time.bits().cast_signed(), node, epoch, sequence.cast_signed())
 }
 
 /// How far the feed of `peer` was read.

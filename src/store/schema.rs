@@ -8,7 +8,7 @@ use super::StoreError;
 ///
 /// `entries` has one row per key, its newest version, under the sequence in which this node listed it: the feed is a
 /// range scan. `strays` are entries of this node alone, which no peer is told of. `wants` are entries whose bytes are
-/// still to be fetched. `kind`: 0 deleted, 1 live, 2 record.
+/// still to be fetched; a key may have several, for the newest may be the one that nobody can give any more. `kind`: 0 deleted, 1 live, 2 record.
 const STEPS: [&str; 1] = ["
     CREATE TABLE marks (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE entries (
@@ -25,12 +25,13 @@ const STEPS: [&str; 1] = ["
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX strays_by_hash ON strays (hash) WHERE hash IS NOT NULL;
     CREATE TABLE wants (
-        key TEXT PRIMARY KEY,
+        key TEXT NOT NULL,
         time INTEGER NOT NULL, origin TEXT NOT NULL, epoch TEXT NOT NULL, origin_sequence INTEGER NOT NULL,
         kind INTEGER NOT NULL, hash BLOB, size INTEGER, media_type TEXT, cache_control TEXT, record TEXT,
-        peer TEXT NOT NULL, failures INTEGER NOT NULL DEFAULT 0, retry_at_ms INTEGER NOT NULL DEFAULT 0
+        peer TEXT NOT NULL, failures INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (key, time, origin, epoch, origin_sequence)
     ) STRICT, WITHOUT ROWID;
-    CREATE INDEX wants_by_age ON wants (time DESC);
+    CREATE INDEX wants_in_order ON wants (failures, time DESC);
     CREATE TABLE cursors (peer TEXT PRIMARY KEY, epoch TEXT NOT NULL, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
 "];
 

@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{StoreError, query, rows};
-use crate::model::{ContentHash, Entry, EntryKey, Epoch, HybridClock, HybridTime, NodeId, Origin, Version};
+use crate::model::{Content, Entry, EntryKey, Epoch, HybridClock, HybridTime, NodeId, Origin, Version};
 
 /// How far a follower has read a node's feed: all up to `since` is recorded here, held or wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub struct Transaction<'a> {
     pub(super) connection: &'a Connection,
     pub(super) origin: &'a Origin,
     pub(super) marks: &'a mut Marks,
+    /// What took the whole group back, if something did.
+    pub(super) failed: Option<StoreError>,
 }
 
 impl Transaction<'_> {
@@ -65,22 +67,23 @@ impl Transaction<'_> {
         query::entry(self.connection, "entries", key)
     }
 
-    /// The entry of `key` whose bytes are still to be fetched.
+    /// Whether the bytes of this very `entry` are still to be fetched.
     ///
     /// # Errors
     /// When the catalogue cannot be read.
-    pub fn wanted(&self, key: &EntryKey) -> Result<Option<Entry>, StoreError> {
-        query::entry(self.connection, "wants", key)
+    pub fn wants(&self, entry: &Entry) -> Result<bool, StoreError> {
+        query::wants_version(self.connection, entry)
     }
 
-    /// Whether an entry points at the bytes `hash`, so that they are held.
+    /// Whether an entry points at the bytes of `content`, so that they are held.
     ///
     /// # Errors
     /// When the catalogue cannot be read.
-    pub fn holds(&self, hash: &ContentHash) -> Result<bool, StoreError> {
-        let sql =
-            "SELECT EXISTS (SELECT 1 FROM entries WHERE hash = ?1) OR EXISTS (SELECT 1 FROM strays WHERE hash = ?1)";
-        Ok(self.connection.prepare_cached(sql)?.query_row(params![hash.as_bytes()], |row| row.get(0))?)
+    pub fn holds(&self, content: &Content) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM entries WHERE hash = ?1 AND size = ?2)
+            OR EXISTS (SELECT 1 FROM strays WHERE hash = ?1 AND size = ?2)";
+        let bytes = params![content.hash.as_bytes(), content.size.cast_signed()];
+        Ok(self.connection.prepare_cached(sql)?.query_row(bytes, |row| row.get(0))?)
     }
 
     /// The version of a write that happens here at wall time `now_unix_ms`: later than everything listed or wanted.
@@ -102,8 +105,10 @@ impl Transaction<'_> {
             format!("INSERT OR REPLACE INTO entries ({}, sequence) VALUES ({}, ?12)", rows::COLUMNS, rows::PLACES);
         let sequence = self.marks.sequence.cast_signed();
         rows::execute(&mut *self.connection.prepare_cached(&sql)?, entry, &[&sequence])?;
-        if self.wanted(&entry.key)?.is_some_and(|wanted| !wanted.supersedes(entry)) {
-            self.forget_want(&entry.key)?;
+        for wanted in query::wanted(self.connection, &entry.key)? {
+            if !wanted.supersedes(entry) {
+                self.forget_want(&wanted)?;
+            }
         }
         if query::entry(self.connection, "strays", &entry.key)?.is_some_and(|stray| entry.supersedes(&stray)) {
             self.connection
@@ -128,33 +133,30 @@ impl Transaction<'_> {
     /// When the catalogue cannot be written.
     pub fn want(&mut self, entry: &Entry, peer: &NodeId) -> Result<(), StoreError> {
         self.marks.clock.observe(entry.version.time);
-        if self.wanted(&entry.key)?.is_none() {
+        if !self.wants(entry)? {
             self.marks.wants += 1;
         }
         let sql = format!("INSERT OR REPLACE INTO wants ({}, peer) VALUES ({}, ?12)", rows::COLUMNS, rows::PLACES);
         rows::execute(&mut *self.connection.prepare_cached(&sql)?, entry, &[&peer.as_str()])
     }
 
-    /// Puts the want of `entry` off until `retry_at_unix_ms`, because no peer could give its bytes.
+    /// Notes that no peer could give the bytes of `entry`: those that never failed are fetched before it.
     ///
     /// # Errors
     /// When the catalogue cannot be written.
-    pub fn postpone_want(&mut self, entry: &Entry, retry_at_unix_ms: u64) -> Result<(), StoreError> {
-        if self.wanted(&entry.key)?.is_some_and(|wanted| wanted.version == entry.version) {
-            self.connection
-                .prepare_cached("UPDATE wants SET failures = failures + 1, retry_at_ms = ?2 WHERE key = ?1")?
-                .execute(params![entry.key.as_str(), retry_at_unix_ms.cast_signed()])?;
-        }
+    pub fn postpone_want(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let sql = format!("UPDATE wants SET failures = failures + 1 WHERE {}", query::THIS_VERSION);
+        self.connection.prepare_cached(&sql)?.execute(query::this_version(entry))?;
         Ok(())
     }
 
-    /// Forgets the want of `key`.
+    /// Forgets the want of `entry`.
     ///
     /// # Errors
     /// When the catalogue cannot be written.
-    pub fn forget_want(&mut self, key: &EntryKey) -> Result<(), StoreError> {
-        let gone =
-            self.connection.prepare_cached("DELETE FROM wants WHERE key = ?1")?.execute(params![key.as_str()])?;
+    pub fn forget_want(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        let sql = format!("DELETE FROM wants WHERE {}", query::THIS_VERSION);
+        let gone = self.connection.prepare_cached(&sql)?.execute(query::this_version(entry))?;
         self.marks.wants -= gone as u64;
         Ok(())
     }
@@ -190,8 +192,13 @@ impl Transaction<'_> {
         let marks = *self.marks;
         self.connection.prepare_cached("SAVEPOINT work")?.execute([])?;
         let result = work(self);
-        if result.is_err() {
+        if let Err(error) = &result {
             *self.marks = marks;
+            if self.connection.is_autocommit() {
+                // The group is gone, with all savepoints.
+                self.failed = Some(error.of_group());
+                return result;
+            }
             self.connection.prepare_cached("ROLLBACK TO work")?.execute([])?;
         }
         self.connection.prepare_cached("RELEASE work")?.execute([])?;

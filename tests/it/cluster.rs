@@ -132,6 +132,14 @@ impl Cluster {
         self.nodes.get_mut(name).unwrap().running = Some(running);
     }
 
+    /// Starts a stopped node again, at other ports and without any seed.
+    pub async fn restart_elsewhere(&mut self, name: &str) {
+        let config = node::Config { seeds: Vec::new(), ..self.nodes[name].config.clone() };
+        let free = "127.0.0.1:0".parse().unwrap();
+        let (running, ports) = self.run(config.clone(), Ports { api: free, download: free, price: free }).await;
+        self.nodes.insert(name.to_owned(), RunningNode { ports, config, running: Some(running) });
+    }
+
     pub fn ports(&self, name: &str) -> Ports {
         self.nodes[name].ports
     }
@@ -149,11 +157,8 @@ impl Cluster {
     }
 
     async fn run(&self, config: node::Config, at: Ports) -> (Running, Ports) {
-        let listeners = node::Listeners {
-            api: TcpListener::bind(at.api).await.unwrap(),
-            download: TcpListener::bind(at.download).await.unwrap(),
-            price: TcpListener::bind(at.price).await.unwrap(),
-        };
+        let listeners =
+            node::Listeners { api: bind(at.api).await, download: bind(at.download).await, price: bind(at.price).await };
         let ports = Ports {
             api: listeners.api.local_addr().unwrap(),
             download: listeners.download.local_addr().unwrap(),
@@ -231,6 +236,17 @@ impl Cluster {
         let stopped = stop.clone();
         let task = tokio::spawn(async move { edge::run(config, identity, listeners, stopped).await.unwrap() });
         (Running { stop, task }, public, admin)
+    }
+}
+
+/// Listens at `at`; the socket of a test beside this one may hold the port for a moment.
+async fn bind(at: SocketAddr) -> TcpListener {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match TcpListener::bind(at).await {
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(20)).await,
+            bound => return bound.unwrap(),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Nodes as separate processes: killed at any moment, and watched while they write.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -115,18 +115,23 @@ async fn write_keys(
     name: &'static str,
     share: usize,
     done: Arc<AtomicUsize>,
+    deleted: Arc<AtomicUsize>,
 ) -> BTreeMap<String, Expected> {
     let mut expected: BTreeMap<String, Expected> = BTreeMap::new();
     for number in 0..share {
         let text = format!("{name}-{}", number % 60);
         let object = key(&text);
         let state = expected.entry(text).or_insert_with(|| Expected { possible: vec![None] });
-        let delete = number % 5 == 4;
+        // 60 keys and every seventh write a deletion: each key is written and deleted in turn.
+        let delete = number % 7 == 6;
         let content = format!("{name} {number}").repeat(1 + number % 700);
         let becomes = (!delete).then(|| ContentHash::of(content.as_bytes()));
         let acknowledged = if delete {
             match client.delete_object(&object).await {
-                Ok(()) => true,
+                Ok(()) => {
+                    deleted.fetch_add(1, Ordering::Relaxed);
+                    true
+                }
                 Err(error) => error.status() == Some(http::StatusCode::NOT_FOUND),
             }
         } else {
@@ -156,8 +161,10 @@ async fn kill_9_at_any_moment_loses_nothing_acknowledged() {
         processes.up(name).await;
     }
     let done = Arc::new(AtomicUsize::new(0));
-    let writers: Vec<_> =
-        NAMES.map(|name| tokio::spawn(write_keys(processes.client(name), name, SHARE, done.clone()))).into();
+    let deleted = Arc::new(AtomicUsize::new(0));
+    let writers: Vec<_> = NAMES
+        .map(|name| tokio::spawn(write_keys(processes.client(name), name, SHARE, done.clone(), deleted.clone())))
+        .into();
     // Kill one node after another, each time that some more writes were tried, so that it dies amid them.
     let mut kills = 0;
     while writers.iter().any(|writer| !writer.is_finished()) {
@@ -190,10 +197,16 @@ async fn kill_9_at_any_moment_loses_nothing_acknowledged() {
     }
     let live = expected.values().filter(|expected| expected.possible.iter().any(Option::is_some)).count();
     assert!(live > 50, "the test wrote too little: {live}");
+    assert!(deleted.load(Ordering::Relaxed) > 50, "the test deleted too little: {deleted:?}");
     // What the lists name is what the disks hold.
     for name in NAMES {
+        let mut on_disk = BTreeSet::new();
         for (path, hash) in blobs(&processes.folder.path().join(name).join("blobs")) {
             assert_eq!(ContentHash::of(&std::fs::read(&path).unwrap()).to_string(), hash, "{}", path.display());
+            on_disk.insert(hash);
+        }
+        for (key, hash) in &held {
+            assert!(on_disk.contains(&hash.to_string()), "{name} lists {key} without its bytes");
         }
     }
 }
@@ -216,7 +229,13 @@ async fn an_upload_is_synced_named_committed_and_then_answered() {
     processes.up("AWS").await;
     let client = processes.client("AWS");
     let hash = put(&client, "traced.txt", "traced").await.content.hash.to_string();
-    let text = std::fs::read_to_string(&trace).unwrap();
+    let read = || std::fs::read_to_string(&trace).unwrap();
+    // The tracer writes the line of the answer after the client has the answer.
+    wait_until("the answer is traced", async || {
+        read().split_once(&hash).is_some_and(|(_, after)| after.matches("TCP:[").count() > 2)
+    })
+    .await;
+    let text = read();
 
     // Calls that other threads interrupted stand in two lines, the second of which has no arguments: the first counts as
     // the begin, and the thread's next "resumed" line as the end.
