@@ -181,9 +181,13 @@ async fn listen(
     let mut address = at;
     loop {
         match TcpListener::bind(address).await {
-            Ok(listener) => return Ok(listener),
+            Ok(listener) => {
+                if address != at {
+                    info!(field, taken = %at, %address, "the default port is taken, using the next free one");
+                }
+                return Ok(listener);
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && address.port() < last => {
-                info!(field, %address, "port is taken, trying the next one");
                 address.set_port(address.port() + 1);
             }
             Err(error) => {
