@@ -5,6 +5,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
+use super::Output;
 use super::run::{draft, file_or_default};
 use crate::config::{ConfigError, Effective, Problem, Verified};
 
@@ -27,36 +28,33 @@ pub enum Command {
 ///
 /// # Errors
 /// With all that is wrong in the configuration.
-pub fn run(command: Command, config: Option<&Path>, json: bool) -> anyhow::Result<()> {
+pub fn run(command: Command, config: Option<&Path>, output: Output) -> anyhow::Result<()> {
     let chosen = |file: Option<PathBuf>| file_or_default(file.as_deref().or(config));
     match command {
-        Command::Check { file } => check(&chosen(file), json),
-        Command::Show { file } => show(&chosen(file), json),
+        Command::Check { file } => check(&chosen(file), output),
+        Command::Show { file } => show(&chosen(file), output),
     }
 }
 
-fn check(file: &Path, json: bool) -> anyhow::Result<()> {
+fn check(file: &Path, output: Output) -> anyhow::Result<()> {
     match verify(file) {
-        Ok((effective, verified)) if json => println!("{}", facts(&effective, &verified)),
-        Ok((effective, verified)) => print!("{}", report(file, &effective, &verified)),
+        Ok((effective, verified)) if output.is_json() => output.answer(facts(&effective, &verified)),
+        Ok((effective, verified)) => output.answer(report(file, &effective, &verified).trim_end()),
         Err(error) => {
-            if json {
-                println!("{}", json!({ "ok": false, "problems": problems(&error) }));
+            if output.is_json() {
+                output.answer(json!({ "ok": false, "problems": problems(&error) }))?;
             }
-            return Err(error);
+            Err(error)
         }
     }
-    Ok(())
 }
 
-fn show(file: &Path, json: bool) -> anyhow::Result<()> {
+fn show(file: &Path, output: Output) -> anyhow::Result<()> {
     let effective = draft(Some(file))?.build()?;
-    if json {
-        println!("{}", values_as_json(&effective));
-    } else {
-        print!("{}", values_as_toml(&effective));
+    if output.is_json() {
+        return output.answer(values_as_json(&effective));
     }
-    Ok(())
+    output.answer(values_as_toml(&effective).trim_end())
 }
 
 fn verify(file: &Path) -> anyhow::Result<(Effective, Verified)> {

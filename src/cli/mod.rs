@@ -1,9 +1,108 @@
-//! The command line.
+//! What a person types: the commands and the options that all of them share.
+//!
+//! Each command is a module with its arguments and a `run`; [`Command`] lists them all.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
 
 pub mod certs;
 pub mod config;
 pub mod demo;
+pub mod failure;
+mod output;
 pub mod proxy;
 pub mod roles;
 pub mod run;
 pub mod server;
+
+pub use output::Output;
+
+/// Turns machines and buckets at several clouds into one CDN.
+#[derive(Debug, Parser)]
+#[command(name = "metacdn", version, about, max_term_width = 100, arg_required_else_help = true)]
+pub struct Cli {
+    /// What all commands share.
+    #[command(flatten)]
+    pub options: Options,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Where the help of each command shows them.
+const SHARED: &str = "Options of all commands";
+
+/// What all commands share.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// The configuration: credentials, and where the cluster is [default: the profile that `metacdn demo` wrote]
+    #[arg(long, global = true, value_name = "FILE", env = "METACDN_CONFIG", hide_env_values = true, help_heading = SHARED)]
+    pub config: Option<PathBuf>,
+    /// Print one JSON object a line, for programs
+    #[arg(long, global = true, help_heading = SHARED)]
+    pub json: bool,
+    /// Print nothing but what was asked for, and errors
+    #[arg(long, short, global = true, help_heading = SHARED)]
+    pub quiet: bool,
+    /// Where metacdn keeps what belongs to this user [default: ~/.metacdn]
+    #[arg(long, global = true, value_name = "DIR", env = "METACDN_HOME", hide_env_values = true, hide = true)]
+    pub home: Option<PathBuf>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a node
+    Server(server::Args),
+    /// Run a proxy in front of the cluster, which routes by price, time or both
+    Proxy(proxy::Args),
+    /// Run what the configuration asks for: a node, a proxy, or both
+    Run(run::Args),
+    /// Check or show a configuration
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Make, sign, show and hand over certificates
+    #[command(subcommand)]
+    Certs(certs::Command),
+}
+
+impl Cli {
+    /// Does what the command line says.
+    ///
+    /// # Errors
+    /// With what went wrong, for [`failure::report`].
+    pub fn run(self) -> anyhow::Result<()> {
+        let Self { options, command } = self;
+        match command {
+            Command::Server(args) => block_on(server::run(args, options.config.as_deref(), &options.home()?)),
+            Command::Proxy(args) => block_on(proxy::run(args, options.config.as_deref(), &options.home()?)),
+            Command::Run(args) => block_on(run::run(args, options.config.as_deref())),
+            Command::Config(command) => config::run(command, options.config.as_deref(), options.output()),
+            Command::Certs(command) => certs::run(command, &options.home()?, options.output()),
+        }
+    }
+}
+
+impl Options {
+    /// Where metacdn keeps what belongs to this user.
+    ///
+    /// # Errors
+    /// When the user has no home folder.
+    pub fn home(&self) -> anyhow::Result<PathBuf> {
+        let of_user = || std::env::home_dir().map(|home| home.join(".metacdn"));
+        self.home
+            .clone()
+            .or_else(of_user)
+            .ok_or_else(|| anyhow::anyhow!("this user has no home folder: set METACDN_HOME to a folder"))
+    }
+
+    /// How the command speaks.
+    pub const fn output(&self) -> Output {
+        Output::new(self.json, self.quiet)
+    }
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}

@@ -10,6 +10,7 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use crate::cli::Output;
 use crate::config::IdentityFiles;
 use crate::model::{CallerName, Principal};
 use authority::{Authority, DAYS_DEFAULT, Holder, Host};
@@ -120,27 +121,25 @@ pub enum Role {
 ///
 /// # Errors
 /// With what was wrong and what to do about it.
-pub fn run(command: Command, home: &Path, json: bool) -> anyhow::Result<()> {
+pub fn run(command: Command, home: &Path, output: Output) -> anyhow::Result<()> {
     let now = SystemTime::now();
     let default = home.join("certs");
     let folder = |place: &Place| place.dir.clone().unwrap_or_else(|| default.clone());
     let report = match command {
-        Command::Show { path } => return show::show(&path.unwrap_or(default), json, now),
+        Command::Show { path } => return show::show(&path.unwrap_or(default), output, now),
         Command::Init { place } => init(&folder(&place), place.force, now),
         Command::Issue { holder, place } => issue(holder, &folder(&place), place.force, now),
         Command::Request { name, host, place } => request(&name, &host, &folder(&place), place.force),
         Command::Sign { csr, holder, place } => sign(&csr, holder, &folder(&place), place.force, now),
         Command::Export { name, to, place } => export(&name, &to, &folder(&place), place.force, now),
     }?;
-    if json {
-        println!("{}", json!({ "written": report.written, "next": report.next }));
-        return Ok(());
+    if output.is_json() {
+        return output.answer_json(&json!({ "written": report.written, "next": report.next }));
     }
     for path in &report.written {
-        println!("wrote {}", path.display());
+        output.done(format_args!("wrote {}", path.display()))?;
     }
-    println!("{}", report.next);
-    Ok(())
+    output.done(report.next)
 }
 
 /// What a command did, and what its user does next.
@@ -265,7 +264,7 @@ mod tests {
 
     fn certs(home: &Path, line: &str) -> anyhow::Result<()> {
         let line = Line::try_parse_from(std::iter::once("certs").chain(line.split_whitespace()))?;
-        run(line.command, home, true)
+        run(line.command, home, Output::new(true, false))
     }
 
     fn load(folder: &Path, name: &str) -> anyhow::Result<String> {

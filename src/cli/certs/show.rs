@@ -10,6 +10,7 @@ use rustls_pki_types::CertificateDer;
 use serde::Serialize;
 
 use super::files;
+use crate::cli::Output;
 use crate::protocol::certificate::{
     CertificateError, Part, TrustedAuthority, Validity, certificates, hosts_of, is_authority, principal_of,
 };
@@ -43,13 +44,12 @@ struct Line {
 }
 
 /// Prints the certificates of a file or folder.
-pub(super) fn show(path: &Path, json: bool, now: SystemTime) -> anyhow::Result<()> {
+pub(super) fn show(path: &Path, output: Output, now: SystemTime) -> anyhow::Result<()> {
     let lines = inspect(path, now)?;
-    if json {
-        println!("{}", serde_json::to_string_pretty(&lines)?);
-        return Ok(());
+    if output.is_json() {
+        return output.answer(serde_json::to_string_pretty(&lines)?);
     }
-    println!("{}", table(&lines));
+    output.answer(table(&lines))?;
     for line in &lines {
         if let Some(problem) = &line.problem {
             eprintln!("warning: {}: {problem}", line.file.display());
