@@ -10,13 +10,21 @@ pub mod certs;
 pub mod config;
 pub mod demo;
 pub mod failure;
+mod human;
 mod output;
+mod prices;
+mod profile;
 pub mod proxy;
 pub mod roles;
 pub mod run;
 pub mod server;
+mod servers;
+mod status;
 
 pub use output::Output;
+pub use profile::{Cluster, Target};
+
+use crate::telemetry;
 
 /// Turns machines and buckets at several clouds into one CDN.
 #[derive(Debug, Parser)]
@@ -53,6 +61,12 @@ pub struct Options {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// List the nodes of the cluster
+    Servers,
+    /// Show or change what providers charge
+    Prices(prices::PricesArgs),
+    /// Show what each node holds
+    Status,
     /// Run a node
     Server(server::Args),
     /// Run a proxy in front of the cluster, which routes by price, time or both
@@ -75,6 +89,9 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         let Self { options, command } = self;
         match command {
+            Command::Servers => ask(servers::run(&options)),
+            Command::Prices(args) => ask(prices::run(args, &options)),
+            Command::Status => ask(status::run(&options)),
             Command::Server(args) => block_on(server::run(args, options.config.as_deref(), &options.home()?)),
             Command::Proxy(args) => block_on(proxy::run(args, options.config.as_deref(), &options.home()?)),
             Command::Run(args) => block_on(run::run(args, options.config.as_deref())),
@@ -101,6 +118,18 @@ impl Options {
     pub const fn output(&self) -> Output {
         Output::new(self.json, self.quiet)
     }
+}
+
+/// Runs a command that asks a cluster and ends.
+fn ask(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    telemetry::start(&telemetry::Config::of_command(std::env::var("METACDN_LOG").ok()))?;
+    block_on(async {
+        tokio::select! {
+            outcome = command => outcome,
+            // Not left to the system, so that half a file is removed and the terminal is as it was.
+            Ok(()) = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+        }
+    })
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a test shall end it, in its helpers too")]
 
 mod answers;
+mod cli;
 mod cluster;
 mod config;
 mod distribution;

@@ -1,0 +1,96 @@
+//! Amounts as people read them: decimal units, one digit after the point.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
+
+/// An amount of bytes: `999 B`, `1.0 kB`, `104.2 MB`.
+pub(super) fn size(bytes: u64) -> String {
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let mut amount = bytes as f64 / 1000.0;
+    let mut unit = 0;
+    // What would round up to 1000.0 is written in the next unit.
+    while amount >= 999.95 && unit + 1 < UNITS.len() {
+        amount /= 1000.0;
+        unit += 1;
+    }
+    format!("{amount:.1} {}", UNITS[unit])
+}
+
+/// How fast `bytes` went in `time`: `8.5 MB/s`.
+pub(super) fn rate(bytes: u64, time: Duration) -> String {
+    // A shorter time than that says nothing of the rate.
+    let seconds = time.as_secs_f64().max(0.001);
+    format!("{}/s", size((bytes as f64 / seconds) as u64))
+}
+
+/// A time: `0.4 s`, `12.3 s`, `2 min 5 s`, `3 h 10 min`, `4 d 2 h`.
+pub(super) fn time(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{:.1} s", time.as_millis() as f64 / 1000.0),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3600),
+    }
+}
+
+/// A moment in this machine's time zone, as ISO 8601 writes it: `2026-11-22T09:24:11+01:00`.
+pub(super) fn local_time(unix_ms: u64) -> String {
+    match moment(unix_ms) {
+        Some(moment) => moment.to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+        None => "?".to_owned(),
+    }
+}
+
+/// A moment in UTC, for programs: `2026-11-22T08:24:11.345Z`.
+pub(super) fn utc_time(unix_ms: u64) -> String {
+    moment(unix_ms).map_or_else(|| "?".to_owned(), |moment| moment.to_string())
+}
+
+fn moment(unix_ms: u64) -> Option<Timestamp> {
+    Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_decimal_and_never_show_1000() {
+        for (bytes, text) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1000, "1.0 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (104_200_000, "104.2 MB"),
+            (u64::MAX, "18.4 EB"),
+        ] {
+            assert_eq!(size(bytes), text, "{bytes}");
+        }
+        assert_eq!(rate(17_000_000, Duration::from_secs(2)), "8.5 MB/s");
+        assert_eq!(rate(0, Duration::ZERO), "0 B/s");
+    }
+
+    #[test]
+    fn times_have_two_units_at_most() {
+        for (ms, text) in [
+            (420, "0.4 s"),
+            (59_940, "59.9 s"),
+            (125_000, "2 min 5 s"),
+            (11_400_000, "3 h 10 min"),
+            (352_800_000, "4 d 2 h"),
+        ] {
+            assert_eq!(time(Duration::from_millis(ms)), text, "{ms}");
+        }
+        assert_eq!(utc_time(1_000), "1970-01-01T00:00:01Z");
+        assert_eq!(utc_time(u64::MAX), "?");
+        assert!(local_time(1_800_000_000_000).starts_with("2027-01-1"));
+    }
+}

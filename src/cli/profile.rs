@@ -1,0 +1,162 @@
+//! Which cluster a command speaks to, and as whom.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, bail};
+
+use super::Options;
+use super::failure::explain;
+use crate::client::{ClientError, Deadlines, Peer};
+use crate::config::Config;
+use crate::model::{Address, NodeId};
+use crate::protocol::status::Servers;
+
+/// Below the home folder, the profile that `metacdn demo` writes.
+const DEMO_PROFILE: &str = "demo/client.toml";
+
+/// How long one seed may take to answer before the next is asked.
+const SEED_DEADLINE: Duration = Duration::from_secs(3);
+
+/// A cluster as a client sees it: its seeds, and the identity to show them.
+#[derive(Debug, Clone)]
+pub struct Cluster {
+    tls: Arc<rustls::ClientConfig>,
+    seeds: Vec<Address>,
+}
+
+/// A server to speak to: by name, or by address alone, where any node of the cluster may answer.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// Its name, if it is known.
+    pub id: Option<NodeId>,
+    /// Where it is reached.
+    pub address: Address,
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.id {
+            Some(id) => id.fmt(f),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+impl Cluster {
+    /// The cluster that the options, or else the profile of the demo, name.
+    ///
+    /// # Errors
+    /// When there is no configuration, or it cannot be used.
+    pub fn open(options: &Options) -> anyhow::Result<Self> {
+        let profile = options.home()?.join(DEMO_PROFILE);
+        let path = match &options.config {
+            Some(path) => path,
+            None if profile.exists() => &profile,
+            None => bail!(
+                "no configuration: name one with --config FILE or METACDN_CONFIG=FILE, or run `metacdn demo`, which \
+                 writes {}",
+                profile.display()
+            ),
+        };
+        Self::load(path)
+    }
+
+    fn load(path: &Path) -> anyhow::Result<Self> {
+        let config = Config::load(path)?;
+        let identity = config.identity.load(SystemTime::now())?;
+        let seeds = config.client.map(|client| client.seeds).unwrap_or_default();
+        if seeds.is_empty() {
+            bail!(
+                "{} does not say where the cluster is: add seeds = [\"HOST:PORT\"] in a section [client]",
+                path.display()
+            );
+        }
+        Ok(Self { tls: identity.client_config(), seeds })
+    }
+
+    /// The identity to show.
+    pub const fn tls(&self) -> &Arc<rustls::ClientConfig> {
+        &self.tls
+    }
+
+    /// Connections to a server.
+    pub fn peer(&self, target: &Target, deadlines: Deadlines) -> Peer {
+        Peer::new(self.tls.clone(), target.id.as_ref(), target.address.clone(), deadlines)
+    }
+
+    /// The first seed that answers.
+    ///
+    /// # Errors
+    /// When none does, with what each said.
+    pub async fn any(&self) -> anyhow::Result<Peer> {
+        self.first(Peer::ping).await.map(|(peer, _)| peer)
+    }
+
+    /// The members of the cluster, as the first seed that answers sees them.
+    ///
+    /// # Errors
+    /// When none does, with what each said.
+    pub async fn members(&self) -> anyhow::Result<Servers> {
+        self.first(Peer::servers).await.map(|(_, servers)| servers)
+    }
+
+    /// The server that a person calls `name`: a member's name, in any case if that is clear, or HOST:PORT.
+    ///
+    /// # Errors
+    /// When no member has this name, with those there are.
+    pub async fn server(&self, name: &str) -> anyhow::Result<Target> {
+        if let Ok(address) = name.parse() {
+            return Ok(Target { id: None, address });
+        }
+        let members = self.members().await.with_context(|| format!("cannot look up the server {name}"))?;
+        let ids: Vec<_> = members.servers.iter().map(|server| server.node.id.as_str()).collect();
+        match find(&ids, name) {
+            Some(index) => {
+                let node = &members.servers[index].node;
+                Ok(Target { id: Some(node.id.clone()), address: node.address.clone() })
+            }
+            None => bail!("there is no server {name}: use {} or HOST:PORT", ids.join(", ")),
+        }
+    }
+
+    async fn first<T>(&self, ask: impl AsyncFn(&Peer) -> Result<T, ClientError>) -> anyhow::Result<(Peer, T)> {
+        let mut reasons = Vec::new();
+        for address in &self.seeds {
+            let peer = self.peer(&Target { id: None, address: address.clone() }, Deadlines::default());
+            match tokio::time::timeout(SEED_DEADLINE, ask(&peer)).await {
+                Ok(Ok(answer)) => return Ok((peer, answer)),
+                Ok(Err(error)) => reasons.push(explain(&error)),
+                Err(_) => reasons.push(format!("{address} did not answer within {} s", SEED_DEADLINE.as_secs())),
+            }
+        }
+        bail!("no node of the cluster answers: {}; is it running? (`metacdn demo` starts one)", reasons.join("; "))
+    }
+}
+
+/// The name that is `wanted`, or the only one that is but for its case.
+fn find(names: &[&str], wanted: &str) -> Option<usize> {
+    if let Some(exact) = names.iter().position(|name| *name == wanted) {
+        return Some(exact);
+    }
+    let mut alike = names.iter().enumerate().filter(|(_, name)| name.eq_ignore_ascii_case(wanted));
+    match (alike.next(), alike.next()) {
+        (Some((index, _)), None) => Some(index),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_found_exactly_or_by_its_only_spelling() {
+        let names = ["AWS", "GC", "gc", "Program"];
+        assert_eq!(find(&names, "gc"), Some(2));
+        assert_eq!(find(&names, "program"), Some(3));
+        assert_eq!(find(&names, "Gc"), None, "two would do");
+        assert_eq!(find(&names, "AW"), None);
+    }
+}
