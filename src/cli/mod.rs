@@ -11,9 +11,11 @@ pub mod config;
 pub mod demo;
 pub mod failure;
 mod human;
+mod objects;
 mod output;
 mod prices;
 mod profile;
+mod progress;
 pub mod proxy;
 pub mod roles;
 pub mod run;
@@ -61,6 +63,16 @@ pub struct Options {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Publish files and folders
+    Upload(objects::upload::UploadArgs),
+    /// Fetch an object into a file
+    Get(objects::get::GetArgs),
+    /// List the objects
+    List(objects::list::ListArgs),
+    /// Show what each node holds of an object
+    Stat(objects::stat::StatArgs),
+    /// Delete objects
+    Delete(objects::delete::DeleteArgs),
     /// List the nodes of the cluster
     Servers,
     /// Show or change what providers charge
@@ -89,6 +101,11 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         let Self { options, command } = self;
         match command {
+            Command::Upload(args) => ask(objects::upload::run(args, &options)),
+            Command::Get(args) => ask(objects::get::run(args, &options)),
+            Command::List(args) => ask(objects::list::run(args, &options)),
+            Command::Stat(args) => ask(objects::stat::run(args, &options)),
+            Command::Delete(args) => ask(objects::delete::run(args, &options)),
             Command::Servers => ask(servers::run(&options)),
             Command::Prices(args) => ask(prices::run(args, &options)),
             Command::Status => ask(status::run(&options)),

@@ -74,3 +74,16 @@ async fn certs_lie_in_the_users_folder() {
     user.run(&["certs", "init"]).await.failed(1, &["--force"]);
     user.run(&["certs", "issue", "king", "AWS"]).await.failed(2, &["node, edge, client"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn help_and_version_are_answers() {
+    let cluster = Cluster::start(&[]).await;
+    let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);
+    let help = user.run(&["--help"]).await.ok();
+    for command in ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "certs"] {
+        assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {help:?}");
+    }
+    assert!(user.run(&["--version"]).await.ok().stdout.starts_with("metacdn "));
+    user.run(&[]).await.failed(2, &["Usage: metacdn"]);
+    user.run(&["uplod"]).await.failed(2, &["similar", "upload"]);
+}

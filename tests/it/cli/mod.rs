@@ -1,6 +1,9 @@
 //! The commands that a person types, run as the real program against real nodes.
 
 mod admin;
+mod objects;
+mod packets;
+mod upload;
 
 use std::ffi::OsStr;
 use std::fs;

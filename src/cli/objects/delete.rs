@@ -1,0 +1,95 @@
+//! `metacdn delete KEY…`: deletes objects, on all nodes.
+
+use clap::Args;
+use futures_util::{StreamExt, stream};
+use http::StatusCode;
+use serde_json::json;
+
+use super::list::Pages;
+use crate::cli::failure::{Reported, UsageError, explain};
+use crate::cli::{Cluster, Options, Target};
+use crate::client::{ClientError, Deadlines, Peer};
+use crate::model::ObjectKey;
+
+/// Deletions on their way at a time.
+const PARALLEL: usize = 8;
+
+/// The arguments of `metacdn delete`.
+#[derive(Debug, Args)]
+pub struct DeleteArgs {
+    /// The objects
+    #[arg(required_unless_present = "prefix")]
+    keys: Vec<ObjectKey>,
+    /// Delete everything whose key begins with this; needs --yes
+    #[arg(long, value_name = "P", conflicts_with = "keys")]
+    prefix: Option<String>,
+    /// Do it, however many there are
+    #[arg(long)]
+    yes: bool,
+}
+
+/// Deletes objects.
+///
+/// # Errors
+/// When no node answers, or an object is not there.
+pub(crate) async fn run(args: DeleteArgs, options: &Options) -> anyhow::Result<()> {
+    let cluster = Cluster::open(options)?;
+    let peer = cluster.any().await?;
+    let keys = match args.prefix {
+        Some(prefix) => below(&peer, prefix, args.yes).await?,
+        None => args.keys,
+    };
+    let output = options.output();
+    let mut deleted = 0;
+    {
+        let mut outcomes =
+            stream::iter(&keys).map(async |key| (key, delete(&cluster, &peer, key).await)).buffer_unordered(PARALLEL);
+        while let Some((key, outcome)) = outcomes.next().await {
+            let error = outcome.err().map(|error| explain(error.as_ref()));
+            match &error {
+                None => deleted += 1,
+                Some(reason) => eprintln!("error: cannot delete {key}: {reason}"),
+            }
+            if output.is_json() {
+                output.answer_json(&json!({ "key": key, "deleted": error.is_none(), "error": error }))?;
+            }
+        }
+    }
+    match keys.as_slice() {
+        [key] if deleted == 1 => output.done(format_args!("deleted {key}"))?,
+        keys if deleted == keys.len() => output.done(format_args!("deleted {deleted} objects"))?,
+        keys => output.done(format_args!("deleted {deleted} of {} objects", keys.len()))?,
+    }
+    if deleted == keys.len() { Ok(()) } else { Err(Reported.into()) }
+}
+
+/// The keys that begin with `prefix`, if it is sure that they are to go.
+async fn below(peer: &Peer, prefix: String, sure: bool) -> anyhow::Result<Vec<ObjectKey>> {
+    let mut pages = Pages::new(prefix.clone(), None);
+    let mut keys = Vec::new();
+    while let Some(page) = pages.next(peer).await? {
+        keys.extend(page.into_iter().map(|object| object.key));
+    }
+    if !sure && !keys.is_empty() {
+        let count = keys.len();
+        return Err(
+            UsageError(format!("{count} objects begin with {prefix:?}: repeat with --yes to delete them")).into()
+        );
+    }
+    Ok(keys)
+}
+
+/// Deletes one object. A node that lags may not have it yet, so that the others are asked, too.
+async fn delete(cluster: &Cluster, peer: &Peer, key: &ObjectKey) -> anyhow::Result<()> {
+    let missing = match peer.delete_object(key).await {
+        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => error,
+        outcome => return Ok(outcome?),
+    };
+    for server in cluster.members().await?.servers {
+        let target = Target { id: Some(server.node.id), address: server.node.address };
+        if matches!(cluster.peer(&target, Deadlines::default()).delete_object(key).await, Ok(())) {
+            return Ok(());
+        }
+    }
+    Err(ClientError::into(missing))
+}

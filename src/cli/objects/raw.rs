@@ -1,0 +1,73 @@
+//! A file over HTTP: streamed, whatever its size.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
+use tokio::sync::mpsc;
+
+use super::retry::SendError;
+use super::source::{Source, SourceError};
+use crate::cli::progress::Progress;
+use crate::client::{Body, ClientError, Deadlines, Peer, Upload};
+use crate::model::{ContentHash, FieldValue, ObjectKey};
+
+/// Deadlines for uploads. A server that has all the bytes may take long to make them durable.
+pub(super) const DEADLINES: Deadlines =
+    Deadlines { connect: Duration::from_secs(10), first_byte: Duration::from_secs(60), idle: Duration::from_secs(30) };
+
+/// How the objects are to be served.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Served {
+    pub(super) media_type: Option<FieldValue>,
+    pub(super) cache_control: Option<FieldValue>,
+}
+
+/// Sends the file at `path` once; answers its size and hash, which the server has confirmed.
+pub(super) async fn send(
+    peer: &Peer,
+    key: &ObjectKey,
+    path: &Path,
+    served: &Served,
+    progress: &Arc<Progress>,
+) -> Result<(u64, ContentHash), SendError> {
+    let Source { size, chunks, mut hash } = Source::open(path).await?;
+    let sent = Arc::new(AtomicU64::new(0));
+    let (media_type, cache_control) = (served.media_type.as_ref(), served.cache_control.as_ref());
+    let upload = Upload { key, size, media_type, cache_control };
+    let put = peer.put_object(&upload, body(chunks, size, sent.clone(), progress.clone()));
+    let receipt = put.await.inspect_err(|_| progress.retreat(sent.load(Ordering::Relaxed)))?;
+    let stored = receipt.content.hash;
+    match hash.try_recv() {
+        Ok(hash) if hash == stored && size == receipt.content.size => Ok((size, hash)),
+        Ok(sent) => Err(SendError::Corrupted { address: peer.address().clone(), sent, stored }),
+        // It says that it has stored what was not sent to its end.
+        Err(_) => {
+            let reason = "an answer before the file was sent".to_owned();
+            Err(ClientError::NotUnderstood { address: peer.address().clone(), reason }.into())
+        }
+    }
+}
+
+fn body(
+    mut chunks: mpsc::Receiver<Result<Bytes, SourceError>>,
+    size: u64,
+    sent: Arc<AtomicU64>,
+    progress: Arc<Progress>,
+) -> Body {
+    let frames = stream::poll_fn(move |context| {
+        Poll::Ready(ready!(chunks.poll_recv(context)).map(|piece| {
+            let bytes = piece?;
+            sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            progress.advance(bytes.len() as u64);
+            Ok(Frame::data(bytes))
+        }))
+    });
+    if size == 0 { crate::client::empty() } else { StreamBody::new(frames).boxed_unsync() }
+}

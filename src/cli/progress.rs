@@ -1,0 +1,173 @@
+//! How far a transfer is: a bar on a terminal, now and then a line elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use super::{Output, human};
+
+/// How often a line is printed where there is no terminal.
+const LINE_PERIOD: Duration = Duration::from_secs(2);
+
+/// How often the bar is drawn although nothing happens, so that its times stay true.
+const TICK: Duration = Duration::from_millis(200);
+
+const TEMPLATE: &str = "{files} [{wide_bar}] {amount} {rate} {left}";
+
+/// How far a transfer of some files is.
+#[derive(Debug)]
+pub(super) struct Progress {
+    output: Output,
+    show: Show,
+    started: Instant,
+    files_all: u64,
+    bytes_all: u64,
+    files: Arc<AtomicU64>,
+    bytes: AtomicU64,
+}
+
+#[derive(Debug)]
+enum Show {
+    Bar(ProgressBar),
+    Lines { next: Mutex<Instant> },
+    Nothing,
+}
+
+impl Progress {
+    /// Begins a transfer. Where there is no terminal, one file is told of at its end only.
+    pub(super) fn start(output: Output, files: u64, bytes: u64) -> Arc<Self> {
+        let started = Instant::now();
+        let done = Arc::new(AtomicU64::new(0));
+        // A terminal that calls itself dumb cannot go back over a line.
+        let terminal = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
+        let show = if output.is_quiet() || output.is_json() {
+            Show::Nothing
+        } else if terminal {
+            Show::Bar(bar(files, bytes, done.clone()))
+        } else if files > 1 {
+            Show::Lines { next: Mutex::new(started + LINE_PERIOD) }
+        } else {
+            Show::Nothing
+        };
+        let bytes_all = bytes;
+        Arc::new(Self { output, show, started, files_all: files, bytes_all, files: done, bytes: AtomicU64::new(0) })
+    }
+
+    /// Since when.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Some more bytes are on their way.
+    pub(super) fn advance(&self, bytes: u64) {
+        let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        match &self.show {
+            Show::Bar(bar) => bar.inc(bytes),
+            Show::Lines { next } => self.line_if_due(next, all),
+            Show::Nothing => {}
+        }
+    }
+
+    /// Some bytes have to travel again.
+    pub(super) fn retreat(&self, bytes: u64) {
+        let before = self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Show::Bar(bar) = &self.show {
+            bar.set_position(before.saturating_sub(bytes));
+        }
+    }
+
+    /// One more file is dealt with.
+    pub(super) fn file_done(&self) {
+        self.files.fetch_add(1, Ordering::Relaxed);
+        match &self.show {
+            Show::Bar(bar) => bar.tick(),
+            Show::Lines { next } => self.line_if_due(next, self.bytes.load(Ordering::Relaxed)),
+            Show::Nothing => {}
+        }
+    }
+
+    /// Says something on the side, unless quiet is wanted.
+    pub(super) fn note(&self, line: &str) {
+        self.beside(|| self.output.note(line));
+    }
+
+    /// Says something that must be seen.
+    pub(super) fn alarm(&self, line: &str) {
+        self.beside(|| eprintln!("{line}"));
+    }
+
+    /// Ends the transfer and its display.
+    pub(super) fn finish(&self) {
+        if let Show::Bar(bar) = &self.show {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn beside(&self, print: impl FnOnce()) {
+        match &self.show {
+            Show::Bar(bar) => bar.suspend(print),
+            Show::Lines { .. } | Show::Nothing => print(),
+        }
+    }
+
+    fn line_if_due(&self, next: &Mutex<Instant>, bytes: u64) {
+        let now = Instant::now();
+        let mut next = next.lock().unwrap_or_else(PoisonError::into_inner);
+        if now < *next {
+            return;
+        }
+        *next = now + LINE_PERIOD;
+        let (done, all) = (human::size(bytes), human::size(self.bytes_all));
+        let (files, files_all) = (self.files.load(Ordering::Relaxed), self.files_all);
+        let rate = human::rate(bytes, self.elapsed());
+        self.output.note(format_args!("{files} of {files_all} files, {done} of {all} ({rate})"));
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn bar(files: u64, bytes: u64, done: Arc<AtomicU64>) -> ProgressBar {
+    let amount = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        let (done, all) = (human::size(state.pos()), human::size(state.len().unwrap_or_default()));
+        // A bar that cannot be written is not worth an error.
+        let _ = write!(text, "{done} of {all}");
+    };
+    let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        let _ = write!(text, "{}/s", human::size(state.per_sec() as u64));
+    };
+    let left = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        if state.len() == Some(state.pos()) {
+            // All is sent, and the answer is on its way.
+            let _ = write!(text, "finishing");
+            return;
+        }
+        let eta = state.eta();
+        // Before the first bytes nothing is known of the rate.
+        let known = state.pos() > 0 && eta < Duration::from_secs(365 * 86_400);
+        let _ = if known { write!(text, "{} left", whole_seconds(eta)) } else { write!(text, "-- left") };
+    };
+    let counted = move |_: &ProgressState, text: &mut dyn std::fmt::Write| {
+        let _ = match files {
+            1 => write!(text, "1 file"),
+            _ => write!(text, "{}/{files} files", done.load(Ordering::Relaxed)),
+        };
+    };
+    let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well-formed");
+    let style = style.with_key("amount", amount).with_key("rate", rate).with_key("left", left);
+    let bar = ProgressBar::new(bytes).with_style(style.with_key("files", counted).progress_chars("=> "));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+/// A forecast has no tenths of seconds.
+fn whole_seconds(time: Duration) -> String {
+    let seconds = time.as_secs();
+    if seconds < 60 { format!("{seconds} s") } else { human::time(time) }
+}

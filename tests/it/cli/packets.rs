@@ -1,0 +1,104 @@
+//! `metacdn upload` in the reference's packet formats.
+
+use metacdn::model::{ContentHash, Principal};
+use metacdn::protocol::identity::TlsVersions;
+use metacdn::protocol::packet::{Decoder, Limits, Packet};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::{User, noise};
+use crate::cluster::{Cluster, objects, wait_until};
+
+/// A server that records one packet, gives `answer` and closes.
+async fn recorder(cluster: &Cluster, answer: String) -> (String, JoinHandle<Vec<u8>>) {
+    let identity = cluster.identity(Principal::Node("Recorder".parse().unwrap()));
+    let acceptor = TlsAcceptor::from(identity.server_config(TlsVersions::Only13));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let recording = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        let mut wire = Vec::new();
+        // An end without close_notify would be an error here.
+        stream.read_to_end(&mut wire).await.unwrap();
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        wire
+    });
+    (address, recording)
+}
+
+fn decode(wire: &[u8]) -> (Packet, Vec<u8>) {
+    let mut content = Vec::new();
+    let mut decoder = Decoder::new(Limits::default());
+    decoder.push(wire, &mut |bytes| content.extend_from_slice(bytes)).unwrap();
+    let packet = decoder.finish(&mut |bytes| content.extend_from_slice(bytes)).unwrap();
+    (packet, content)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_have_exactly_the_references_sizes_on_the_wire() {
+    let cluster = Cluster::start(&[]).await;
+    let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);
+    let sizes = [
+        (1 << 10, 1429, 1385),
+        (10 << 10, 13_717, 13_673),
+        (100 << 10, 136_597, 136_554),
+        (1 << 20, 1_398_165, 1_398_122),
+        (10 << 20, 13_981_077, 13_981_035),
+    ];
+    for (size, json, protobuf) in sizes {
+        let bytes = noise(size, 2);
+        let file = user.file("photo.jpg", &bytes);
+        for (format, expected) in [("Json", json), ("Protobuf3", protobuf)] {
+            let hash = ContentHash::of(&bytes);
+            let answer = format!("{{\"file_name\":\"photo.jpg\",\"size\":{size},\"hash\":\"{hash}\"}}\n");
+            let (address, recording) = recorder(&cluster, answer).await;
+            let ended = user.run(&["upload", &file, &address, format, "--json"]).await.ok();
+            assert_eq!(ended.json()[0]["hash"], hash.to_string());
+            assert_eq!(ended.json()[0]["confirmed"], true);
+            let wire = recording.await.unwrap();
+            assert_eq!(wire.len(), expected, "{format} of {size} bytes");
+            let file_name = "photo.jpg".to_owned();
+            assert_eq!(decode(&wire), (Packet::File { file_name, distributed: false }, bytes.clone()));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_server_answers_to_a_packet_counts() {
+    let cluster = Cluster::start(&[]).await;
+    let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);
+    let file = user.file("cat.jpg", b"meow");
+    let upload = async |answer: &str| {
+        let (address, recording) = recorder(&cluster, answer.to_owned()).await;
+        let ended = user.run(&["upload", &file, &address, "json"]).await;
+        recording.await.unwrap();
+        ended
+    };
+    let silent = upload("").await.ok();
+    assert!(silent.stdout.starts_with("published cat.jpg"), "{silent:?}");
+    assert!(silent.stderr.contains("not confirmed"), "{silent:?}");
+    upload("{\"error\": \"no room\"}\n").await.failed(1, &["cannot publish", "no room"]);
+    upload("hello").await.failed(1, &["not understood"]);
+    let other = ContentHash::of(b"woof");
+    upload(&format!("{{\"hash\": \"{other}\"}}")).await.failed(1, &["corrupted on the way"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packets_reach_every_node() {
+    let cluster = Cluster::start(&["AWS", "GC"]).await;
+    let user = User::of(&cluster, &["AWS", "GC"]);
+    let bytes = noise(300_000, 3);
+    user.file("site/a/one.bin", &bytes);
+    user.file("site/two.bin", b"2");
+    let site = user.path("site").to_str().unwrap().to_owned();
+    for format in ["json", "protobuf3"] {
+        user.run(&["upload", &site, "GC", format, "--prefix", format, "--parallel", "2"]).await.ok();
+    }
+    let aws = cluster.client("AWS");
+    wait_until("AWS has what came in packets", async || objects(&aws).await.len() == 4).await;
+    assert_eq!(objects(&aws).await["protobuf3/a/one.bin"], ContentHash::of(&bytes));
+}
