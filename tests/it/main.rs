@@ -3,6 +3,7 @@
 
 mod answers;
 mod cli;
+mod bad_input;
 mod cluster;
 mod config;
 mod distribution;
