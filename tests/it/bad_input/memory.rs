@@ -139,25 +139,35 @@ async fn bytes_that_come_one_by_one_cost_no_more_than_others() {
     if !alone("bad_input::memory::bytes_that_come_one_by_one_cost_no_more_than_others") {
         return;
     }
-    const BYTES: usize = 20_000;
-    let (cluster, _) = open_node(|_| {}).await;
+    const CONNECTIONS: usize = 32;
+    const BYTES: usize = 500;
+    let (cluster, client) = open_node(|_| {}).await;
+    let mut packets = Vec::new();
+    let mut puts = Vec::new();
+    for number in 0..CONNECTIONS {
+        let mut packet = connect_as(&cluster, "AWS", Principal::Anonymous).await;
+        packet.write_all(b"\x0A\x80\x80\x80\x01").await.unwrap();
+        packets.push(packet);
+        let mut put = connect(&cluster, "AWS").await;
+        let head = format!("PUT /v1/objects/{number} HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\n");
+        put.write_all(format!("{head}Connection: close\r\n\r\n").as_bytes()).await.unwrap();
+        puts.push(put);
+    }
     let (before, _) = memory();
     forget_peak();
-    let mut packet = connect_as(&cluster, "AWS", Principal::Anonymous).await;
-    packet.write_all(b"\x0A\x80\x80\x80\x01").await.unwrap();
-    let mut put = connect(&cluster, "AWS").await;
-    let head = format!("PUT /v1/objects/a HTTP/1.1\r\nHost: a\r\nContent-Length: {BYTES}\r\nConnection: close\r\n\r\n");
-    put.write_all(head.as_bytes()).await.unwrap();
     for _ in 0..BYTES {
-        for stream in [&mut packet, &mut put] {
-            // Each is a TLS record and a segment of its own.
+        // Each byte is a TLS record and a segment of its own, which the node has read before the next one comes.
+        for stream in packets.iter_mut().chain(&mut puts) {
             stream.write_all(b"A").await.unwrap();
             stream.flush().await.unwrap();
         }
+        client.ping().await.unwrap();
     }
-    let mut answer = Vec::new();
-    timeout(PATIENCE, put.read_to_end(&mut answer)).await.expect("an answer comes").unwrap();
-    assert_eq!(Answer::parse(&answer).status, 201);
+    for mut put in puts {
+        let mut answer = Vec::new();
+        timeout(PATIENCE, put.read_to_end(&mut answer)).await.expect("an answer comes").unwrap();
+        assert_eq!(Answer::parse(&answer).status, 201);
+    }
     let growth = memory().1.saturating_sub(before);
     assert!(growth < 20 * MIB, "grew by {} MiB", growth / MIB);
 }
