@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod distribution;
 mod edge;
+mod full_disk;
 mod objects;
 mod packets;
 mod processes;
