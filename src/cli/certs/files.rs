@@ -28,7 +28,7 @@ pub(super) fn read_text(path: &Path) -> anyhow::Result<String> {
 }
 
 /// Makes the folder, for its owner alone, if it is missing.
-pub(super) fn create_folder(folder: &Path) -> anyhow::Result<()> {
+pub(in crate::cli) fn create_folder(folder: &Path) -> anyhow::Result<()> {
     let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.with_context(|| format!("cannot make the folder {}", folder.display()))
 }
@@ -44,12 +44,12 @@ pub(super) fn refuse_existing(paths: &[&Path], force: bool) -> anyhow::Result<()
 }
 
 /// Writes a key, or a bundle with a key.
-pub(super) fn write_secret(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
+pub(in crate::cli) fn write_secret(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     write(path, text, SECRET, force)
 }
 
 /// Writes a certificate or a request.
-pub(super) fn write_public(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
+pub(in crate::cli) fn write_public(path: &Path, text: &str, force: bool) -> anyhow::Result<()> {
     write(path, text, PUBLIC, force)
 }
 

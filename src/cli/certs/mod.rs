@@ -16,7 +16,7 @@ use crate::model::{CallerName, Principal};
 use authority::{Authority, DAYS_DEFAULT, Holder, Host};
 
 pub mod authority;
-mod files;
+pub(super) mod files;
 mod show;
 
 /// The file names that belong to the authority, so that nobody else may be called that.
