@@ -6,6 +6,7 @@ mod cli;
 mod bad_input;
 mod cluster;
 mod config;
+mod demo;
 mod distribution;
 mod edge;
 mod full_disk;
