@@ -3,17 +3,21 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::SystemTime;
 
 use metacdn::cli::roles::{Ports, Roles};
+use metacdn::client::{Deadlines, Peer};
 use metacdn::config::{Draft, Effective};
 use metacdn::model::Principal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, PATIENCE, wait_until};
+use crate::cluster::{Cluster, PATIENCE, put, wait_until};
 
 const PORTS_FREE: [&str; 5] =
     ["node.listen", "node.download_listen", "node.price_listen", "edge.listen", "edge.admin_listen"];
@@ -142,4 +146,146 @@ async fn nothing_to_run_is_an_error() {
     draft.remove_section("edge");
     let error = bind(&draft.build().unwrap(), Ports::Exact).await.unwrap_err();
     assert!(error.to_string().contains("[node], [edge] or both"), "{error}");
+}
+
+/// `metacdn` as a process of its own, ended with the test.
+struct Process {
+    child: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    written: String,
+}
+
+impl Process {
+    fn start(folder: &Path, words: &[&str], variables: &[(&str, &str)]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metacdn"));
+        command.args(words).current_dir(folder).env_clear().env("HOME", folder).env("METACDN_LOG_FORMAT", "json");
+        command.envs(variables.iter().copied()).stdout(Stdio::null()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().unwrap();
+        let log = BufReader::new(child.stderr.take().unwrap()).lines();
+        Self { child, log, written: String::new() }
+    }
+
+    /// The next line of the log with this message.
+    async fn line(&mut self, message: &str) -> serde_json::Value {
+        loop {
+            let line = timeout(PATIENCE, self.log.next_line()).await.expect("a line in time").unwrap();
+            let line = line.unwrap_or_else(|| panic!("it ended without {message:?}:\n{}", self.written));
+            self.written += &format!("{line}\n");
+            let fields: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+            if fields["message"].as_str().is_some_and(|found| found.contains(message)) {
+                return fields;
+            }
+        }
+    }
+
+    async fn addresses(&mut self, count: usize) -> BTreeMap<String, SocketAddr> {
+        let mut addresses = BTreeMap::new();
+        while addresses.len() < count {
+            let line = self.line("listening").await;
+            let text = |name: &str| line[name].as_str().unwrap().to_owned();
+            addresses.insert(text("field"), text("address").parse().unwrap());
+        }
+        addresses
+    }
+
+    fn signal(&self, signal: Signal) {
+        let id = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        kill_process(id, signal).unwrap();
+    }
+
+    /// Its exit code, and all it wrote to standard error.
+    async fn end(mut self) -> (Option<i32>, String) {
+        let rest = async {
+            while let Some(line) = self.log.next_line().await.unwrap() {
+                self.written += &format!("{line}\n");
+            }
+            self.child.wait().await.unwrap()
+        };
+        let status = timeout(PATIENCE, rest).await.expect("it ends in time");
+        (status.code(), self.written)
+    }
+}
+
+const ANYWHERE: [(&str, &str); 4] = [
+    ("METACDN_NODE_DOWNLOAD_LISTEN", "127.0.0.1:0"),
+    ("METACDN_NODE_PRICE_LISTEN", "127.0.0.1:0"),
+    ("METACDN_EDGE_LISTEN", "127.0.0.1:0"),
+    ("METACDN_EDGE_ADMIN_LISTEN", "127.0.0.1:0"),
+];
+
+/// More than the buffers of the sockets on its way take, so that it is under way until someone reads it.
+const LARGE_BYTES: usize = 48 << 20;
+
+/// A process with both roles, a large object in it, and a download of that which has begun.
+async fn process_in_use() -> (Cluster, Process, BTreeMap<String, SocketAddr>, TcpStream) {
+    let (cluster, path) = configuration().await;
+    let mut process = Process::start(path.parent().unwrap(), &["run"], &ANYWHERE);
+    let at = process.addresses(PORTS_FREE.len()).await;
+    wait_until("the edge is ready", async || status_of(at["edge.admin_listen"], "/ready").await == Some(200)).await;
+    let tls = cluster.identity(Principal::Client("tester".parse().unwrap())).client_config();
+    let node = Peer::new(tls, None, at["node.listen"].into(), Deadlines::default());
+    put(&node, "large.bin", vec![7; LARGE_BYTES]).await;
+    let mut download = TcpStream::connect(at["edge.listen"]).await.unwrap();
+    let request = format!("GET /large.bin HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", at["edge.listen"]);
+    download.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 12];
+    timeout(PATIENCE, download.read_exact(&mut first)).await.unwrap().unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    (cluster, process, at, download)
+}
+
+#[tokio::test]
+async fn the_first_signal_drains() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (_cluster, mut process, at, mut download) = process_in_use().await;
+        process.signal(signal);
+        process.line("stopping").await;
+        wait_until("no more callers are taken", async || TcpStream::connect(at["edge.listen"]).await.is_err()).await;
+        let mut rest = Vec::new();
+        timeout(PATIENCE, download.read_to_end(&mut rest)).await.unwrap().unwrap();
+        let body = rest.iter().rev().take_while(|byte| **byte == 7).count();
+        assert_eq!(body, LARGE_BYTES, "the answer ended whole");
+        let (code, written) = process.end().await;
+        assert_eq!(code, Some(0), "{written}");
+    }
+}
+
+#[tokio::test]
+async fn the_second_signal_ends_at_once() {
+    let (_cluster, mut process, _, _download) = process_in_use().await;
+    process.signal(Signal::TERM);
+    process.line("stopping").await;
+    process.signal(Signal::TERM);
+    let (code, written) = process.end().await;
+    assert_eq!(code, Some(143), "{written}");
+}
+
+#[tokio::test]
+async fn what_cannot_start_says_why() {
+    let (cluster, path) = configuration().await;
+    let folder = cluster.folder.path();
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let at = taken.local_addr().unwrap().to_string();
+    let mut variables = ANYWHERE;
+    variables[2].1 = &at;
+    let (code, written) = Process::start(folder, &["run"], &variables).end().await;
+    assert!(code == Some(1) && written.contains(&at) && written.contains("another process has that port"), "{written}");
+
+    variables[2].1 = "localhost";
+    let (code, written) = Process::start(folder, &["run", "--config", "metacdn.toml"], &variables).end().await;
+    assert!(code == Some(1) && written.contains("METACDN_EDGE_LISTEN: edge.listen: \"localhost\""), "{written}");
+
+    std::fs::write(&path, "[nod]\n[edge]\nseed = []\n").unwrap();
+    for words in [&["run"][..], &["config", "check"]] {
+        let (code, written) = Process::start(folder, words, &[]).end().await;
+        assert_eq!(code, Some(1), "{written}");
+        for part in ["metacdn.toml:1:2: nod:", "did you mean `node`?", "metacdn.toml:3:1: edge.seed:", "`seeds`"] {
+            assert!(written.contains(part), "{part}: {written}");
+        }
+    }
+
+    for (words, part) in [(&["proxy", "c"][..], "needs a beta"), (&["server", "statik"], "static, dynamic")] {
+        let (code, written) = Process::start(folder, words, &[]).end().await;
+        assert!(code == Some(2) && written.contains(part), "{written}");
+    }
 }
