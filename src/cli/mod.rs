@@ -63,6 +63,8 @@ pub struct Options {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Show a whole cluster on this machine: three nodes, a proxy, and what they do
+    Demo(demo::Args),
     /// Publish files and folders
     Upload(objects::upload::UploadArgs),
     /// Fetch an object into a file
@@ -101,6 +103,10 @@ impl Cli {
     pub fn run(self) -> anyhow::Result<()> {
         let Self { options, command } = self;
         match command {
+            Command::Demo(args) => {
+                let home = options.home()?;
+                block_on(demo::run(args, &home, options.json, options.quiet))
+            }
             Command::Upload(args) => ask(objects::upload::run(args, &options)),
             Command::Get(args) => ask(objects::get::run(args, &options)),
             Command::List(args) => ask(objects::list::run(args, &options)),

@@ -44,18 +44,13 @@ async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<
     let mut intake = PacketIntake::new(core.blobs.clone(), limits(core), core.json_budget.clone());
     // Copied together: a piece of one byte would keep the whole buffer alive that it was read into.
     let mut gathered = Vec::new();
-    loop {
-        match connection.receive().await.map_err(ApiError::bad_request)? {
-            Received::Bytes(bytes) => {
-                gathered.extend_from_slice(&bytes);
-                if gathered.len() >= GATHER_BYTES {
-                    let pushed = off_runtime(move || intake.push(&gathered).map(|intake| (intake, gathered)));
-                    (intake, gathered) = pushed.await?;
-                    gathered.clear();
-                }
-            }
-            // A bare end counts if the packet then is complete: the decoder says so.
-            Received::Closed | Received::Ended => break,
+    // A bare end counts if the packet then is complete: the decoder says so.
+    while let Received::Bytes(bytes) = connection.receive().await.map_err(ApiError::bad_request)? {
+        gathered.extend_from_slice(&bytes);
+        if gathered.len() >= GATHER_BYTES {
+            let pushed = off_runtime(move || intake.push(&gathered).map(|intake| (intake, gathered)));
+            (intake, gathered) = pushed.await?;
+            gathered.clear();
         }
     }
     match off_runtime(move || intake.push(&gathered)?.finish()).await? {

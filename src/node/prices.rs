@@ -78,7 +78,7 @@ pub(super) async fn update(
     form: Result<Form<PriceForm>, FormRejection>,
 ) -> Result<StatusCode, ApiError> {
     require(&principal, Right::Write)?;
-    let Form(form) = form.map_err(bad_form)?;
+    let Form(form) = form.map_err(|rejection| bad_form(&rejection))?;
     let provider =
         form.provider.as_deref().ok_or_else(|| ApiError::bad_request("the form lacks the field provider"))?;
     set(&core, provider.parse()?, form.tariff()?, Known::Must).await?;
@@ -94,7 +94,7 @@ pub(super) async fn add(
 ) -> Result<StatusCode, ApiError> {
     require(&principal, Right::Write)?;
     let provider = named(provider)?;
-    let Form(form) = form.map_err(bad_form)?;
+    let Form(form) = form.map_err(|rejection| bad_form(&rejection))?;
     if form.provider.as_deref().is_some_and(|name| name != provider.as_str()) {
         return Err(ApiError::bad_request("the form names another provider than the path"));
     }
@@ -163,6 +163,6 @@ fn named(provider: Result<Path<Provider>, PathRejection>) -> Result<Provider, Ap
 }
 
 /// The reference promises 400 for every bad form, whatever is wrong with it.
-fn bad_form(rejection: FormRejection) -> ApiError {
+fn bad_form(rejection: &FormRejection) -> ApiError {
     ApiError::bad_request(rejection.body_text())
 }

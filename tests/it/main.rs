@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "what fails in a test shall end it, in its helpers too")]
 
 mod answers;
-mod cli;
 mod bad_input;
+mod cli;
 mod cluster;
 mod config;
 mod demo;
