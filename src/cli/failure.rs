@@ -42,7 +42,11 @@ pub fn explain(error: &dyn Error) -> String {
     let mut next = error.source();
     while let Some(cause) = next {
         next = cause.source();
-        let words = cause.to_string();
+        let words = match cause.to_string().as_str() {
+            // Otherwise a user who has the profile of another cluster would have to know what an issuer is.
+            "invalid peer certificate: UnknownIssuer" => "its certificate is of another cluster".to_owned(),
+            words => words.to_owned(),
+        };
         // The HTTP client wraps every cause in a kind of failure, which the cause itself makes clear.
         let wrapper = words.starts_with("client error (") && next.is_some();
         if !wrapper && !text.contains(&words) {

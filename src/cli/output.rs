@@ -38,7 +38,7 @@ impl Output {
     /// Prints what was asked for, as a line.
     ///
     /// # Errors
-    /// [`OutputClosed`], or when standard output cannot be written.
+    /// When nobody reads it any more, or when standard output cannot be written.
     pub fn answer(self, line: impl Display) -> anyhow::Result<()> {
         let mut stdout = io::stdout().lock();
         written(writeln!(stdout, "{line}").and_then(|()| stdout.flush()))

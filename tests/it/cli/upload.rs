@@ -244,3 +244,10 @@ async fn a_hash_that_comes_back_wrong_is_an_error() {
     assert!(!ended.stderr.contains("retry") && ended.stdout.is_empty(), "{ended:?}");
     serving.await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_profile_of_another_cluster_is_told_so() {
+    let (cluster, other) = (Cluster::start(&["AWS"]).await, Cluster::start(&[]).await);
+    let user = User::with_seeds(&other, &[cluster.address("AWS")]);
+    user.run(&["servers"]).await.failed(1, &["its certificate is of another cluster"]);
+}
