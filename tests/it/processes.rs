@@ -232,7 +232,9 @@ async fn an_upload_is_synced_named_committed_and_then_answered() {
     let read = || std::fs::read_to_string(&trace).unwrap();
     // The tracer writes the line of the answer after the client has the answer.
     wait_until("the answer is traced", async || {
-        read().split_once(&hash).is_some_and(|(_, after)| after.matches("TCP:[").count() > 2)
+        let text = read();
+        let committed = text.split_once(&hash).and_then(|(_, after)| after.rsplit_once("catalog.sqlite-wal"));
+        committed.is_some_and(|(_, after)| after.contains("TCP:["))
     })
     .await;
     let text = read();
