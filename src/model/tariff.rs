@@ -13,7 +13,7 @@ const DOLLARS_MAX: u64 = 1_000_000;
 
 /// An amount of money in whole nano-dollars (10^-9 USD); never a float.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct NanoDollars(u64);
 
 /// Why a text is not an amount of money.
@@ -46,6 +46,22 @@ impl NanoDollars {
     pub fn to_reference(self) -> String {
         let text = self.to_string();
         text.strip_prefix('0').map(ToOwned::to_owned).unwrap_or(text)
+    }
+}
+
+/// Takes no more than the highest price either, so that what comes as a number is as safe in sums as what comes as text.
+impl TryFrom<u64> for NanoDollars {
+    type Error = MoneyError;
+
+    fn try_from(nano_dollars: u64) -> Result<Self, MoneyError> {
+        let amount = Self(nano_dollars);
+        if nano_dollars / PER_DOLLAR > DOLLARS_MAX { Err(MoneyError::TooLarge(amount.to_string())) } else { Ok(amount) }
+    }
+}
+
+impl From<NanoDollars> for u64 {
+    fn from(amount: NanoDollars) -> Self {
+        amount.0
     }
 }
 
@@ -109,5 +125,7 @@ mod tests {
         for bad in ["", ".", "-1", "+1", "1e3", "0x1", " 1", "1,5", "NaN", "1.0000000001", "1000001", &"9".repeat(40)] {
             assert!(bad.parse::<NanoDollars>().is_err(), "{bad}");
         }
+        assert_eq!(NanoDollars::try_from(DOLLARS_MAX * PER_DOLLAR).map(u64::from), Ok(DOLLARS_MAX * PER_DOLLAR));
+        assert!(NanoDollars::try_from(u64::MAX).is_err());
     }
 }
