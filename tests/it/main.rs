@@ -11,6 +11,7 @@ mod distribution;
 mod edge;
 mod full_disk;
 mod objects;
+mod openapi;
 mod packets;
 mod processes;
 mod reference;
