@@ -8,6 +8,7 @@ mod cluster;
 mod config;
 mod demo;
 mod distribution;
+mod documentation;
 mod edge;
 mod full_disk;
 mod objects;
