@@ -3,8 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use metacdn::model::{Address, Principal};
+use metacdn::node;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::answers::{Answer, curl};
 use crate::cluster::{Cluster, put, wait_until};
@@ -317,4 +321,51 @@ async fn web_pages_cannot_change_anything() {
     assert_eq!(price_at(&cluster, "AWS", "/cost/get", &["--header", "Host: cdn.example.org"]).status, 200);
     let localhost = format!("Host: localhost:{}", cluster.ports("AWS").price.port());
     assert_eq!(price_at(&cluster, "AWS", "/cost/get", &["--header", &localhost]).status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn elsewhere_than_on_loopback_the_ports_speak_tls_and_want_a_credential() {
+    let cluster = Cluster::start(&[]).await;
+    let listen = async || TcpListener::bind("0.0.0.0:0").await.unwrap();
+    let listeners = node::Listeners { api: listen().await, download: listen().await, price: listen().await };
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let (download, price) = (port(&listeners.download), port(&listeners.price));
+    let mut config = node::Config::new("AWS".parse().unwrap(), cluster.data("AWS"));
+    let reached = |port| Some(Address::new("AWS.node.metacdn.internal", port).unwrap());
+    config.advertise = reached(port(&listeners.api));
+    config.download_advertise = reached(download);
+    config.hosts = vec!["AWS.node.metacdn.internal".to_owned()];
+    let identity = cluster.identity(Principal::Node("AWS".parse().unwrap()));
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(node::run(config, identity, listeners, stop.clone()));
+
+    let authority = cluster.folder.path().join("authority.pem");
+    std::fs::write(&authority, cluster.authority_pem()).unwrap();
+    let (certificate, key) = cluster.pem(Principal::Client("me".parse().unwrap()));
+    let bundle = cluster.folder.path().join("me.pem");
+    std::fs::write(&bundle, certificate + &key).unwrap();
+    let at = |port: u16, path: &str, arguments: &[&str]| {
+        let host = "AWS.node.metacdn.internal";
+        let resolve = format!("{host}:{port}:127.0.0.1");
+        let url = format!("https://{host}:{port}{path}");
+        let trust = ["--resolve", &resolve, "--cacert", authority.to_str().unwrap(), &url];
+        curl(&[&trust[..], arguments].concat()).status
+    };
+    let shown = ["--cert", bundle.to_str().unwrap()];
+    let add = ["--data", "server_hourly_cost=.3&network_hourly_cost=.1"];
+    let update = ["--data", "AWS=ip_address=10.0.0.7&port=8870"];
+    for (port, path, arguments, without, with) in [
+        (price, "/addcost/AWS", &add[..], 403, 201),
+        (price, "/cost/get", &[], 403, 200),
+        (price, "/cost/delete/AWS", &["--request", "DELETE"], 403, 204),
+        (download, "/servers", &update, 403, 200),
+        (download, "/api/get", &[], 403, 200),
+        (download, "/get/download/none", &[], 403, 404),
+        (download, "/getrandom", &["--head"], 403, 200),
+    ] {
+        assert_eq!(at(port, path, arguments), without, "{path} without a certificate");
+        assert_eq!(at(port, path, &[arguments, &shown].concat()), with, "{path} with one");
+    }
+    stop.cancel();
+    running.await.unwrap().unwrap();
 }
