@@ -36,5 +36,5 @@ fuzz_target!(|input: (Vec<(u8, &[u8])>, u32, bool)| {
     if !exists {
         assert_ne!(verdict, Verdict::NotModified);
     }
-    range_applies(&headers, current);
+    range_applies(&Method::GET, &headers, current);
 });

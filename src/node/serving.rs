@@ -59,7 +59,7 @@ pub(super) async fn answer(
         Verdict::Failed => return Err(changed()),
         Verdict::NotModified => not_modified(),
         Verdict::Go => {
-            let selection = match condition::range_applies(headers, validators) {
+            let selection = match condition::range_applies(method, headers, validators) {
                 true => selection(method, headers, object.content.size),
                 false => Selection::Whole,
             };

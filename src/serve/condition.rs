@@ -51,10 +51,10 @@ pub fn evaluate(method: &Method, headers: &HeaderMap, current: Option<Validators
     Verdict::Go
 }
 
-/// Whether the `Range` of `headers` is to be honoured (RFC 9110 section 13.1.5): there is one, and `If-Range` names
-/// what is current by a strong comparison.
-pub fn range_applies(headers: &HeaderMap, current: Validators<'_>) -> bool {
-    if !headers.contains_key(RANGE) {
+/// Whether the `Range` of `headers` is to be honoured (RFC 9110 sections 13.1.5 and 14.2): `method` is GET, there is one,
+/// and `If-Range` names what is current by a strong comparison.
+pub fn range_applies(method: &Method, headers: &HeaderMap, current: Validators<'_>) -> bool {
+    if method != Method::GET || !headers.contains_key(RANGE) {
         return false;
     }
     let Some(value) = headers.get(IF_RANGE) else { return true };
@@ -178,9 +178,11 @@ mod tests {
     #[test]
     fn a_range_applies_only_to_what_the_client_has() {
         let current = current().expect("a representation");
-        let applies = |value| range_applies(&headers(&[("range", "bytes=0-"), ("if-range", value)]), current);
-        assert!(range_applies(&headers(&[("range", "bytes=0-")]), current));
-        assert!(!range_applies(&headers(&[("if-range", "\"a\"")]), current));
+        let applies =
+            |value| range_applies(&Method::GET, &headers(&[("range", "bytes=0-"), ("if-range", value)]), current);
+        let range = headers(&[("range", "bytes=0-")]);
+        assert!(range_applies(&Method::GET, &range, current) && !range_applies(&Method::HEAD, &range, current));
+        assert!(!range_applies(&Method::GET, &headers(&[("if-range", "\"a\"")]), current));
         assert!(applies("\"a\"") && applies(DATE));
         assert!(!applies("\"b\"") && !applies("W/\"a\"") && !applies(LATER) && !applies("nonsense"));
     }
