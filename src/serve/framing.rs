@@ -24,6 +24,8 @@ enum Expecting {
 pub(super) struct Inspector {
     expecting: Expecting,
     line: Vec<u8>,
+    /// The line is longer than what is kept of it.
+    line_cut: bool,
     heads: u64,
     /// The request line of this head has come.
     request_line: bool,
@@ -37,6 +39,7 @@ impl Inspector {
         Self {
             expecting: Expecting::Head,
             line: Vec::with_capacity(LINE_KEPT),
+            line_cut: false,
             heads: 0,
             request_line: false,
             length: None,
@@ -56,12 +59,14 @@ impl Inspector {
                     let kept = &bytes[..end.unwrap_or(bytes.len())];
                     let room = LINE_KEPT - self.line.len();
                     self.line.extend_from_slice(&kept[..kept.len().min(room)]);
+                    self.line_cut |= kept.len() > room;
                     let end = end?;
                     bytes = &bytes[end + 1..];
                     let mut line = std::mem::take(&mut self.line);
                     let conflict = self.line_ended(line.strip_suffix(b"\r").unwrap_or(&line));
                     line.clear();
                     self.line = line;
+                    self.line_cut = false;
                     if conflict.is_some() {
                         return conflict;
                     }
@@ -105,6 +110,8 @@ impl Inspector {
                 let size =
                     std::str::from_utf8(&line[..digits]).ok().and_then(|text| u64::from_str_radix(text, 16).ok());
                 self.expecting = match size {
+                    // Leading zeros may hide the number in what was cut.
+                    _ if self.line_cut => Expecting::Nothing,
                     Some(0) => Expecting::Trailers,
                     // The chunk's own line end belongs to it.
                     Some(size) => size.checked_add(2).map_or(Expecting::Nothing, Expecting::Chunk),
@@ -124,7 +131,7 @@ impl Inspector {
             self.chunked = true;
         } else if name.eq_ignore_ascii_case(b"content-length") {
             let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-            let text = std::str::from_utf8(value).ok().filter(|_| digits);
+            let text = std::str::from_utf8(value).ok().filter(|_| digits && !self.line_cut);
             self.length = Some(text.and_then(|text| text.parse().ok()));
         }
     }
@@ -192,6 +199,20 @@ mod tests {
         let chunk = "PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
         for bad in ["FFFFFFFFFFFFFFFF", "zz", ""] {
             assert_eq!(conflict(&format!("{chunk}{bad}\r\n{BOTH}")), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_number_that_was_cut_is_none() {
+        let both = BOTH.len();
+        for padding in [" ", "0"] {
+            let length = format!("Content-Length: {}{both}", padding.repeat(60));
+            assert_eq!(conflict(&format!("POST / HTTP/1.1\r\n{length}\r\n\r\n{BOTH}")), None, "{length}");
+            assert_eq!(conflict(&format!("POST / HTTP/1.1\r\n{length}\r\nTransfer-Encoding: x\r\n\r\n")), Some(0));
+        }
+        let chunk = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for size in [format!("{}{both:x}", "0".repeat(70)), format!("{both:x};{}", "x".repeat(70))] {
+            assert_eq!(conflict(&format!("{chunk}{size}\r\n{BOTH}\r\n0\r\n\r\n")), None, "{size}");
         }
     }
 
