@@ -78,13 +78,7 @@ impl AllowedHosts {
 /// # Errors
 /// With the reason to turn it away.
 pub fn check(method: &Method, uri: &Uri, headers: &HeaderMap, allowed: &AllowedHosts) -> Result<(), Refusal> {
-    let host = single(headers, header::HOST)?.ok_or(Refusal::HostMissing)?;
-    let named = Target::from_host(host).ok_or(Refusal::HostMissing)?;
-    // RFC 9112 section 3.2.2: the authority of an absolute-form target replaces Host.
-    let target = match uri.authority() {
-        Some(authority) => Target::from_authority(authority),
-        None => named,
-    };
+    let target = Target::of(uri, headers)?;
     if !allowed.allow(&target) {
         return Err(Refusal::HostUnknown);
     }
@@ -113,19 +107,40 @@ fn single(headers: &HeaderMap, name: header::HeaderName) -> Result<Option<&str>,
 }
 
 /// Where a request is addressed to.
-struct Target {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
     host: String,
     port: Option<u16>,
 }
 
 impl Target {
-    fn from_host(text: &str) -> Option<Self> {
-        let authority = text.parse::<Authority>().ok().filter(|authority| !authority.as_str().contains('@'))?;
-        Some(Self::from_authority(&authority))
+    /// Where the request with this target and these headers is addressed to: its one `Host`, or what the absolute form
+    /// says, which goes before it.
+    ///
+    /// # Errors
+    /// [`Refusal::HostMissing`] if there is not one valid `Host`, whatever the absolute form says (RFC 9112 section 3.2).
+    pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, Refusal> {
+        let host = single(headers, header::HOST)?.ok_or(Refusal::HostMissing)?;
+        let named = Self::from_host(host).ok_or(Refusal::HostMissing)?;
+        match uri.authority() {
+            Some(authority) => Self::from_authority(authority).ok_or(Refusal::HostMissing),
+            None => Ok(named),
+        }
     }
 
-    fn from_authority(authority: &Authority) -> Self {
-        Self { host: normal(authority.host()), port: authority.port_u16() }
+    /// The host, in small letters, without a last dot or the brackets of IPv6.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn from_host(text: &str) -> Option<Self> {
+        Self::from_authority(&text.parse::<Authority>().ok()?)
+    }
+
+    /// Who asks is never said by the address (RFC 9110 section 4.2.4).
+    fn from_authority(authority: &Authority) -> Option<Self> {
+        let named = !authority.host().is_empty() && !authority.as_str().contains('@');
+        named.then(|| Self { host: normal(authority.host()), port: authority.port_u16() })
     }
 
     /// Whether a page of `origin` was loaded from here.
@@ -140,8 +155,8 @@ impl Target {
     }
 }
 
-/// Hosts compare without case, a last dot or the brackets of IPv6.
-fn normal(host: &str) -> String {
+/// A host as hosts are compared: in small letters, without a last dot or the brackets of IPv6.
+pub fn normal(host: &str) -> String {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
@@ -204,6 +219,8 @@ mod tests {
         let own = [("host", "localhost:8871")];
         assert_eq!(ask("GET", "http://evil.org/x", &own), Err(Refusal::HostUnknown));
         assert_eq!(ask("GET", "http://localhost:8871/x", &[("host", "evil.org")]), Ok(()));
+        assert_eq!(ask("GET", "http://localhost:8871/x", &[]), Err(Refusal::HostMissing));
+        assert_eq!(ask("GET", "http://user@localhost:8871/x", &own), Err(Refusal::HostMissing));
     }
 
     #[test]
