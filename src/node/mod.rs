@@ -331,7 +331,12 @@ fn advertised(told: Option<&Address>, listener: &TcpListener, field: &'static st
 }
 
 fn allowed_hosts(core: &Core, listen: SocketAddr) -> AllowedHosts {
-    let hosts = AllowedHosts::loopback(listen.port()).and_address(&core.me.download).and_address(&core.me.address);
+    // The port of the price API is advertised nowhere, but it is reached under the same names.
+    let hosts = AllowedHosts::loopback(listen.port()).and_address(&listen.into());
+    let hosts = [&core.me.download, &core.me.address].into_iter().fold(hosts, |hosts, told| {
+        let here = Address::new(told.host(), listen.port()).expect("the host of an address, with an open port");
+        hosts.and_address(told).and_address(&here)
+    });
     core.config.hosts.iter().fold(hosts, |hosts, host| hosts.and_host(host))
 }
 
