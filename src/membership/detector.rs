@@ -38,7 +38,7 @@ impl Default for Config {
 /// let mut detector = Detector::new(&Config::default());
 /// detector.heard(&aws, Duration::ZERO);
 /// assert_eq!(detector.liveness(&aws, Duration::from_secs(2)), Liveness::Alive);
-/// assert_eq!(detector.next_change(Duration::from_secs(2)), Some(Duration::from_secs(3)));
+/// assert_eq!(detector.liveness(&aws, Duration::from_secs(3)), Liveness::Suspect);
 /// # Ok::<(), metacdn::model::NameError>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -88,13 +88,6 @@ impl Detector {
     pub fn snapshot(&self, now: Duration) -> BTreeMap<NodeId, Liveness> {
         let seen = |last: &Duration| self.after_silence(now.saturating_sub(*last));
         self.last_heard.iter().map(|(node, last)| (node.clone(), seen(last))).collect()
-    }
-
-    /// The next moment at which a node's liveness changes if nobody speaks until then; `None` if nothing is left to
-    /// change. It is always after `now`, so a loop that sleeps until then makes progress.
-    pub fn next_change(&self, now: Duration) -> Option<Duration> {
-        let changes = |last: &Duration| [*last + self.suspect_after, *last + self.down_after];
-        self.last_heard.values().flat_map(changes).filter(|change| *change > now).min()
     }
 
     fn after_silence(&self, silence: Duration) -> Liveness {
@@ -150,24 +143,6 @@ mod tests {
         members.heard(&id, secs(5));
         assert_eq!(members.liveness(&id, secs(12)), Liveness::Alive);
         assert_eq!(members.liveness(&id, secs(1)), Liveness::Alive);
-    }
-
-    #[test]
-    fn sleeping_until_the_next_change_sees_every_change() {
-        let mut members = Detector::new(&Config::default());
-        assert_eq!(members.next_change(secs(0)), None);
-        members.heard(&id("AWS"), secs(0));
-        members.heard(&id("GC"), secs(1));
-        let mut now = secs(1);
-        let mut seen = vec![(now, members.snapshot(now))];
-        while let Some(change) = members.next_change(now) {
-            now = change;
-            seen.push((now, members.snapshot(now)));
-        }
-        assert!(seen.windows(2).all(|pair| pair[0].1 != pair[1].1));
-        let moments: Vec<u64> = seen.iter().map(|(now, _)| now.as_secs()).collect();
-        assert_eq!(moments, [1, 3, 4, 8, 9]);
-        assert!(seen.last().expect("the end").1.values().all(|seen| *seen == Liveness::Down));
     }
 
     #[test]
