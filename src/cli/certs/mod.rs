@@ -194,7 +194,11 @@ fn sign(csr: &Path, holder: HolderArgs, folder: &Path, force: bool, now: SystemT
     let request = files::read_text(csr)?;
     let in_file = || format!("cannot sign {}", csr.display());
     let wishes = authority::wishes(&request).with_context(in_file)?;
-    let refused: Vec<_> = wishes.iter().filter(|wish| !holder.host.contains(wish)).map(Host::to_string).collect();
+    let refused: Vec<_> = wishes
+        .iter()
+        .filter(|wish| !holder.host.contains(wish))
+        .map(|wish| wish.to_string().escape_default().to_string())
+        .collect();
     let name = holder.name.clone();
     let certificate = open_authority(folder)?.sign(&request, &holder.into_holder()?, now).with_context(in_file)?;
     files::write_public(&files.certificate, &certificate, force)?;
