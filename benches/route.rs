@@ -20,8 +20,12 @@ fn candidate(number: u64) -> Candidate {
     let mut measurements = Measurements::default();
     // Prices and delays in no order, some prices alike.
     let transfer = Duration::from_millis(100 + number * 37 % 50);
-    let outcome = Try::Success { first_byte: Duration::from_millis(10 + number * 61 % 97), bytes: 1 << 20, transfer };
-    measurements.record(&outcome, Duration::ZERO, &Config::default().measure);
+    for seen in [
+        Try::FirstByte { after: Duration::from_millis(10 + number * 61 % 97) },
+        Try::Body { bytes: 1 << 20, took: transfer },
+    ] {
+        measurements.record(&seen, Duration::ZERO, &Config::default().measure);
+    }
     let tariff = Tariff {
         instance_hour: NanoDollars::new(10_000_000 * (1 + number * 29 % 31)),
         network_hour: NanoDollars::default(),

@@ -115,6 +115,7 @@ pub(super) fn rules(config: &Config) -> Vec<(String, String)> {
         let times = [
             ("connect_ms_max", edge.connect_ms_max),
             ("first_byte_ms_max", edge.first_byte_ms_max),
+            ("request_ms_max", edge.request_ms_max),
             ("stall_ms_max", edge.stall_ms_max),
         ];
         positive("edge", &times, &mut refuse);

@@ -66,10 +66,17 @@ impl Metrics {
     }
 }
 
-/// The paths of the admin listener.
-pub(super) fn router(core: &Arc<Core>, hosts: AllowedHosts) -> Router {
-    let hosts = Arc::new(hosts);
-    let guard = move |request: Request, next: Next| {
+/// The paths of the admin listener, for requests to `hosts` alone if there are any.
+pub(super) fn router(core: &Arc<Core>, hosts: Option<AllowedHosts>) -> Router {
+    let router = Router::new()
+        .route(HEALTH, get(|| async { "ok\n" }))
+        .route(READY, get(ready))
+        .route(METRICS, get(metrics))
+        .route(ROUTES, get(routes))
+        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
+        .with_state(core.clone());
+    let Some(hosts) = hosts.map(Arc::new) else { return router };
+    router.layer(from_fn(move |request: Request, next: Next| {
         let hosts = hosts.clone();
         async move {
             match guard::check(request.method(), request.uri(), request.headers(), &hosts) {
@@ -77,23 +84,15 @@ pub(super) fn router(core: &Arc<Core>, hosts: AllowedHosts) -> Router {
                 Err(refusal) => refuse(refusal.status(), refusal.to_string()),
             }
         }
-    };
-    Router::new()
-        .route(HEALTH, get(|| async { "ok\n" }))
-        .route(READY, get(ready))
-        .route(METRICS, get(metrics))
-        .route(ROUTES, get(routes))
-        .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
-        .layer(from_fn(guard))
-        .with_state(core.clone())
+    }))
 }
 
-/// `GET /ready`: the members are known, and each is measured or down.
+/// `GET /ready`: the members are known, each was measured or found down, and one can be used now.
 async fn ready(State(core): State<Arc<Core>>) -> Response {
     if core.routes.load().ready && !core.stop.is_cancelled() {
         "ready\n".into_response()
     } else {
-        refuse(StatusCode::SERVICE_UNAVAILABLE, "the nodes are not known and measured yet")
+        refuse(StatusCode::SERVICE_UNAVAILABLE, "no node is known, measured and alive")
     }
 }
 

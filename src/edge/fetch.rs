@@ -10,27 +10,51 @@ use http::header::HeaderName;
 use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{Sleep, timeout_at};
 use tracing::debug;
 
 use super::observe::failure;
 use super::refresh::since_sent;
-use super::{Core, Routes};
+use super::{Core, Routes, Upstream};
 use crate::client::empty;
-use crate::model::{NodeId, ObjectKey};
+use crate::model::{Liveness, NodeId, ObjectKey};
 use crate::protocol::{VERSION_HEADER, object_path};
 use crate::route::{FailureKind, Policy, Request, Route, Try};
 
 /// The request headers that decide what a node answers (RFC 9110 sections 13 and 14). No other travels on.
-const FORWARDED: [HeaderName; 7] = [
+const FORWARDED: [HeaderName; 6] = [
     header::RANGE,
     header::IF_RANGE,
     header::IF_MATCH,
     header::IF_NONE_MATCH,
     header::IF_MODIFIED_SINCE,
     header::IF_UNMODIFIED_SINCE,
-    header::ACCEPT,
 ];
+
+/// How long those of one request may be together. With the longest path they are within the 16 KiB of a head that a
+/// node takes by default; no honest list of entity tags comes near.
+const FORWARDED_BYTES_MAX: usize = 8 * 1024;
+
+/// What a client asks for, whatever object it maps to.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) method: &'a Method,
+    pub(super) headers: &'a HeaderMap,
+    pub(super) policy: Option<Policy>,
+    /// When the client has waited long enough for an answer to begin.
+    pub(super) deadline: Instant,
+}
+
+impl Asked<'_> {
+    /// Whether what a node needs to know of it is short enough for a node.
+    pub(super) fn fits(&self) -> bool {
+        let forwarded = self.headers.iter().filter(|(name, _)| FORWARDED.contains(name));
+        // With `: ` and the line end.
+        let bytes: usize = forwarded.map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+        bytes <= FORWARDED_BYTES_MAX
+    }
+}
 
 /// What the nodes said.
 #[expect(clippy::large_enum_variant, reason = "one exists for a request, and it is the common case that is large")]
@@ -44,86 +68,100 @@ pub(super) enum Fetched {
     },
     /// Every node that answers says that there is no such object.
     Missing,
-    /// No node answers.
-    Unavailable,
+    /// A node says that the request itself is at fault, so every other one would.
+    Refused(StatusCode),
+    /// No node answers, and this many are only too busy to.
+    Unavailable {
+        /// How many.
+        busy: usize,
+    },
 }
 
 /// Asks for `key` until a node answers. A node that merely lacks the object does not end the search, because another one
 /// may have taken it in this moment; one that knows of its deletion does.
-pub(super) async fn fetch(
-    core: &Arc<Core>,
-    key: &ObjectKey,
-    method: &Method,
-    headers: &HeaderMap,
-    policy: Option<Policy>,
-) -> Fetched {
+pub(super) async fn fetch(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Fetched {
     let routes = core.routes.load_full();
     let size = core.sizes.guess(key.as_str());
-    let ranking = routes.table.rank(&Request { key: key.as_str(), size, policy });
-    let mut missing = false;
+    let ranking = routes.table.rank(&Request { key: key.as_str(), size, policy: asked.policy });
+    // The best node that lacks the object, and how many were too busy to say.
+    let (mut missing, mut busy) = (None, 0);
     for route in ranking.routes.into_iter().take(core.config.tries_max.get()) {
-        match attempt(core, &routes, &route.node.id, key, method, headers).await {
-            Attempt::Answer(response) => return Fetched::Answer { route, response },
-            Attempt::Missing { deleted: true } => return Fetched::Missing,
-            Attempt::Missing { deleted: false } => missing = true,
-            Attempt::Failed => {}
+        // All alive ones come before all suspect ones, whose silence would make each missing object a wait.
+        if missing == Some(Liveness::Alive) && route.liveness == Liveness::Suspect {
+            break;
+        }
+        match timeout_at(asked.deadline.into(), attempt(core, &routes, &route.node.id, key, asked)).await {
+            Err(_) => break,
+            Ok(Attempt::Answer(response)) => return Fetched::Answer { route, response },
+            Ok(Attempt::Missing { deleted: true }) => return Fetched::Missing,
+            Ok(Attempt::Missing { deleted: false }) => _ = missing.get_or_insert(route.liveness),
+            Ok(Attempt::Refused(status)) => return Fetched::Refused(status),
+            Ok(Attempt::Busy) => busy += 1,
+            Ok(Attempt::Failed) => {}
         }
     }
-    if missing { Fetched::Missing } else { Fetched::Unavailable }
+    if missing.is_some() { Fetched::Missing } else { Fetched::Unavailable { busy } }
 }
 
 #[expect(clippy::large_enum_variant, reason = "one exists for a request, and it is the common case that is large")]
 enum Attempt {
     Answer(Response<NodeBody>),
     Missing { deleted: bool },
+    Refused(StatusCode),
+    Busy,
     Failed,
 }
 
 /// Asks one node.
-async fn attempt(
-    core: &Arc<Core>,
-    routes: &Routes,
-    id: &NodeId,
-    key: &ObjectKey,
-    method: &Method,
-    headers: &HeaderMap,
-) -> Attempt {
-    let Some(peer) = routes.peers.get(id) else { return Attempt::Failed };
-    let Ok(mut request) = peer.request(method.clone(), &object_path(key), empty()) else { return Attempt::Failed };
+async fn attempt(core: &Arc<Core>, routes: &Routes, id: &NodeId, key: &ObjectKey, asked: &Asked<'_>) -> Attempt {
+    let Some(Upstream { peer, free }) = routes.upstreams.get(id) else { return Attempt::Failed };
+    let Ok(place) = free.clone().try_acquire_owned() else { return Attempt::Busy };
+    let Ok(mut request) = peer.request(asked.method.clone(), &object_path(key), empty()) else {
+        return Attempt::Failed;
+    };
     for name in &FORWARDED {
-        for value in headers.get_all(name) {
+        for value in asked.headers.get_all(name) {
             request.headers_mut().append(name, value.clone());
         }
     }
-    let running = Running::begin(core.clone(), id.clone());
-    let start = Instant::now();
+    let mut running = Running::begin(core.clone(), id.clone(), place);
     let response = match peer.send(request).await {
         Ok(response) => response,
         Err(error) => {
             debug!(node = %id, error = &error as &dyn std::error::Error, "try failed");
-            running.end(&failure(&error, start.elapsed()));
+            running.saw(&failure(&error, running.start.elapsed()));
             return Attempt::Failed;
         }
     };
-    let first_byte = since_sent(response.extensions().get(), start);
     let status = response.status();
-    if status == StatusCode::NOT_FOUND {
-        running.end(&Try::Success { first_byte, bytes: 0, transfer: Duration::ZERO });
-        return Attempt::Missing { deleted: response.headers().contains_key(VERSION_HEADER) };
-    }
-    let usable = status.is_success()
-        || [StatusCode::NOT_MODIFIED, StatusCode::PRECONDITION_FAILED, StatusCode::RANGE_NOT_SATISFIABLE]
-            .contains(&status);
-    if !usable {
+    if is_failure(status) {
         debug!(node = %id, %status, "try failed");
-        running.end(&Try::Failure { kind: FailureKind::Error, after: start.elapsed() });
+        running.saw(&Try::Failure { kind: FailureKind::Error, after: running.start.elapsed() });
         return Attempt::Failed;
     }
-    if let Some(size) = whole_size(&response) {
-        core.sizes.learn(key.as_str(), size);
+    running.saw(&Try::FirstByte { after: since_sent(response.extensions().get(), running.start) });
+    match status {
+        StatusCode::NOT_FOUND => Attempt::Missing { deleted: response.headers().contains_key(VERSION_HEADER) },
+        StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE => {
+            Attempt::Answer(response.map(|body| NodeBody::new(body, running)))
+        }
+        refused if refused.is_client_error() => Attempt::Refused(refused),
+        _ => {
+            if let Some(size) = whole_size(&response) {
+                core.sizes.learn(key.as_str(), size);
+            }
+            Attempt::Answer(response.map(|body| NodeBody::new(body, running)))
+        }
     }
-    let stall = core.config.body_stall();
-    Attempt::Answer(response.map(|body| NodeBody::new(body, running, first_byte, stall)))
+}
+
+/// Whether another node may do better. Of the statuses that blame the request, four are about this edge and this node:
+/// the certificate, and how much or how slowly they speak.
+fn is_failure(status: StatusCode) -> bool {
+    let between_us =
+        [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    let answers = status.is_success() || status == StatusCode::NOT_MODIFIED || status.is_client_error();
+    !answers || between_us.contains(&status)
 }
 
 /// The size of the whole object, as the head of an answer tells it.
@@ -136,43 +174,41 @@ fn whole_size<B>(response: &Response<B>) -> Option<u64> {
     }
 }
 
-/// A try that is under way. If it is dropped the client went away, which says nothing of the node.
+/// A request to a node that is under way. If it is dropped before anything was seen, nobody waits for it any longer.
 struct Running {
     core: Arc<Core>,
     id: NodeId,
-    ended: bool,
+    start: Instant,
+    seen: bool,
+    _place: OwnedSemaphorePermit,
 }
 
 impl Running {
-    fn begin(core: Arc<Core>, id: NodeId) -> Self {
+    fn begin(core: Arc<Core>, id: NodeId, place: OwnedSemaphorePermit) -> Self {
         core.observations.begin(&id);
-        Self { core, id, ended: false }
+        Self { core, id, start: Instant::now(), seen: false, _place: place }
     }
 
-    fn end(mut self, outcome: &Try) {
-        self.finish(outcome);
-    }
-
-    fn finish(&mut self, outcome: &Try) {
-        if !std::mem::replace(&mut self.ended, true) {
-            self.core.observations.end(&self.id, Some(outcome));
-        }
+    fn saw(&mut self, seen: &Try) {
+        self.seen = true;
+        self.core.observations.saw(&self.id, seen);
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.ended {
-            self.core.observations.end(&self.id, None);
+        if !self.seen {
+            self.saw(&Try::Abandoned { after: self.start.elapsed() });
         }
+        self.core.observations.end(&self.id);
     }
 }
 
 /// The body of a node's answer. It measures the node and gives it up when it falls silent.
 pub(super) struct NodeBody {
     body: Incoming,
-    running: Running,
-    first_byte: Duration,
+    /// Until the body has ended, well or not.
+    running: Option<Running>,
     stall: Duration,
     deadline: Option<Pin<Box<Sleep>>>,
     begun: Instant,
@@ -192,34 +228,42 @@ pub(super) enum NodeBodyError {
 }
 
 impl NodeBody {
-    fn new(body: Incoming, running: Running, first_byte: Duration, stall: Duration) -> Self {
-        let mut this = Self {
+    fn new(body: Incoming, running: Running) -> Self {
+        let ended = body.is_end_stream();
+        Self {
             body,
-            running,
-            first_byte,
-            stall,
+            stall: running.core.config.body_stall(),
+            running: Some(running).filter(|_| !ended),
             deadline: None,
             begun: Instant::now(),
             bytes: 0,
             waited: Duration::ZERO,
             waiting_since: None,
-        };
-        if this.body.is_end_stream() {
-            this.succeed();
         }
-        this
+    }
+
+    /// Whether most of the time the client was waited for: then the transfer says nothing of the node.
+    fn client_is_slow(&self) -> bool {
+        self.waited * 2 < self.begun.elapsed()
+    }
+
+    /// Ends the wait for the node, if there is one.
+    fn end_wait(&mut self) -> Duration {
+        let waited = self.waiting_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+        self.waited += waited;
+        waited
     }
 
     fn succeed(&mut self) {
-        let transfer = self.begun.elapsed();
-        // A slow client holds the node up: its transfer says nothing of the node's rate.
-        let bytes = if self.waited * 2 >= transfer { self.bytes } else { 0 };
-        self.running.finish(&Try::Success { first_byte: self.first_byte, bytes, transfer });
+        let Some(mut running) = self.running.take() else { return };
+        let bytes = if self.client_is_slow() { 0 } else { self.bytes };
+        running.saw(&Try::Body { bytes, took: self.begun.elapsed() });
     }
 
-    fn fail(&mut self, kind: FailureKind) {
-        let after = self.first_byte + self.begun.elapsed();
-        self.running.finish(&Try::Failure { kind, after });
+    fn fail(&mut self, kind: FailureKind, after: Duration) {
+        if let Some(mut running) = self.running.take() {
+            running.saw(&Try::Failure { kind, after });
+        }
     }
 }
 
@@ -234,13 +278,12 @@ impl http_body::Body for NodeBody {
             let stall = this.stall;
             let deadline = this.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
             ready!(deadline.as_mut().poll(cx));
-            this.fail(FailureKind::Timeout);
+            let waited = this.end_wait();
+            this.fail(FailureKind::Timeout, waited);
             return Poll::Ready(Some(Err(NodeBodyError::Silent(stall))));
         };
         this.deadline = None;
-        if let Some(since) = this.waiting_since.take() {
-            this.waited += since.elapsed();
-        }
+        let waited = this.end_wait();
         match frame {
             Some(Ok(frame)) => {
                 this.bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
@@ -251,7 +294,11 @@ impl http_body::Body for NodeBody {
                 Poll::Ready(Some(Ok(frame)))
             }
             Some(Err(error)) => {
-                this.fail(FailureKind::Error);
+                // A node, too, gives up those who do not read.
+                if this.client_is_slow() {
+                    this.running = None;
+                }
+                this.fail(FailureKind::Error, waited);
                 Poll::Ready(Some(Err(NodeBodyError::BrokenOff(error))))
             }
             None => {

@@ -22,7 +22,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
@@ -56,10 +56,14 @@ pub struct Config {
     pub trusted: Vec<IpAddr>,
     /// How many nodes are tried for one request.
     pub tries_max: NonZeroUsize,
+    /// How many requests a node is sent at a time; further ones go to the next node.
+    pub node_requests_max: NonZeroUsize,
     /// How long a connection to a node may take.
     pub connect_ms_max: u64,
-    /// How long a node's first byte may take.
+    /// How long a node may take to begin its answer, on top of `connect_ms_max`, whether or not a connection is at hand.
     pub first_byte_ms_max: u64,
+    /// How long the nodes together may take to begin an answer, before the client is told that none does.
+    pub request_ms_max: u64,
     /// How long a node may be silent within a body.
     pub stall_ms_max: u64,
     /// How large an object is taken to be before it was seen.
@@ -84,12 +88,19 @@ impl Default for Config {
             trusted: Vec::new(),
             // As many as are scored in full.
             tries_max: NonZeroUsize::new(16).expect("16 is not 0"),
+            // A quarter of the connections that a node takes by default: one edge full of slow users leaves room for
+            // other edges, for the node's peers and for its operators.
+            node_requests_max: NonZeroUsize::new(256).expect("256 is not 0"),
             connect_ms_max: 2_000,
             first_byte_ms_max: 3_000,
+            // Four silent nodes in a row.
+            request_ms_max: 20_000,
             stall_ms_max: 10_000,
             assumed_size_bytes: 100_000,
             route: route::Config::default(),
             membership: membership::Config::default(),
+            // Most are idle between two requests and hold little. All at their worst, with 64 KiB read ahead, take
+            // 512 MiB; bodies on their way are bounded by `node_requests_max`.
             serve: serve::Config { connections_max: 8192, ..serve::Config::default() },
         }
     }
@@ -148,9 +159,19 @@ impl Core {
 /// What a request is routed by: one moment, swapped whole.
 struct Routes {
     table: RouteTable,
-    peers: BTreeMap<NodeId, Peer>,
-    /// Whether each node is measured or down, and one is measured.
+    upstreams: BTreeMap<NodeId, Upstream>,
+    /// Whether at some time each node was measured or down.
+    settled: bool,
+    /// Whether that is so, and one of them can be used now.
     ready: bool,
+}
+
+/// A node as requests are sent to it.
+#[derive(Clone)]
+struct Upstream {
+    peer: Peer,
+    /// A place for each request that it may be sent at a time.
+    free: Arc<Semaphore>,
 }
 
 /// Runs an edge until `stop`; then it lets running answers end and returns.
@@ -158,7 +179,7 @@ struct Routes {
 /// # Errors
 /// When it cannot start.
 pub async fn run(
-    config: Config,
+    mut config: Config,
     identity: Identity,
     listeners: Listeners,
     stop: CancellationToken,
@@ -168,7 +189,14 @@ pub async fn run(
     }
     let public_at = listeners.public.local_addr()?;
     let admin_at = listeners.admin.local_addr()?;
-    let routes = Routes { table: RouteTable::new(&config.route, Vec::new()), peers: BTreeMap::new(), ready: false };
+    let routes = Routes {
+        table: RouteTable::new(&config.route, Vec::new()),
+        upstreams: BTreeMap::new(),
+        settled: false,
+        ready: false,
+    };
+    // An IPv4 client on an IPv6 socket is the IPv4 client, however it was configured.
+    config.trusted.iter_mut().for_each(|trusted| *trusted = trusted.to_canonical());
     let core = Arc::new(Core {
         hosts: Hosts::new(public_at, &config.hosts),
         via: HeaderValue::from_static("1.1 metacdn"),
@@ -181,14 +209,15 @@ pub async fn run(
         stop: stop.clone(),
         config,
     });
-    let admin_transport = if admin_at.ip().is_loopback() {
-        Transport::Loopback
+    // Web pages reach only loopback in the operator's name; elsewhere callers prove who they are.
+    let (admin_transport, admin_hosts) = if admin_at.ip().is_loopback() {
+        (Transport::Loopback, Some(AllowedHosts::loopback(admin_at.port())))
     } else {
-        Transport::Tls(identity.server_config(TlsVersions::Only13))
+        (Transport::Tls(identity.server_config(TlsVersions::Only13)), None)
     };
     let answering = core.clone();
     let users = Handlers { http: service_fn(move |request| proxy::answer(answering.clone(), request)), packets: None };
-    let admin = Handlers { http: admin::router(&core, AllowedHosts::loopback(admin_at.port())), packets: None };
+    let admin = Handlers { http: admin::router(&core, admin_hosts), packets: None };
     let mut tasks = JoinSet::new();
     tasks.spawn(serve(listeners.public, Transport::Plain, core.config.serve.clone(), users, stop.clone()));
     tasks.spawn(serve(listeners.admin, admin_transport, serve::Config::default(), admin, stop.clone()));

@@ -48,6 +48,7 @@ impl Observations {
         let ids: Vec<_> = ids.collect();
         for id in &ids {
             state.detector.expect(id, now);
+            state.measured.entry((*id).clone()).or_default();
         }
         let gone: Vec<_> = state.detector.snapshot(now).into_keys().filter(|id| !ids.contains(&id)).collect();
         for id in gone {
@@ -56,39 +57,39 @@ impl Observations {
         }
     }
 
-    /// A try of `id` begins.
+    /// A request to `id` begins.
     pub(super) fn begin(&self, id: &NodeId) {
-        self.state().measured.entry(id.clone()).or_default().measurements.begin();
-        self.changed.notify_one();
+        self.change(id, |observed, _| observed.measurements.begin());
     }
 
-    /// A try of `id` that had begun ends.
-    pub(super) fn end(&self, id: &NodeId, outcome: Option<&Try>) {
-        self.record(id, outcome, true);
+    /// A request to `id` is over.
+    pub(super) fn end(&self, id: &NodeId) {
+        self.change(id, |observed, _| observed.measurements.end());
     }
 
-    /// A probe of `id` ends.
-    pub(super) fn probed(&self, id: &NodeId, outcome: &Try) {
-        self.record(id, Some(outcome), false);
-    }
-
-    fn record(&self, id: &NodeId, outcome: Option<&Try>, begun: bool) {
-        let now = self.started.elapsed();
-        let mut state = self.state();
-        let observed = state.measured.entry(id.clone()).or_default();
-        if begun {
-            observed.measurements.end();
-        }
-        if let Some(outcome) = outcome {
-            observed.measurements.record(outcome, now, &self.config);
-            if let Try::Success { bytes, .. } = outcome {
-                if *bytes >= self.config.rate_bytes_min.get() {
-                    observed.rate_at = Some(now);
-                }
-                state.detector.heard(id, now);
+    /// This was seen of a request to `id`, or of a probe.
+    pub(super) fn saw(&self, id: &NodeId, seen: &Try) {
+        self.change(id, |observed, now| {
+            observed.measurements.record(seen, now, &self.config);
+            if let Try::Body { bytes, .. } = seen
+                && *bytes >= self.config.rate_bytes_min.get()
+            {
+                observed.rate_at = Some(now);
+            }
+        });
+        if matches!(seen, Try::FirstByte { .. } | Try::Body { .. }) {
+            let mut state = self.state();
+            if state.measured.contains_key(id) {
+                state.detector.heard(id, self.started.elapsed());
             }
         }
-        drop(state);
+    }
+
+    /// A request may outlast its node: what is then learnt concerns nobody.
+    fn change(&self, id: &NodeId, change: impl FnOnce(&mut Observed, Duration)) {
+        if let Some(observed) = self.state().measured.get_mut(id) {
+            change(observed, self.started.elapsed());
+        }
         self.changed.notify_one();
     }
 
@@ -117,4 +118,24 @@ pub(super) const fn failure(error: &crate::client::ClientError, after: Duration)
         _ => FailureKind::Error,
     };
     Try::Failure { kind, after }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_that_outlasts_its_node_teaches_nothing() {
+        let observations = Observations::new(measure::Config::default(), &membership::Config::default());
+        let id: NodeId = "GC".parse().expect("a name");
+        observations.expect(std::iter::once(&id));
+        observations.begin(&id);
+        observations.saw(&id, &Try::FirstByte { after: Duration::from_millis(1) });
+        assert!(observations.of(&id).0.has_answered() && observations.of(&id).1 == Liveness::Alive);
+        observations.expect(std::iter::empty());
+        observations.saw(&id, &Try::FirstByte { after: Duration::from_millis(1) });
+        observations.end(&id);
+        assert_eq!(observations.of(&id), (Measurements::default(), Liveness::Down));
+        assert!(observations.state().measured.is_empty());
+    }
 }

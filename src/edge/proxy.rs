@@ -1,15 +1,15 @@
 //! The life of a request: refused, mapped to a key, fetched from the best node, answered.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, VIA,
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, VIA,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body::{Frame, SizeHint};
@@ -17,16 +17,19 @@ use http_body_util::Full;
 use tracing::info;
 
 use super::Core;
-use super::fetch::{Fetched, NodeBody, NodeBodyError, fetch};
+use super::fetch::{Asked, Fetched, NodeBody, NodeBodyError, fetch};
 use crate::model::{NodeId, ObjectKey};
 use crate::protocol::problem::{self, Problem};
-use crate::protocol::{POLICY_HEADER, ROUTE_HEADER, decode_path, encode_path};
+use crate::protocol::{POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path};
 use crate::route::{Policy, Route};
+use crate::serve::guard::Target;
 use crate::serve::{PeerAddress, RequestBody};
 
 /// The page for a folder, and for what is missing.
 const INDEX: &str = "index.html";
 const NOT_FOUND: &str = "404.html";
+
+const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
 
 /// Fields of one connection alone (RFC 9110 section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -45,16 +48,30 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
     let start = Instant::now();
     let client = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
     let (head, _) = request.into_parts();
+    let mut log = Log {
+        core: core.clone(),
+        method: head.method.clone(),
+        path: head.uri.path().to_owned(),
+        status: None,
+        node: None,
+        client,
+        start,
+        bytes: 0,
+        broken: Some("the client left before the answer began".to_owned()),
+    };
     let response = match check(&core, &head.method, &head.uri, &head.headers, client) {
-        Ok((path, policy)) => respond(&core, &head.method, &head.uri, &head.headers, path, policy).await,
+        Ok((path, policy)) => {
+            let deadline = start + Duration::from_millis(core.config.request_ms_max);
+            let asked = Asked { method: &head.method, headers: &head.headers, policy, deadline };
+            respond(&core, &head.uri, path, &asked).await
+        }
         Err(refusal) => refusal.into_response(),
     };
-    let status = response.status();
-    core.metrics.answered(status);
-    let node = response.extensions().get::<NodeId>().cloned();
-    let path = head.uri.path().to_owned();
-    let log = Log { core, method: head.method, path, status, node, client, start, broken: None };
-    Ok(response.map(|body| ProxyBody { body, bytes: 0, log: Some(log) }))
+    core.metrics.answered(response.status());
+    log.status = Some(response.status());
+    log.node = response.extensions().get().cloned();
+    log.broken = None;
+    Ok(response.map(|body| ProxyBody { body, log }))
 }
 
 /// Why a request is not for this edge.
@@ -91,26 +108,21 @@ fn check(
         let detail = format!("{method} is not for this edge: it serves GET and HEAD");
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail));
     }
-    let host = uri.host().map(ToOwned::to_owned).or_else(|| {
-        let authority: http::uri::Authority = headers.get(HOST)?.to_str().ok()?.parse().ok()?;
-        Some(authority.host().to_owned())
-    });
-    match host {
-        Some(host) if core.hosts.contain(&host) => {}
-        Some(host) => {
-            let detail = format!("this edge does not serve {host}: add it to edge.hosts if it should");
-            return Err(Refusal::new(StatusCode::FORBIDDEN, detail));
-        }
-        None => return Err(Refusal::new(StatusCode::BAD_REQUEST, "the request names no host")),
+    let target = Target::of(uri, headers).map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+    if !core.hosts.contain(target.host()) {
+        let detail = format!("this edge does not serve {}: add it to edge.hosts if it should", target.host());
+        return Err(Refusal::new(StatusCode::FORBIDDEN, detail));
     }
-    let path = decode_path(uri.path().strip_prefix('/').unwrap_or_default())
-        .map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    let Some(path) = uri.path().strip_prefix('/') else {
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, "the path must start with /"));
+    };
+    let path = decode_path(path).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     Ok((path, asked_policy(core, headers, client)?))
 }
 
 fn asked_policy(core: &Core, headers: &HeaderMap, client: Option<SocketAddr>) -> Result<Option<Policy>, Refusal> {
     let Some(value) = headers.get(POLICY_HEADER) else { return Ok(None) };
-    let trusted = client.is_some_and(|client| core.config.trusted.contains(&canonical(client.ip())));
+    let trusted = client.is_some_and(|client| core.config.trusted.contains(&client.ip().to_canonical()));
     if !trusted {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "only clients in edge.trusted may choose a policy"));
     }
@@ -118,41 +130,35 @@ fn asked_policy(core: &Core, headers: &HeaderMap, client: Option<SocketAddr>) ->
     words.parse().map(Some).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("{POLICY_HEADER}: {error}")))
 }
 
-/// An IPv4 client on an IPv6 socket is the IPv4 client.
-fn canonical(ip: IpAddr) -> IpAddr {
-    ip.to_canonical()
-}
-
 /// Maps the path to an object and answers with it, or with what stands for it.
-async fn respond(
-    core: &Arc<Core>,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    path: String,
-    policy: Option<Policy>,
-) -> Response<Inner> {
+async fn respond(core: &Arc<Core>, uri: &Uri, path: String, asked: &Asked<'_>) -> Response<Inner> {
+    if !asked.fits() {
+        let detail = "the conditions and ranges of the request are too long";
+        return problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail);
+    }
     let folder = path.is_empty() || path.ends_with('/');
     let name = if folder { format!("{path}{INDEX}") } else { path };
     let key: ObjectKey = match name.parse() {
         Ok(key) => key,
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the path names no object: {error}")),
     };
-    match fetch(core, &key, method, headers, policy).await {
-        Fetched::Answer { route, response, .. } => forward(core, &route, response),
-        Fetched::Unavailable => unavailable(),
-        Fetched::Missing if folder => missing(core, method, &key, policy).await,
-        Fetched::Missing => match redirect(core, uri, &key, policy).await {
+    match fetch(core, &key, asked).await {
+        Fetched::Answer { route, response } => forward(core, &route, response),
+        Fetched::Refused(status) => problem(status, "a node refuses the request"),
+        Fetched::Unavailable { busy } => unavailable(busy),
+        Fetched::Missing if folder => missing(core, &key, asked).await,
+        Fetched::Missing => match redirect(core, uri, &key, asked).await {
             Some(response) => response,
-            None => missing(core, method, &key, policy).await,
+            None => missing(core, &key, asked).await,
         },
     }
 }
 
 /// A redirect to the folder of that name, if it has a page.
-async fn redirect(core: &Arc<Core>, uri: &Uri, key: &ObjectKey, policy: Option<Policy>) -> Option<Response<Inner>> {
+async fn redirect(core: &Arc<Core>, uri: &Uri, key: &ObjectKey, asked: &Asked<'_>) -> Option<Response<Inner>> {
     let page: ObjectKey = format!("{key}/{INDEX}").parse().ok()?;
-    let Fetched::Answer { .. } = fetch(core, &page, &Method::HEAD, &HeaderMap::new(), policy).await else {
+    let asked = Asked { method: &Method::HEAD, headers: &HeaderMap::new(), ..*asked };
+    let Fetched::Answer { .. } = fetch(core, &page, &asked).await else {
         return None;
     };
     let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
@@ -165,13 +171,14 @@ async fn redirect(core: &Arc<Core>, uri: &Uri, key: &ObjectKey, policy: Option<P
 }
 
 /// The site's page for what is missing, else a problem.
-async fn missing(core: &Arc<Core>, method: &Method, key: &ObjectKey, policy: Option<Policy>) -> Response<Inner> {
+async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Response<Inner> {
     let page: ObjectKey = NOT_FOUND.parse().expect("it is a key");
-    match fetch(core, &page, method, &HeaderMap::new(), policy).await {
-        Fetched::Answer { route, response, .. } if response.status() == StatusCode::OK => {
+    match fetch(core, &page, &Asked { headers: &HeaderMap::new(), ..*asked }).await {
+        Fetched::Answer { route, response } if response.status() == StatusCode::OK => {
             let mut response = forward(core, &route, response);
             *response.status_mut() = StatusCode::NOT_FOUND;
-            for name in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES] {
+            // They are about the page, not about what is missing.
+            for name in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES, VERSION] {
                 response.headers_mut().remove(name);
             }
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -204,8 +211,12 @@ fn forward(core: &Core, route: &Route, response: Response<NodeBody>) -> Response
     response
 }
 
-fn unavailable() -> Response<Inner> {
-    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, "no node answers; try again in a moment");
+fn unavailable(busy: usize) -> Response<Inner> {
+    let detail = match busy {
+        0 => "no node answers; try again in a moment".to_owned(),
+        busy => format!("no node answers, {busy} have all the requests they take; try again in a moment"),
+    };
+    let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response
 }
@@ -230,8 +241,7 @@ enum Inner {
 /// The body of an answer; its end is the request's line in the log.
 pub(super) struct ProxyBody {
     body: Inner,
-    bytes: u64,
-    log: Option<Log>,
+    log: Log,
 }
 
 impl http_body::Body for ProxyBody {
@@ -244,12 +254,8 @@ impl http_body::Body for ProxyBody {
             Inner::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         };
         match &frame {
-            Poll::Ready(Some(Ok(frame))) => self.bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64),
-            Poll::Ready(Some(Err(error))) => {
-                if let Some(log) = &mut self.log {
-                    log.broken = Some(error.to_string());
-                }
-            }
+            Poll::Ready(Some(Ok(frame))) => self.log.bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64),
+            Poll::Ready(Some(Err(error))) => self.log.broken = Some(error.to_string()),
             Poll::Ready(None) | Poll::Pending => {}
         }
         frame
@@ -270,34 +276,27 @@ impl http_body::Body for ProxyBody {
     }
 }
 
-impl Drop for ProxyBody {
-    fn drop(&mut self) {
-        if let Some(log) = self.log.take() {
-            log.write(self.bytes);
-        }
-    }
-}
-
-/// What the log says of a request.
+/// What the log says of a request, once it is over however it ended.
 struct Log {
     core: Arc<Core>,
     method: Method,
     path: String,
-    status: StatusCode,
+    status: Option<StatusCode>,
     node: Option<NodeId>,
     client: Option<SocketAddr>,
     start: Instant,
+    bytes: u64,
     broken: Option<String>,
 }
 
-impl Log {
-    fn write(self, bytes: u64) {
-        let Self { core, method, path, status, node, client, start, broken } = self;
-        core.metrics.sent_bytes.inc_by(bytes);
+impl Drop for Log {
+    fn drop(&mut self) {
+        let Self { core, method, path, status, node, client, start, bytes, broken } = self;
+        core.metrics.sent_bytes.inc_by(*bytes);
         let total_ms = start.elapsed().as_secs_f64() * 1_000.0;
         info!(
-            %method, path, status = status.as_u16(), node = node.map(tracing::field::display), bytes, total_ms,
-            client = client.map(tracing::field::display), broken, "served"
+            %method, path, status = status.map(|status| status.as_u16()), node = node.as_ref().map(tracing::field::display),
+            bytes, total_ms, client = client.map(tracing::field::display), broken, "served"
         );
     }
 }

@@ -5,16 +5,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
+use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::observe::failure;
-use super::{Core, Routes};
+use super::{Core, Routes, Upstream};
 use crate::client::{ClientError, Deadlines, Opened, Peer, empty};
 use crate::model::{Address, Liveness, NodeId};
 use crate::protocol::feed::{FeedQuery, WAIT_MS_MAX};
 use crate::protocol::{PING, PROBE};
-use crate::route::{Candidate, RouteTable, Try};
+use crate::route::{Candidate, FailureKind, RouteTable, Try};
 
 /// How often a node is probed: tries keep its time and its signs of life fresh, also while nobody is sent there.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
@@ -53,21 +55,33 @@ pub(super) async fn rebuild(core: Arc<Core>) {
 fn build(core: &Core) -> Routes {
     let view = core.view.borrow().clone();
     let known = core.routes.load();
-    let mut peers = BTreeMap::new();
+    let mut upstreams = BTreeMap::new();
     let mut candidates = Vec::with_capacity(view.nodes().len());
     for node in view.nodes().values() {
-        let peer = match known.peers.get(&node.id) {
-            Some(peer) if *peer.address() == node.address => peer.clone(),
-            _ => Peer::new(core.tls.clone(), Some(&node.id), node.address.clone(), core.deadlines()),
+        let upstream = match known.upstreams.get(&node.id) {
+            Some(upstream) if *upstream.peer.address() == node.address => upstream.clone(),
+            _ => Upstream {
+                peer: Peer::new(core.tls.clone(), Some(&node.id), node.address.clone(), core.deadlines()),
+                free: Arc::new(Semaphore::new(core.config.node_requests_max.get())),
+            },
         };
-        peers.insert(node.id.clone(), peer);
+        upstreams.insert(node.id.clone(), upstream);
         let (measurements, liveness) = core.observations.of(&node.id);
         let tariff = view.tariffs().get(&node.provider).copied();
         candidates.push(Candidate { node: Arc::new(node.clone()), liveness, tariff, measurements });
     }
-    let settled = |candidate: &Candidate| candidate.liveness == Liveness::Down || candidate.measurements.is_measured();
-    let ready = candidates.iter().all(settled) && candidates.iter().any(|c| c.measurements.is_measured());
-    Routes { table: RouteTable::new(&core.config.route, candidates), peers, ready }
+    let (settled, ready) = readiness(&candidates, known.settled);
+    Routes { table: RouteTable::new(&core.config.route, candidates), upstreams, settled, ready }
+}
+
+/// Whether the first look at all nodes is over, now or `before`, and whether there is one to send users to. A node that
+/// joins later, or is lost, takes an edge out of service only if no other is left.
+fn readiness(candidates: &[Candidate], before: bool) -> (bool, bool) {
+    let known = |candidate: &Candidate| candidate.liveness == Liveness::Down || candidate.measurements.is_measured();
+    let usable = |candidate: &Candidate| candidate.liveness != Liveness::Down && candidate.measurements.has_answered();
+    let usable = candidates.iter().any(usable);
+    let settled = before || usable && candidates.iter().all(known);
+    (settled, settled && usable)
 }
 
 /// Keeps one follower and one prober for each node, as the view says, until the edge stops.
@@ -111,25 +125,21 @@ pub(super) async fn follow_nodes(core: Arc<Core>) {
 
 /// Learns the members from the seeds at the start, and again whenever all known ones are silent: they may have moved.
 async fn ask_seeds(core: Arc<Core>) {
-    let seeds: Vec<_> = core
-        .config
-        .seeds
-        .iter()
-        .map(|seed| Peer::new(core.tls.clone(), None, seed.clone(), core.deadlines()))
-        .collect();
-    let mut complained = false;
+    let peer = |seed: &Address| Peer::new(core.tls.clone(), None, seed.clone(), core.deadlines());
+    // Each with whether its silence was complained of.
+    let mut seeds: Vec<_> = core.config.seeds.iter().map(|seed| (peer(seed), false)).collect();
     loop {
         let lost = core.view.borrow().nodes().keys().all(|id| core.observations.of(id).1 == Liveness::Down);
         if lost {
-            for seed in &seeds {
+            for (seed, complained) in &mut seeds {
                 match read_records(&core, seed, None).await {
-                    Ok(_) => complained = false,
-                    Err(error) if complained => {
+                    Ok(_) => *complained = false,
+                    Err(error) if *complained => {
                         debug!(address = %seed.address(), error = &error as &dyn std::error::Error, "seed failed");
                     }
                     Err(error) => {
-                        complained = true;
-                        warn!(address = %seed.address(), error = &error as &dyn std::error::Error, "no seed answers yet");
+                        *complained = true;
+                        warn!(address = %seed.address(), error = &error as &dyn std::error::Error, "a seed does not answer");
                     }
                 }
             }
@@ -186,14 +196,19 @@ async fn probe(core: Arc<Core>, id: NodeId, address: Address) {
         let before = core.observations.of(&id).1;
         let bytes = if core.observations.rate_is_older_than(&id, RATE_PROBE_AGE) { RATE_PROBE_BYTES } else { 0 };
         let start = Instant::now();
-        let outcome = match probe_once(&peer, bytes, start).await {
-            Ok(outcome) => outcome,
-            Err(error) => {
+        let learn = |seen: &Try| core.observations.saw(&id, seen);
+        // One bound around all, for each of its steps has a deadline of its own.
+        match timeout(PROBE_DEADLINE, probe_once(&peer, bytes, start, learn)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
                 debug!(node = %id, error = &error as &dyn std::error::Error, "probe failed");
-                failure(&error, start.elapsed())
+                learn(&failure(&error, start.elapsed()));
             }
-        };
-        core.observations.probed(&id, &outcome);
+            Err(_) => {
+                debug!(node = %id, "probe took too long");
+                learn(&Try::Failure { kind: FailureKind::Timeout, after: start.elapsed() });
+            }
+        }
         let after = core.observations.of(&id).1;
         if before != after {
             warn!(node = %id, %before, %after, "liveness changed");
@@ -201,18 +216,19 @@ async fn probe(core: Arc<Core>, id: NodeId, address: Address) {
     }
 }
 
-async fn probe_once(peer: &Peer, bytes: u64, start: Instant) -> Result<Try, ClientError> {
+/// Asks for nothing, or for so many bytes, and tells `learn` what was seen.
+async fn probe_once(peer: &Peer, bytes: u64, start: Instant, learn: impl Fn(&Try)) -> Result<(), ClientError> {
     let path = if bytes == 0 { PING.to_owned() } else { format!("{PROBE}/{bytes}") };
     let response = peer.ask(peer.request(Method::GET, &path, empty())?).await?;
-    let first_byte = since_sent(response.extensions().get(), start);
+    learn(&Try::FirstByte { after: since_sent(response.extensions().get(), start) });
     let begun = Instant::now();
     let mut body = peer.reader(response.into_body());
     let mut read = 0;
     while let Some(chunk) = body.chunk().await? {
         read += chunk.len() as u64;
     }
-    // A ping's few bytes teach no rate.
-    Ok(Try::Success { first_byte, bytes: if bytes == 0 { 0 } else { read }, transfer: begun.elapsed() })
+    learn(&Try::Body { bytes: read, took: begun.elapsed() });
+    Ok(())
 }
 
 /// How long the first byte took since the request could be sent: on a new connection, since that stood ready.

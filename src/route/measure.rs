@@ -46,22 +46,31 @@ impl Default for Config {
     }
 }
 
-/// How a try at a node went.
+/// What was seen of a try at a node, each told when it is seen: a try is a head or a failure, and a head is followed by
+/// a body or a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Try {
-    /// The node answered.
-    Success {
+    /// The node began its answer.
+    FirstByte {
         /// From sending the request to the first byte of the answer.
-        first_byte: Duration,
-        /// Bytes of the body.
+        after: Duration,
+    },
+    /// The node sent a body to its end.
+    Body {
+        /// Bytes of the body; 0 if its time says nothing of the node.
         bytes: u64,
         /// From the first byte of the answer to the last.
-        transfer: Duration,
+        took: Duration,
     },
     /// The node did not answer, or not to the end.
     Failure {
         /// How.
         kind: FailureKind,
+        /// How long the node had been silent: since the request was sent, or since the last part of the body.
+        after: Duration,
+    },
+    /// Nobody waits any longer for an answer that has not begun: the node is at least that slow, and has not failed.
+    Abandoned {
         /// From sending the request to giving up.
         after: Duration,
     },
@@ -97,12 +106,15 @@ pub struct Measurements {
     first_byte: Option<FirstByte>,
     rate: Option<Rate>,
     success_rate: f64,
+    /// When a try last succeeded or failed.
+    tried_at: Option<Duration>,
+    has_answered: bool,
     in_flight: u32,
 }
 
 impl Default for Measurements {
     fn default() -> Self {
-        Self { first_byte: None, rate: None, success_rate: 1.0, in_flight: 0 }
+        Self { first_byte: None, rate: None, success_rate: 1.0, tried_at: None, has_answered: false, in_flight: 0 }
     }
 }
 
@@ -117,15 +129,23 @@ impl Measurements {
         self.in_flight = self.in_flight.saturating_sub(1);
     }
 
-    /// Learns from a try that was over at `now`. A client that went away is no try: it says nothing of the node.
-    pub fn record(&mut self, outcome: &Try, now: Duration, config: &Config) {
-        match *outcome {
-            Try::Success { first_byte, bytes, transfer } => {
-                self.succeed(first_byte.as_secs_f64(), now, config);
+    /// Learns what was seen of a try at `now`.
+    pub fn record(&mut self, seen: &Try, now: Duration, config: &Config) {
+        match *seen {
+            Try::FirstByte { after } => {
+                self.note_outcome(1.0, now, config);
+                self.has_answered = true;
+                self.learn_first_byte(after.as_secs_f64(), now, config);
+            }
+            Try::Body { bytes, took } => {
+                self.note_outcome(1.0, now, config);
                 if bytes >= config.rate_bytes_min.get() {
-                    self.learn_rate(bytes, transfer, now, config);
+                    self.learn_rate(bytes, took, now, config);
                 }
             }
+            // Of a node that was never tried it would be all that is known, and too little.
+            Try::Abandoned { after } if self.is_measured() => self.raise_first_byte(after.as_secs_f64(), now),
+            Try::Abandoned { .. } => {}
             Try::Failure { kind: FailureKind::Timeout, after } => self.fail(after.as_secs_f64(), now, config),
             Try::Failure { kind: FailureKind::Error, after } => {
                 self.fail(after.as_secs_f64() + seconds(config.error_penalty_ms), now, config);
@@ -136,6 +156,11 @@ impl Measurements {
     /// Whether any try taught anything yet.
     pub const fn is_measured(&self) -> bool {
         self.first_byte.is_some()
+    }
+
+    /// Whether any try was answered yet.
+    pub const fn has_answered(&self) -> bool {
+        self.has_answered
     }
 
     /// Requests in flight.
@@ -171,8 +196,7 @@ impl Measurements {
         Some(time / self.success_rate.max(SUCCESS_RATE_MIN) + failure_rate * seconds(config.retry_ms))
     }
 
-    fn succeed(&mut self, sample: f64, now: Duration, config: &Config) {
-        self.note_outcome(1.0, now, config);
+    fn learn_first_byte(&mut self, sample: f64, now: Duration, config: &Config) {
         let Some(past) = self.first_byte else {
             self.first_byte = Some(FirstByte { seconds: sample, at: now });
             return;
@@ -185,12 +209,19 @@ impl Measurements {
     /// A failure never lowers an estimate, not even a quick one on a node that was slower before.
     fn fail(&mut self, cost: f64, now: Duration, config: &Config) {
         self.note_outcome(0.0, now, config);
+        self.raise_first_byte(cost, now);
+    }
+
+    fn raise_first_byte(&mut self, at_least: f64, now: Duration) {
         let past = self.first_byte.unwrap_or(FirstByte { seconds: 0.0, at: now });
-        self.first_byte = Some(FirstByte { seconds: past.seconds.max(cost), at: now.max(past.at) });
+        if at_least >= past.seconds {
+            self.first_byte = Some(FirstByte { seconds: at_least, at: now.max(past.at) });
+        }
     }
 
     fn note_outcome(&mut self, success: f64, now: Duration, config: &Config) {
-        let kept = self.first_byte.map_or(0.0, |past| kept_since(past.at, now, config));
+        let kept = self.tried_at.map_or(0.0, |at| kept_since(at, now, config));
+        self.tried_at = self.tried_at.max(Some(now));
         let kept = kept.clamp(RECORD_KEPT_MIN, RECORD_KEPT_MAX);
         self.success_rate = self.success_rate * kept + success * (1.0 - kept);
     }
@@ -225,7 +256,7 @@ mod tests {
     }
 
     const fn answer(first_byte_ms: u64) -> Try {
-        Try::Success { first_byte: ms(first_byte_ms), bytes: 0, transfer: Duration::ZERO }
+        Try::FirstByte { after: ms(first_byte_ms) }
     }
 
     const fn failure(kind: FailureKind, after_ms: u64) -> Try {
@@ -275,13 +306,13 @@ mod tests {
 
     #[test]
     fn rates_average_by_time_and_only_large_transfers_teach_them() {
-        let transfer = |bytes, transfer_ms| Try::Success { first_byte: ms(0), bytes, transfer: ms(transfer_ms) };
+        let body = |bytes, took_ms| Try::Body { bytes, took: ms(took_ms) };
         // One MB in 1 s and one in 9 s: 2 MB in 10 s, not the 0.56 MB/s that the mean of both rates is.
-        let both = after(&[(0, transfer(1_000_000, 1_000)), (0, transfer(1_000_000, 9_000))]);
+        let both = after(&[(0, answer(0)), (0, body(1_000_000, 1_000)), (0, body(1_000_000, 9_000))]);
         assert!(near(both.rate_bytes_per_s().expect("taught"), 200_000.0));
         assert!(near(time_ms(&both, 100_000), 500.0));
-        assert_eq!(after(&[(0, transfer(65_535, 1_000))]).rate_bytes_per_s(), None);
-        let instant = after(&[(0, transfer(65_536, 0))]);
+        assert_eq!(after(&[(0, body(65_535, 1_000))]).rate_bytes_per_s(), None);
+        let instant = after(&[(0, answer(0)), (0, body(65_536, 0))]);
         assert!(near(time_ms(&instant, u64::MAX), 0.0));
     }
 
@@ -293,6 +324,30 @@ mod tests {
         assert!(near(refused.first_byte_s().expect("tried"), 0.5));
         assert!(near(time_ms(&refused, 0), 500.0 / 0.9 + 0.1 * 500.0));
         assert!(near(after(&[(0, failure(FailureKind::Error, 0))]).success_rate(), 0.5));
+    }
+
+    #[test]
+    fn a_body_says_nothing_of_the_first_byte() {
+        // A transfer of 60 s, in which others were answered ever sooner.
+        let others: Vec<_> = (0..=60).map(|n| (n * 1_000, answer(if n == 0 { 900 } else { 40 }))).collect();
+        let before = after(&others);
+        let body = Try::Body { bytes: 1 << 30, took: ms(60_000) };
+        let whole = after(&[&others[..], &[(60_000, body)]].concat());
+        assert_eq!(whole.first_byte_s(), before.first_byte_s());
+        let broken = after(&[&others[..], &[(60_000, failure(FailureKind::Error, 20))]].concat());
+        assert!(near(broken.first_byte_s().expect("tried"), 0.52), "what it was silent for, and the penalty");
+        assert!(broken.success_rate() < before.success_rate());
+    }
+
+    #[test]
+    fn an_abandoned_try_raises_the_first_byte_alone() {
+        let past = [(0, answer(40)), (1_000, failure(FailureKind::Error, 0)), (2_000, answer(40))];
+        let before = after(&past);
+        let abandoned = |after_ms| after(&[&past[..], &[(3_000, Try::Abandoned { after: ms(after_ms) })]].concat());
+        assert!(near(abandoned(2_000).first_byte_s().expect("tried"), 2.0));
+        assert_eq!(abandoned(2_000).success_rate(), before.success_rate());
+        assert_eq!(abandoned(10), before, "a hasty client says nothing");
+        assert!(!after(&[(0, Try::Abandoned { after: ms(9) })]).is_measured());
     }
 
     #[test]
@@ -311,11 +366,9 @@ mod tests {
 
     fn any_try() -> impl Strategy<Value = Try> {
         prop_oneof![
-            (0..3_000_u64, 0..10_000_000_u64, 0..5_000_u64).prop_map(|(first_byte, bytes, transfer)| Try::Success {
-                first_byte: ms(first_byte),
-                bytes,
-                transfer: ms(transfer)
-            }),
+            (0..3_000_u64).prop_map(answer),
+            (0..10_000_000_u64, 0..5_000_u64).prop_map(|(bytes, took)| Try::Body { bytes, took: ms(took) }),
+            (0..3_000_u64).prop_map(|after| Try::Abandoned { after: ms(after) }),
             any_failure(),
         ]
     }
@@ -334,7 +387,7 @@ mod tests {
             later_ms in 0..600_000_u64,
             size in 0..100_000_000_u64,
         ) {
-            let mut measurements = after(&past);
+            let mut measurements = after(&[&[(0, answer(0))], &past[..]].concat());
             let before = time_ms(&measurements, size);
             prop_assert!(before.is_finite() && before >= 0.0);
             measurements.record(&last, ms(later_ms), &Config::default());

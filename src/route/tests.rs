@@ -9,7 +9,7 @@ use super::{Beta, Candidate, Config, FailureKind, Measurements, Policy, Ranking,
 use crate::model::{ImageMode, Liveness, NanoDollars, Node, Tariff};
 
 const fn answer(first_byte_ms: u64) -> Try {
-    Try::Success { first_byte: Duration::from_millis(first_byte_ms), bytes: 0, transfer: Duration::ZERO }
+    Try::FirstByte { after: Duration::from_millis(first_byte_ms) }
 }
 
 fn candidate(name: &str, price: Option<&str>, first_byte_ms: Option<u64>) -> Candidate {
@@ -183,8 +183,7 @@ fn size_sends_small_and_large_objects_to_different_nodes() {
     let config = Config::default();
     let mut candidates = vec![candidate("Near", Some("1"), Some(5)), candidate("Wide", Some("1"), Some(50))];
     for (candidate, transfer_ms) in candidates.iter_mut().zip([1_000, 100]) {
-        let transfer = Duration::from_millis(transfer_ms);
-        let whole = Try::Success { first_byte: Duration::ZERO, bytes: 1_000_000, transfer };
+        let whole = Try::Body { bytes: 1_000_000, took: Duration::from_millis(transfer_ms) };
         candidate.measurements.record(&whole, Duration::ZERO, &config.measure);
     }
     let table = RouteTable::new(&config, candidates);
