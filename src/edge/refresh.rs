@@ -235,3 +235,49 @@ async fn probe_once(peer: &Peer, bytes: u64, start: Instant, learn: impl Fn(&Try
 pub(super) fn since_sent(opened: Option<&Opened>, start: Instant) -> Duration {
     opened.map_or(start, |opened| opened.0.max(start)).elapsed()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{ImageMode, Node};
+    use crate::route::{Measurements, measure};
+
+    fn candidate(liveness: Liveness, seen: &[Try]) -> Candidate {
+        let address: Address = "127.0.0.1:22222".parse().expect("an address");
+        let node = Node {
+            id: "GC".parse().expect("a name"),
+            provider: "GC".parse().expect("a name"),
+            address: address.clone(),
+            download: address,
+            images: ImageMode::Off,
+        };
+        let mut measurements = Measurements::default();
+        for seen in seen {
+            measurements.record(seen, Duration::ZERO, &measure::Config::default());
+        }
+        Candidate { node: Arc::new(node), liveness, tariff: None, measurements }
+    }
+
+    #[test]
+    fn an_edge_that_was_ready_is_as_long_as_one_node_can_be_used() {
+        let answered = [Try::FirstByte { after: Duration::from_millis(1) }];
+        let failed = [Try::Failure { kind: FailureKind::Error, after: Duration::from_millis(1) }];
+        let good = candidate(Liveness::Alive, &answered);
+        let (new, bad) = (candidate(Liveness::Alive, &[]), candidate(Liveness::Alive, &failed));
+        let (silent, lost) = (candidate(Liveness::Suspect, &answered), candidate(Liveness::Down, &answered));
+        for (candidates, before, expected) in [
+            (vec![], false, (false, false)),
+            (vec![&new], false, (false, false)),
+            (vec![&bad], false, (false, false)),
+            (vec![&good, &new], false, (false, false)),
+            (vec![&good, &bad, &lost], false, (true, true)),
+            (vec![&good, &new], true, (true, true)),
+            (vec![&silent, &lost], true, (true, true)),
+            (vec![&bad, &lost], true, (true, false)),
+            (vec![], true, (true, false)),
+        ] {
+            let candidates: Vec<_> = candidates.into_iter().cloned().collect();
+            assert_eq!(readiness(&candidates, before), expected, "{before} {candidates:?}");
+        }
+    }
+}

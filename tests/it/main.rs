@@ -10,6 +10,7 @@ mod demo;
 mod distribution;
 mod documentation;
 mod edge;
+mod edge_limits;
 mod full_disk;
 mod objects;
 mod openapi;
