@@ -14,7 +14,7 @@ use crate::model::{Address, NodeId};
 use crate::protocol::status::Servers;
 
 /// Below the home folder, the profile that `metacdn demo` writes.
-const DEMO_PROFILE: &str = "demo/client.toml";
+pub(super) const DEMO_PROFILE: &str = "demo/client.toml";
 
 /// How long one seed may take to answer before the next is asked.
 const SEED_DEADLINE: Duration = Duration::from_secs(3);

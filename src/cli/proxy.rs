@@ -15,10 +15,7 @@ use crate::model::Address;
 use crate::route::Policy;
 use crate::telemetry;
 
-/// Below metacdn's folder, the configuration that `metacdn demo` writes.
-const DEMO_PROFILE: &str = "demo/client.toml";
-
-/// Run one edge in front of the cluster: the section [edge] of the configuration, or what the options say.
+/// Run one edge in front of the cluster: the section "edge" of the configuration, or what the options say.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What requests are routed by.
@@ -91,7 +88,7 @@ impl FromArgMatches for PolicyArgs {
 /// # Errors
 /// When what is said about it cannot be used, or the edge fails.
 pub async fn run(args: Args, config: Option<&Path>, home: &Path) -> anyhow::Result<()> {
-    let profile = home.join(DEMO_PROFILE);
+    let profile = home.join(super::profile::DEMO_PROFILE);
     let file = config.or_else(|| profile.exists().then_some(&*profile));
     let effective = draft(&args, run::draft(file)?)?.build()?;
     telemetry::start(&effective.config.log)?;

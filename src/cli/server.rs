@@ -9,7 +9,7 @@ use crate::config::{Draft, IdentityFiles};
 use crate::model::{Address, NodeId, Provider};
 use crate::telemetry;
 
-/// Run one node: the section [node] of the configuration, or what the options say.
+/// Run one node: the section "node" of the configuration, or what the options say.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What is done with images for slow links: nothing, smaller ones made when they arrive, or when they are asked for

@@ -78,7 +78,6 @@ mod tests {
     }
 
     #[test]
-    #[expect(clippy::single_range_in_vec_init, reason = "one part is a list of one range")]
     fn ranges_read_as_rfc_9110_says() {
         for (header, expected) in [
             ("bytes=0-0", parts([(0, 1)])),
