@@ -105,6 +105,8 @@ struct Rate {
 pub struct Measurements {
     first_byte: Option<FirstByte>,
     rate: Option<Rate>,
+    /// The share of time, of late, in which tries succeed. Not the share of tries: a node that failed under load and is
+    /// now only probed would take as many probes to recover.
     success_rate: f64,
     /// When a try last succeeded or failed.
     tried_at: Option<Duration>,
@@ -161,27 +163,6 @@ impl Measurements {
     /// Whether any try was answered yet.
     pub const fn has_answered(&self) -> bool {
         self.has_answered
-    }
-
-    /// Requests in flight.
-    pub const fn in_flight(&self) -> u32 {
-        self.in_flight
-    }
-
-    /// The estimated time to the first byte on an idle node, in seconds.
-    pub fn first_byte_s(&self) -> Option<f64> {
-        self.first_byte.map(|first_byte| first_byte.seconds)
-    }
-
-    /// The estimated rate of the body, once a transfer was large enough to teach it. Infinite if it took no time.
-    pub fn rate_bytes_per_s(&self) -> Option<f64> {
-        self.rate.map(|rate| rate.bytes / rate.seconds)
-    }
-
-    /// The share of time, of late, in which tries succeed. Not the share of tries: a node that failed under load and
-    /// is now only probed would take as many probes to recover.
-    pub const fn success_rate(&self) -> f64 {
-        self.success_rate
     }
 
     /// The time in which the node is expected to have sent `size` bytes, retries elsewhere included, in seconds;
@@ -250,6 +231,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    impl Measurements {
+        fn first_byte_s(&self) -> Option<f64> {
+            self.first_byte.map(|first_byte| first_byte.seconds)
+        }
+
+        fn rate_bytes_per_s(&self) -> Option<f64> {
+            self.rate.map(|rate| rate.bytes / rate.seconds)
+        }
+    }
 
     const fn ms(milliseconds: u64) -> Duration {
         Duration::from_millis(milliseconds)
@@ -323,7 +314,7 @@ mod tests {
         let refused = after(&[(0, answer(40)), (1, failure(FailureKind::Error, 0))]);
         assert!(near(refused.first_byte_s().expect("tried"), 0.5));
         assert!(near(time_ms(&refused, 0), 500.0 / 0.9 + 0.1 * 500.0));
-        assert!(near(after(&[(0, failure(FailureKind::Error, 0))]).success_rate(), 0.5));
+        assert!(near(after(&[(0, failure(FailureKind::Error, 0))]).success_rate, 0.5));
     }
 
     #[test]
@@ -336,7 +327,7 @@ mod tests {
         assert_eq!(whole.first_byte_s(), before.first_byte_s());
         let broken = after(&[&others[..], &[(60_000, failure(FailureKind::Error, 20))]].concat());
         assert!(near(broken.first_byte_s().expect("tried"), 0.52), "what it was silent for, and the penalty");
-        assert!(broken.success_rate() < before.success_rate());
+        assert!(broken.success_rate < before.success_rate);
     }
 
     #[test]
@@ -345,7 +336,7 @@ mod tests {
         let before = after(&past);
         let abandoned = |after_ms| after(&[&past[..], &[(3_000, Try::Abandoned { after: ms(after_ms) })]].concat());
         assert!(near(abandoned(2_000).first_byte_s().expect("tried"), 2.0));
-        assert_eq!(abandoned(2_000).success_rate(), before.success_rate());
+        assert_eq!(abandoned(2_000).success_rate, before.success_rate);
         assert_eq!(abandoned(10), before, "a hasty client says nothing");
         assert!(!after(&[(0, Try::Abandoned { after: ms(9) })]).is_measured());
     }
@@ -359,7 +350,7 @@ mod tests {
         let recovered = after(&tries);
         assert!(failing > 5_000.0, "{failing}");
         // What is left of the peak and of the record after two tau is e^-2, 14 %.
-        assert!(recovered.success_rate() > 0.85, "{}", recovered.success_rate());
+        assert!(recovered.success_rate > 0.85, "{}", recovered.success_rate);
         assert!(near(recovered.first_byte_s().expect("tried"), 0.05 + 0.451 * (-2.0_f64).exp()));
         assert!(time_ms(&recovered, 0) < 250.0, "{}", time_ms(&recovered, 0));
     }
@@ -392,7 +383,7 @@ mod tests {
             prop_assert!(before.is_finite() && before >= 0.0);
             measurements.record(&last, ms(later_ms), &Config::default());
             prop_assert!(time_ms(&measurements, size) >= before);
-            prop_assert!(measurements.success_rate() >= 0.0 && measurements.success_rate() <= 1.0);
+            prop_assert!(measurements.success_rate >= 0.0 && measurements.success_rate <= 1.0);
         }
     }
 }
