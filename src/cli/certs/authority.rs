@@ -11,8 +11,8 @@ use rcgen::{
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
     SerialNumber,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, DnsName};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, DnsName};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 

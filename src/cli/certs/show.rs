@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, bail};
 use comfy_table::{ContentArrangement, Table, presets};
-use rustls_pki_types::CertificateDer;
+use rustls::pki_types::CertificateDer;
 use serde::Serialize;
 
 use super::files;
