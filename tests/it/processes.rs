@@ -17,9 +17,9 @@ use tokio::process::{Child, Command};
 
 use crate::cluster::{key, objects, put, wait_until};
 
-/// Three nodes in processes of their own.
-struct Processes {
-    folder: TempDir,
+/// Nodes in processes of their own.
+pub struct Processes {
+    pub folder: TempDir,
     identity: Identity,
     nodes: BTreeMap<&'static str, Process>,
 }
@@ -27,12 +27,13 @@ struct Processes {
 struct Process {
     config: PathBuf,
     api: SocketAddr,
+    price: SocketAddr,
     child: Option<Child>,
 }
 
 impl Processes {
     /// Writes the configuration of nodes of these names, on ports that were free a moment ago.
-    fn prepare(names: &[&'static str]) -> Self {
+    pub fn prepare(names: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::create(SystemTime::now()).unwrap();
         std::fs::write(folder.path().join("authority.pem"), authority.certificate()).unwrap();
@@ -55,9 +56,16 @@ impl Processes {
             );
             let config = folder.path().join(format!("{name}.toml"));
             std::fs::write(&config, text).unwrap();
-            nodes.insert(name, Process { config, api, child: None });
+            nodes.insert(name, Process { config, api, price, child: None });
         }
         let issued = issue(Principal::Client("tester".parse().unwrap()));
+        std::fs::write(folder.path().join("client.pem"), &issued.certificate).unwrap();
+        std::fs::write(folder.path().join("client.key"), &issued.key).unwrap();
+        let profile = format!(
+            "[identity]\nauthority = \"authority.pem\"\ncertificate = \"client.pem\"\nkey = \"client.key\"\n\
+             [client]\nseeds = [\"{seed}\"]\n"
+        );
+        std::fs::write(folder.path().join("client.toml"), profile).unwrap();
         let identity = Identity::from_pem(
             authority.certificate().as_bytes(),
             issued.certificate.as_bytes(),
@@ -67,17 +75,15 @@ impl Processes {
         Self { folder, identity: identity.unwrap(), nodes }
     }
 
-    fn spawn(&mut self, name: &str, wrapper: &[String]) {
+    pub fn spawn(&mut self, name: &str) {
         let log = std::fs::File::options()
             .create(true)
             .append(true)
             .open(self.folder.path().join(format!("{name}.log")))
             .unwrap();
         let process = self.nodes.get_mut(name).unwrap();
-        let run = [env!("CARGO_BIN_EXE_metacdn"), "run", "--config", process.config.to_str().unwrap()];
-        let words: Vec<&str> = wrapper.iter().map(String::as_str).chain(run).collect();
-        let child = Command::new(words[0])
-            .args(&words[1..])
+        let child = Command::new(env!("CARGO_BIN_EXE_metacdn"))
+            .args(["run", "--config", process.config.to_str().unwrap()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -86,18 +92,35 @@ impl Processes {
         process.child = Some(child.unwrap());
     }
 
-    async fn kill(&mut self, name: &str) {
+    /// Lets others reach the node's API at `address`; before it is spawned.
+    pub fn advertise(&self, name: &str, address: SocketAddr) {
+        let config = &self.nodes[name].config;
+        let text = std::fs::read_to_string(config).unwrap() + &format!("advertise = \"{address}\"\n");
+        std::fs::write(config, text).unwrap();
+    }
+
+    /// Where the node serves its API and its prices.
+    pub fn addresses(&self, name: &str) -> (SocketAddr, SocketAddr) {
+        (self.nodes[name].api, self.nodes[name].price)
+    }
+
+    /// The profile of a client.
+    pub fn profile(&self) -> PathBuf {
+        self.folder.path().join("client.toml")
+    }
+
+    pub async fn kill(&mut self, name: &str) {
         self.nodes.get_mut(name).unwrap().child.take().unwrap().kill().await.unwrap();
     }
 
-    fn client(&self, name: &str) -> Peer {
+    pub fn client(&self, name: &str) -> Peer {
         let id: NodeId = name.parse().unwrap();
         let second = Duration::from_secs(5);
         let deadlines = Deadlines { connect: second, first_byte: second, idle: second };
         Peer::new(self.identity.client_config(), Some(&id), self.nodes[name].api.into(), deadlines)
     }
 
-    async fn up(&self, name: &str) {
+    pub async fn up(&self, name: &str) {
         let client = self.client(name);
         wait_until(&format!("{name} answers"), async || client.ping().await.is_ok()).await;
     }
@@ -155,7 +178,7 @@ async fn kill_9_at_any_moment_loses_nothing_acknowledged() {
     const SHARE: usize = 334;
     let mut processes = Processes::prepare(&NAMES);
     for name in NAMES {
-        processes.spawn(name, &[]);
+        processes.spawn(name);
     }
     for name in NAMES {
         processes.up(name).await;
@@ -173,7 +196,7 @@ async fn kill_9_at_any_moment_loses_nothing_acknowledged() {
         wait_until("more was written", async || done.load(Ordering::Relaxed) >= so_far + 37 || finished()).await;
         let name = NAMES[kills % 3];
         processes.kill(name).await;
-        processes.spawn(name, &[]);
+        processes.spawn(name);
         processes.up(name).await;
         kills += 1;
     }
@@ -224,9 +247,18 @@ async fn an_upload_is_synced_named_committed_and_then_answered() {
     let mut processes = Processes::prepare(&["AWS"]);
     let trace = processes.folder.path().join("trace");
     let calls = "trace=write,writev,sendto,sendmsg,pwrite64,fsync,fdatasync,rename,renameat,renameat2";
-    let wrapper = ["strace", "-f", "-yy", "-s", "0", "-e", calls, "-o", trace.to_str().unwrap()];
-    processes.spawn("AWS", &wrapper.map(ToOwned::to_owned));
+    processes.spawn("AWS");
     processes.up("AWS").await;
+    let pid = processes.nodes["AWS"].child.as_ref().unwrap().id().unwrap();
+    // Attached rather than in front: so it ends with the node, and not the other way round.
+    let arguments = ["-f", "-yy", "-s", "0", "-e", calls, "-o", trace.to_str().unwrap(), "-p", &pid.to_string()];
+    let _tracer = Command::new("strace").args(arguments).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    let traced = |task: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("TracerPid:") && !line.ends_with("\t0"))
+    };
+    let tasks = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    wait_until("all threads are traced", async || tasks().all(|task| traced(task.unwrap()))).await;
     let client = processes.client("AWS");
     let hash = put(&client, "traced.txt", "traced").await.content.hash.to_string();
     let read = || std::fs::read_to_string(&trace).unwrap();
@@ -272,7 +304,7 @@ async fn an_upload_is_synced_named_committed_and_then_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_terminated_node_ends_its_uploads_and_exits_well() {
     let mut processes = Processes::prepare(&["AWS"]);
-    processes.spawn("AWS", &[]);
+    processes.spawn("AWS");
     processes.up("AWS").await;
     let client = processes.client("AWS");
     let stopping = Arc::new(AtomicBool::new(false));
@@ -300,7 +332,7 @@ async fn a_terminated_node_ends_its_uploads_and_exits_well() {
     let status = tokio::time::timeout(crate::cluster::PATIENCE, child.wait()).await.expect("it ends").unwrap();
     assert!(status.success(), "{status}");
     writer.await.unwrap();
-    processes.spawn("AWS", &[]);
+    processes.spawn("AWS");
     processes.up("AWS").await;
     let held = objects(&client).await;
     for name in acknowledged.lock().unwrap().iter() {
