@@ -25,6 +25,7 @@ need_debian() {
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
         need_package python3-venv "gives the Python packages of the tests a place of their own"
     fi
+    if [ "$(id -u)" != 0 ]; then need_command unshare util-linux "mounts the disks that tests fill, for users who are not root"; fi
     if [ -d fuzz ]; then need_command c++ g++ "builds libFuzzer"; fi
 }
 
@@ -38,8 +39,16 @@ install_python_packages() {
     cp "$wanted" "$installed"
 }
 
+check_mounts() {
+    if as_mounter true 2>/dev/null; then return; fi
+    echo "The tests fill small disks of their own, which takes root or user name spaces; neither is to be had here." >&2
+    echo "Run ./test.sh as root, or allow name spaces: sysctl kernel.unprivileged_userns_clone=1" >&2
+    exit 1
+}
+
 install_all() {
     find_cargo
+    check_mounts
     need_debian
     install_missing_packages
     install_python_packages
@@ -48,7 +57,11 @@ install_all() {
 stage_fmt() { cargo fmt --check; }
 stage_clippy() { cargo clippy --all-targets --locked -- -D warnings; }
 stage_unit() { cargo test --locked --lib --bins; }
-stage_it() { cargo test --locked --test it; }
+# Some tests mount a small disk and fill it: that takes root, or a name space in which this user is.
+as_mounter() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else unshare --user --map-root-user --mount "$@"; fi
+}
+stage_it() { as_mounter cargo test --locked --test it; }
 stage_doctest() { cargo test --locked --doc; }
 stage_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked; }
 

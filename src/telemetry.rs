@@ -81,7 +81,12 @@ fn subscriber<W>(config: &Config, writer: W, colours: bool) -> Result<Box<dyn Su
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_env_filter(config.parse_filter()?).with_writer(writer);
+    // A log that cannot be written is no reason to end: reporting that to standard error, which may be the very thing that
+    // is closed or on the full disk, would.
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(config.parse_filter()?)
+        .with_writer(writer)
+        .log_internal_errors(false);
     Ok(match config.format {
         Format::Text => Box::new(builder.compact().with_ansi(colours).finish()),
         Format::Json => Box::new(builder.json().flatten_event(true).with_current_span(false).finish()),

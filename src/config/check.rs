@@ -190,7 +190,8 @@ fn probe(folder: &Path) -> io::Result<()> {
         return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a folder"));
     }
     let path = folder.join(format!(".metacdn-check-{}", std::process::id()));
-    File::create(&path)?;
+    // Never over what is there, nor through a link that somebody left.
+    File::create_new(&path)?;
     fs::remove_file(&path)
 }
 

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
 
 use metacdn::cli::certs::authority::{Authority, Holder};
@@ -236,6 +237,20 @@ impl Cluster {
         let stopped = stop.clone();
         let task = tokio::spawn(async move { edge::run(config, identity, listeners, stopped).await.unwrap() });
         (Running { stop, task }, public, admin)
+    }
+}
+
+/// An address that nobody uses, below the ports that the system gives to outgoing connections: so it stays free until a
+/// process that is started with it listens there, and while that process is dead.
+pub fn free_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + (std::process::id() % 200) as u16 * 100;
+    loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed) % 2_000;
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        if std::net::TcpListener::bind(address).is_ok() {
+            return address;
+        }
     }
 }
 

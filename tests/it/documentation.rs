@@ -7,6 +7,7 @@ use metacdn::model::Principal;
 use metacdn::node::Packets;
 
 use crate::cluster::{Cluster, objects};
+use crate::edge::fetch;
 
 /// The shell examples of a page, in its order.
 fn examples(page: &str) -> Vec<String> {
@@ -55,4 +56,49 @@ async fn the_examples_of_the_api_run() {
     }
     let kept: Vec<_> = objects(&cluster.client("AWS")).await.into_keys().collect();
     assert_eq!(kept, ["greetings/hello.md", "greetings/hello.txt", "packets/hello.txt"]);
+}
+
+#[test]
+fn the_links_of_the_documents_lead_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    for folder in ["", "docs", "examples/three-clouds"] {
+        for file in std::fs::read_dir(root.join(folder)).unwrap().map(|file| file.unwrap().path()) {
+            if file.extension().is_none_or(|ending| ending != "md") {
+                continue;
+            }
+            let text = std::fs::read_to_string(&file).unwrap();
+            for link in text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+                if !link.contains("://") && !link.is_empty() {
+                    let target = file.parent().unwrap().join(link);
+                    assert!(target.exists(), "{} links to {link}, which is not there", file.display());
+                    found += 1;
+                }
+            }
+        }
+    }
+    assert!(found >= 12, "only {found} links");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_metrics_that_the_operations_page_names_exist() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let (_edge, public, admin) = cluster.edge(|_| {}).await;
+    fetch(public, "/nothing").await;
+    let node = cluster.ports("AWS").price;
+    let mut scraped = String::new();
+    for at in [admin, node] {
+        scraped += &String::from_utf8(fetch(at, "/metrics").await.into_body()).unwrap();
+    }
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/operations.md")).unwrap();
+    let named =
+        page.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| word.starts_with("metacdn_"));
+    let named: std::collections::BTreeSet<_> = named.collect();
+    assert!(named.len() >= 4, "{named:?}");
+    for name in named {
+        // A family has no sample before something was counted, but it is described.
+        let family = name.trim_end_matches("_total");
+        assert!(scraped.contains(&format!("# TYPE {family} ")), "{name} is not in\n{scraped}");
+        assert!(family == name || scraped.contains(&format!("# TYPE {family} counter")), "{name} is no counter");
+    }
 }

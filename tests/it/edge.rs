@@ -12,7 +12,7 @@ use metacdn::cli::demo::relay::{Link, Relay};
 use metacdn::model::{Principal, Tariff};
 use metacdn::route::Policy;
 
-use crate::cluster::{Cluster, key, objects, put, wait_until};
+use crate::cluster::{Cluster, free_address, key, objects, put, wait_until};
 
 /// An answer with its whole body.
 pub async fn ask(at: SocketAddr, method: Method, target: &str, headers: &[(&str, &str)]) -> Response<Vec<u8>> {
@@ -67,7 +67,7 @@ impl World {
         let mut world = Self { cluster, relays: BTreeMap::new() };
         for (name, delay_ms) in names.into_iter().zip(delays_ms) {
             // The relay's port must be known before the node runs, and the node's before the relay does.
-            let target = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let target = free_address();
             let link = Link { delay: Duration::from_millis(delay_ms), ..Link::default() };
             let relay = Relay::start(target, link, "127.0.0.1:0".parse().unwrap()).await.unwrap();
             let advertised = relay.address().into();

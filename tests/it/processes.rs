@@ -15,7 +15,7 @@ use metacdn::protocol::identity::Identity;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use crate::cluster::{key, objects, put, wait_until};
+use crate::cluster::{free_address, key, objects, put, wait_until};
 
 /// Nodes in processes of their own.
 pub struct Processes {
@@ -32,23 +32,20 @@ struct Process {
 }
 
 impl Processes {
-    /// Writes the configuration of nodes of these names, on ports that were free a moment ago.
+    /// Writes the configuration of nodes of these names.
     pub fn prepare(names: &[&'static str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::create(SystemTime::now()).unwrap();
         std::fs::write(folder.path().join("authority.pem"), authority.certificate()).unwrap();
         let issue =
             |principal| authority.issue(&Holder { principal, hosts: Vec::new(), days: 1 }, SystemTime::now()).unwrap();
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let sockets: Vec<_> = names.iter().map(|_| [free(), free(), free()]).collect();
-        let at = |socket: &std::net::TcpListener| socket.local_addr().unwrap();
-        let seed = at(&sockets[0][0]);
+        let addresses: Vec<_> = names.iter().map(|_| [free_address(), free_address(), free_address()]).collect();
+        let seed = addresses[0][0];
         let mut nodes = BTreeMap::new();
-        for (name, sockets) in names.iter().copied().zip(&sockets) {
+        for (name, [api, download, price]) in names.iter().copied().zip(addresses) {
             let issued = issue(Principal::Node(name.parse().unwrap()));
             std::fs::write(folder.path().join(format!("{name}.pem")), issued.certificate).unwrap();
             std::fs::write(folder.path().join(format!("{name}.key")), issued.key).unwrap();
-            let [api, download, price] = sockets.each_ref().map(at);
             let text = format!(
                 "[identity]\nauthority = \"authority.pem\"\ncertificate = \"{name}.pem\"\nkey = \"{name}.key\"\n\
                  [node]\nid = \"{name}\"\ndata = \"{name}\"\nlisten = \"{api}\"\ndownload_listen = \"{download}\"\n\
@@ -76,11 +73,11 @@ impl Processes {
     }
 
     pub fn spawn(&mut self, name: &str) {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder.path().join(format!("{name}.log")))
-            .unwrap();
+        self.spawn_logging_to(name, &self.folder.path().join(format!("{name}.log")));
+    }
+
+    fn spawn_logging_to(&mut self, name: &str, log: &Path) {
+        let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         let process = self.nodes.get_mut(name).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_metacdn"))
             .args(["run", "--config", process.config.to_str().unwrap()])
@@ -123,6 +120,18 @@ impl Processes {
     pub async fn up(&self, name: &str) {
         let client = self.client(name);
         wait_until(&format!("{name} answers"), async || client.ping().await.is_ok()).await;
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for name in self.nodes.keys() {
+                let log = std::fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default();
+                let tail: Vec<_> = log.lines().rev().take(20).collect();
+                eprintln!("the end of the log of {name}:\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+        }
     }
 }
 
@@ -327,8 +336,8 @@ async fn a_terminated_node_ends_its_uploads_and_exits_well() {
     wait_until("some are stored", async || acknowledged.lock().unwrap().len() > 20).await;
     stopping.store(true, Ordering::Relaxed);
     let mut child = processes.nodes.get_mut("AWS").unwrap().child.take().unwrap();
-    let pid = child.id().unwrap().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     let status = tokio::time::timeout(crate::cluster::PATIENCE, child.wait()).await.expect("it ends").unwrap();
     assert!(status.success(), "{status}");
     writer.await.unwrap();
@@ -338,4 +347,17 @@ async fn a_terminated_node_ends_its_uploads_and_exits_well() {
     for name in acknowledged.lock().unwrap().iter() {
         assert!(held.contains_key(name), "{name} was acknowledged and is lost");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_cannot_be_written_stops_nothing() {
+    let mut processes = Processes::prepare(&["AWS"]);
+    processes.spawn_logging_to("AWS", Path::new("/dev/full"));
+    processes.up("AWS").await;
+    put(&processes.client("AWS"), "a.txt", "text").await;
+    let mut child = processes.nodes.get_mut("AWS").unwrap().child.take().unwrap();
+    let pid = rustix::process::Pid::from_raw(child.id().unwrap().cast_signed()).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    let status = tokio::time::timeout(crate::cluster::PATIENCE, child.wait()).await.expect("it ends").unwrap();
+    assert!(status.success(), "{status}");
 }

@@ -17,7 +17,7 @@ use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::cluster::{Cluster, PATIENCE, put, wait_until};
+use crate::cluster::{Cluster, PATIENCE, free_address, put, wait_until};
 
 const PORTS_FREE: [&str; 5] =
     ["node.listen", "node.download_listen", "node.price_listen", "edge.listen", "edge.admin_listen"];
@@ -29,7 +29,7 @@ async fn configuration() -> (Cluster, PathBuf) {
     let (certificate, key) = cluster.pem(Principal::Node("AWS".parse().unwrap()));
     let bundle = format!("{key}{certificate}{}", cluster.authority_pem());
     std::fs::write(folder.join("AWS.pem"), bundle).unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let free = free_address();
     let text = format!(
         "[identity]\nauthority = 'AWS.pem'\ncertificate = 'AWS.pem'\nkey = 'AWS.pem'\n\
          [node]\nid = 'AWS'\ndata = 'data'\nlisten = '{free}'\n[edge]\nseeds = ['{free}']\n"

@@ -157,7 +157,11 @@ fn log_into(folder: &Path) -> anyhow::Result<PathBuf> {
     let path = folder.join("demo.log");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
     let filter = EnvFilter::try_from_env("METACDN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logging = tracing_subscriber::fmt().with_writer(Mutex::new(file)).with_ansi(false).with_env_filter(filter);
+    let logging = tracing_subscriber::fmt()
+        .with_writer(Mutex::new(file))
+        .with_ansi(false)
+        .with_env_filter(filter)
+        .log_internal_errors(false);
     // It is set already where the caller wants the log elsewhere.
     let _ = logging.try_init();
     Ok(path)
