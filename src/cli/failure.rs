@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use super::output::OutputClosed;
+use super::output::{OutputClosed, complain};
 
 /// The command line is understood word by word, but makes no sense.
 #[derive(Debug, thiserror::Error)]
@@ -31,7 +31,7 @@ pub fn report(error: &anyhow::Error) -> Failure {
         return Failure::OutputClosed;
     }
     if !error.is::<Reported>() {
-        eprintln!("error: {}", explain(error.as_ref()));
+        complain(format_args!("error: {}", explain(error.as_ref())));
     }
     if error.is::<UsageError>() { Failure::Usage } else { Failure::Failed }
 }

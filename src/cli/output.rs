@@ -63,9 +63,14 @@ impl Output {
     /// Says something on the side.
     pub fn note(self, line: impl Display) {
         if !self.quiet {
-            eprintln!("{line}");
+            complain(line);
         }
     }
+}
+
+/// Says what must be seen, on standard error. Where that is closed, the exit code has to do: the work goes on.
+pub(super) fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Tells a closed output from other failures to write it.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
+use super::output::complain;
 use super::{Output, human};
 
 /// How often a line is printed where there is no terminal.
@@ -96,7 +97,7 @@ impl Progress {
 
     /// Says something that must be seen.
     pub(super) fn alarm(&self, line: &str) {
-        self.beside(|| eprintln!("{line}"));
+        self.beside(|| complain(line));
     }
 
     /// Ends the transfer and its display.

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::list::Pages;
 use crate::cli::failure::{Reported, UsageError, explain};
+use crate::cli::output::complain;
 use crate::cli::{Cluster, Options, Target};
 use crate::client::{ClientError, Deadlines, Peer};
 use crate::model::ObjectKey;
@@ -48,7 +49,7 @@ pub(crate) async fn run(args: DeleteArgs, options: &Options) -> anyhow::Result<(
             let error = outcome.err().map(|error| explain(error.as_ref()));
             match &error {
                 None => deleted += 1,
-                Some(reason) => eprintln!("error: cannot delete {key}: {reason}"),
+                Some(reason) => complain(format_args!("error: cannot delete {key}: {reason}")),
             }
             if output.is_json() {
                 output.answer_json(&json!({ "key": key, "deleted": error.is_none(), "error": error }))?;

@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode};
 use serde::Serialize;
 
 use crate::cli::failure::{Reported, explain};
-use crate::cli::output::table;
+use crate::cli::output::{complain, table};
 use crate::cli::status::SHORT;
 use crate::cli::{Cluster, Options, Target, human};
 use crate::client::{ClientError, Peer, empty};
@@ -71,7 +71,7 @@ pub(crate) async fn run(args: StatArgs, options: &Options) -> anyhow::Result<()>
     if lines.iter().any(|line| line.status == State::Present) {
         return Ok(());
     }
-    eprintln!("error: no node has {}", args.key);
+    complain(format_args!("error: no node has {}", args.key));
     Err(Reported.into())
 }
 

@@ -52,6 +52,29 @@ async fn a_folder_travels_there_and_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_is_sent_although_nobody_reads_along() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let user = User::of(&cluster, &["AWS"]);
+    for number in 0..40 {
+        user.file(&format!("site/{number}"), b"x");
+    }
+    symlink(user.path("site"), user.path("site/again")).unwrap();
+    let site = user.path("site").to_str().unwrap().to_owned();
+    let mut command = user.command(&["upload", &site, "AWS"]);
+    // As with `2>&1 | head -1`, but closed from the first line on.
+    let (reader, writer) = std::io::pipe().unwrap();
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    drop(reader);
+    let ended = tokio::task::spawn_blocking(move || command.status().unwrap()).await.unwrap();
+    assert_eq!(ended.code(), Some(0));
+    assert_eq!(objects(&cluster.client("AWS")).await.len(), 40);
+    let mut failing = user.command(&["delete", "never", "neither"]);
+    failing.stderr(std::io::pipe().unwrap().1);
+    let ended = tokio::task::spawn_blocking(move || failing.status().unwrap()).await.unwrap();
+    assert_eq!(ended.code(), Some(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_program_reads_what_was_published() {
     let cluster = Cluster::start(&["AWS"]).await;
     let user = User::of(&cluster, &["AWS"]);
