@@ -27,15 +27,6 @@ const REASON_DEADLINE: Duration = Duration::from_secs(2);
 /// The longest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 64 << 10;
 
-/// What became of a packet.
-#[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) size: u64,
-    pub(super) hash: ContentHash,
-    /// Whether the server has answered with this hash. The reference's server answers nothing.
-    pub(super) confirmed: bool,
-}
-
 /// The line with which a node answers a packet.
 #[derive(Debug, Default, Deserialize)]
 struct Answer {
@@ -43,7 +34,7 @@ struct Answer {
     error: Option<String>,
 }
 
-/// Sends the file at `path` once.
+/// Sends the file at `path` once; answers its size and hash, which the server has confirmed.
 pub(super) async fn send(
     cluster: &Cluster,
     target: &Target,
@@ -51,7 +42,7 @@ pub(super) async fn send(
     key: &ObjectKey,
     path: &Path,
     progress: &Progress,
-) -> Result<Sent, SendError> {
+) -> Result<(u64, ContentHash), SendError> {
     let mut advanced = 0;
     let outcome = exchange(cluster, target, format, (key, path), |bytes| {
         advanced += bytes;
@@ -66,7 +57,7 @@ async fn exchange(
     format: Format,
     (key, path): (&ObjectKey, &Path),
     advance: impl FnMut(u64),
-) -> Result<Sent, SendError> {
+) -> Result<(u64, ContentHash), SendError> {
     let address = &target.address;
     let failed = |source| SendError::Connection { address: address.clone(), source };
     let mut source = Source::open(path).await?;
@@ -91,21 +82,24 @@ async fn exchange(
     let stored = understand(&text.map_err(failed)?, address)?;
     // The hash is only there if the file was read to its end.
     let hash = source.hash.try_recv().map_err(|_| failed(io::ErrorKind::UnexpectedEof.into()))?;
-    match stored {
-        Some(stored) if stored != hash => Err(SendError::Corrupted { address: address.clone(), sent: hash, stored }),
-        stored => Ok(Sent { size, hash, confirmed: stored.is_some() }),
+    if stored == hash {
+        Ok((size, hash))
+    } else {
+        Err(SendError::Corrupted { address: address.clone(), sent: hash, stored })
     }
 }
 
-/// The hash in an answer; none if there is no answer.
-fn understand(text: &[u8], address: &Address) -> Result<Option<ContentHash>, SendError> {
+/// The hash in an answer.
+fn understand(text: &[u8], address: &Address) -> Result<ContentHash, SendError> {
     if text.is_empty() {
-        return Ok(None);
+        // A node answers what it has stored. One that ends before that has nothing to show for it.
+        let source = io::Error::new(io::ErrorKind::UnexpectedEof, "it ended without an answer");
+        return Err(SendError::Connection { address: address.clone(), source });
     }
     let refused = |reason: &str| SendError::Refused { address: address.clone(), reason: reason.to_owned() };
     match serde_json::from_slice(text) {
         Ok(Answer { error: Some(reason), .. }) => Err(refused(&reason)),
-        Ok(Answer { hash: Some(hash), .. }) => Ok(Some(hash)),
+        Ok(Answer { hash: Some(hash), .. }) => Ok(hash),
         Ok(Answer { hash: None, error: None }) | Err(_) => Err(refused("what is not understood")),
     }
 }

@@ -170,21 +170,19 @@ struct Upload {
 struct Published {
     size: u64,
     hash: ContentHash,
-    confirmed: bool,
 }
 
 impl Upload {
     async fn all(self, plan: Plan, parallel: usize) -> anyhow::Result<()> {
         let files = plan.items.len();
         let single = (files == 1).then(|| plan.items[0].key.clone());
-        let (mut published, mut bytes, mut unconfirmed) = (0, 0, 0);
+        let (mut published, mut bytes) = (0, 0);
         {
             let mut outcomes = stream::iter(&plan.items).map(|item| self.one(item)).buffer_unordered(parallel);
             while let Some(outcome) = outcomes.next().await {
                 if let Some(file) = outcome? {
                     published += 1;
                     bytes += file.size;
-                    unconfirmed += usize::from(!file.confirmed);
                 }
             }
         }
@@ -198,9 +196,6 @@ impl Upload {
         if published > 0 {
             let (amount, rate) = (human::size(bytes), human::rate(bytes, elapsed));
             self.output.done(format_args!("published {what}, {amount} in {} ({rate})", human::time(elapsed)))?;
-        }
-        if unconfirmed > 0 {
-            self.output.note(format_args!("not confirmed: {} answered nothing", self.target));
         }
         if published == files { Ok(()) } else { Err(Reported.into()) }
     }
@@ -219,7 +214,7 @@ impl Upload {
                 if self.output.is_json() {
                     self.output.answer_json(&json!({
                         "key": item.key, "size": file.size, "hash": file.hash, "server": self.target.to_string(),
-                        "seconds": started.elapsed().as_secs_f64(), "confirmed": file.confirmed,
+                        "seconds": started.elapsed().as_secs_f64(),
                     }))?;
                 }
                 Ok(Some(file))
@@ -235,16 +230,13 @@ impl Upload {
 
     async fn send(&self, item: &Item) -> Result<Published, SendError> {
         let Item { key, path, .. } = item;
-        match &self.way {
-            Way::Raw(peer, served) => {
-                let (size, hash) = raw::send(peer, key, path, served, &self.progress).await?;
-                Ok(Published { size, hash, confirmed: true })
-            }
+        let (size, hash) = match &self.way {
+            Way::Raw(peer, served) => raw::send(peer, key, path, served, &self.progress).await?,
             Way::Packet(format) => {
-                let sent = packet::send(&self.cluster, &self.target, *format, key, path, &self.progress).await?;
-                Ok(Published { size: sent.size, hash: sent.hash, confirmed: sent.confirmed })
+                packet::send(&self.cluster, &self.target, *format, key, path, &self.progress).await?
             }
-        }
+        };
+        Ok(Published { size, hash })
     }
 
     fn failed(&self, item: &Item, reason: &str) -> anyhow::Result<Option<Published>> {

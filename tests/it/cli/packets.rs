@@ -11,21 +11,25 @@ use tokio_rustls::TlsAcceptor;
 use super::{User, noise};
 use crate::cluster::{Cluster, objects, wait_until};
 
-/// A server that records one packet, gives `answer` and closes.
-async fn recorder(cluster: &Cluster, answer: String) -> (String, JoinHandle<Vec<u8>>) {
+/// A server that records a packet for each of `answers`, gives that and closes.
+async fn recorder(cluster: &Cluster, answers: Vec<String>) -> (String, JoinHandle<Vec<Vec<u8>>>) {
     let identity = cluster.identity(Principal::Node("Recorder".parse().unwrap()));
     let acceptor = TlsAcceptor::from(identity.server_config(TlsVersions::Only13));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let recording = tokio::spawn(async move {
-        let (stream, _) = listener.accept().await.unwrap();
-        let mut stream = acceptor.accept(stream).await.unwrap();
-        let mut wire = Vec::new();
-        // An end without close_notify would be an error here.
-        stream.read_to_end(&mut wire).await.unwrap();
-        stream.write_all(answer.as_bytes()).await.unwrap();
-        stream.shutdown().await.unwrap();
-        wire
+        let mut wires = Vec::new();
+        for answer in &answers {
+            let (stream, _) = listener.accept().await.unwrap();
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut wire = Vec::new();
+            // An end without close_notify would be an error here.
+            stream.read_to_end(&mut wire).await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            stream.shutdown().await.unwrap();
+            wires.push(wire);
+        }
+        wires
     });
     (address, recording)
 }
@@ -55,11 +59,10 @@ async fn packets_have_exactly_the_references_sizes_on_the_wire() {
         for (format, expected) in [("Json", json), ("Protobuf3", protobuf)] {
             let hash = ContentHash::of(&bytes);
             let answer = format!("{{\"file_name\":\"photo.jpg\",\"size\":{size},\"hash\":\"{hash}\"}}\n");
-            let (address, recording) = recorder(&cluster, answer).await;
+            let (address, recording) = recorder(&cluster, vec![answer]).await;
             let ended = user.run(&["upload", &file, &address, format, "--json"]).await.ok();
             assert_eq!(ended.json()[0]["hash"], hash.to_string());
-            assert_eq!(ended.json()[0]["confirmed"], true);
-            let wire = recording.await.unwrap();
+            let wire = recording.await.unwrap().remove(0);
             assert_eq!(wire.len(), expected, "{format} of {size} bytes");
             let file_name = "photo.jpg".to_owned();
             assert_eq!(decode(&wire), (Packet::File { file_name, distributed: false }, bytes.clone()));
@@ -72,19 +75,21 @@ async fn what_a_server_answers_to_a_packet_counts() {
     let cluster = Cluster::start(&[]).await;
     let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);
     let file = user.file("cat.jpg", b"meow");
-    let upload = async |answer: &str| {
-        let (address, recording) = recorder(&cluster, answer.to_owned()).await;
+    let upload = async |answers: &[&str]| {
+        let answers = answers.iter().map(|answer| (*answer).to_owned()).collect();
+        let (address, recording) = recorder(&cluster, answers).await;
         let ended = user.run(&["upload", &file, &address, "json"]).await;
         recording.await.unwrap();
         ended
     };
-    let silent = upload("").await.ok();
-    assert!(silent.stdout.starts_with("published cat.jpg"), "{silent:?}");
-    assert!(silent.stderr.contains("not confirmed"), "{silent:?}");
-    upload("{\"error\": \"no room\"}\n").await.failed(1, &["cannot publish", "no room"]);
-    upload("hello").await.failed(1, &["not understood"]);
-    let other = ContentHash::of(b"woof");
-    upload(&format!("{{\"hash\": \"{other}\"}}")).await.failed(1, &["corrupted on the way"]);
+    let hash = |bytes: &[u8]| format!("{{\"hash\": \"{}\"}}\n", ContentHash::of(bytes));
+    let silent = upload(&[""; 4]).await.failed(1, &["retry 4 of 4", "cannot publish", "without an answer"]);
+    assert_eq!(silent.stdout, "", "what nobody confirmed is not published");
+    let late = upload(&["", &hash(b"meow")]).await.ok();
+    assert!(late.stdout.starts_with("published cat.jpg") && late.stderr.contains("retry 2 of 4"), "{late:?}");
+    upload(&["{\"error\": \"no room\"}\n"]).await.failed(1, &["cannot publish", "no room"]);
+    upload(&["hello"]).await.failed(1, &["not understood"]);
+    upload(&[&hash(b"woof")]).await.failed(1, &["corrupted on the way"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
