@@ -10,7 +10,7 @@ use http::StatusCode;
 use http::header::{CONTENT_LENGTH, ETAG};
 use serde_json::json;
 
-use super::sink::Sink;
+use super::sink::{self, Sink};
 use crate::cli::failure::explain;
 use crate::cli::progress::Progress;
 use crate::cli::{Cluster, Options, Output, Target, human};
@@ -51,11 +51,8 @@ pub(crate) async fn run(args: GetArgs, options: &Options) -> anyhow::Result<()> 
         Some(path) => Some(path),
         None => Some(PathBuf::from(key.file_name())),
     };
-    if let Some(path) = &target
-        && !force
-        && path.symlink_metadata().is_ok()
-    {
-        bail!("{} exists already: choose another name with -o, or overwrite it with --force", path.display());
+    if let Some(path) = &target {
+        sink::check(path, force)?;
     }
     let cluster = Cluster::open(options)?;
     let sources = sources(&cluster, from.as_deref()).await?;

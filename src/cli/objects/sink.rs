@@ -86,13 +86,28 @@ impl Sink {
             Place::File { mut file, temporary, target } => {
                 // The last write may still be under way, and only a flush tells that it failed.
                 file.flush().await.with_context(|| cannot_write(&target))?;
-                if !force && target.symlink_metadata().is_ok() {
-                    bail!("{} has appeared meanwhile: overwrite it with --force", target.display());
-                }
+                check(&target, force)?;
                 std::fs::rename(&temporary.0, &target).with_context(|| cannot_write(&target))?;
                 Ok(Some(target))
             }
         }
+    }
+}
+
+/// Whether a file may take the place of `target`: the user's files are only replaced with `force`, and what is no file,
+/// such as a device or a link, not even then.
+///
+/// # Errors
+/// With what is there, and what to do.
+pub(super) fn check(target: &Path, force: bool) -> anyhow::Result<()> {
+    let shown = target.display();
+    match target.symlink_metadata() {
+        Ok(there) if !there.is_file() => bail!(
+            "{shown} is not a regular file, and nothing else is overwritten: choose another name with -o, or print the \
+             object with -o - into it"
+        ),
+        Ok(_) if !force => bail!("{shown} exists already: choose another name with -o, or overwrite it with --force"),
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -141,5 +156,20 @@ mod tests {
         assert_eq!(names(folder.path()), ["name"]);
         Sink::open(Some(target.clone())).await.unwrap().finish(true).await.unwrap();
         assert_eq!(std::fs::read(&target).unwrap(), b"");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let (device, link) = (folder.path().join("device"), folder.path().join("link"));
+        let _listener = std::os::unix::net::UnixListener::bind(&device).unwrap();
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        for target in [device, link] {
+            assert!(check(&target, true).unwrap_err().to_string().contains("not a regular file"));
+            let sink = Sink::open(Some(target.clone())).await.unwrap();
+            assert!(sink.finish(true).await.is_err());
+            assert!(!target.symlink_metadata().unwrap().is_file(), "{}", target.display());
+        }
+        assert_eq!(names(folder.path()).len(), 2);
     }
 }
