@@ -1,6 +1,8 @@
 //! The metacdn binary: reads the command line, hands over to [`metacdn::cli`], and decides the exit code.
 //!
-//! 0: done. 1: it failed. 2: the command line is not understood.
+//! 0: done. 1: it failed. 2: the command line is not understood. 130 and 143: SIGINT
+//! (Ctrl-C) or SIGTERM ended it before it was done, except for roles and a demonstration that stays up: these run until
+//! a signal, and one is no failure.
 
 use std::process::ExitCode;
 
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         // Whoever reads our output has read enough, as `head` does.
         Failure::OutputClosed => ExitCode::SUCCESS,
         Failure::Usage => ExitCode::from(2),
+        Failure::Interrupted(code) => ExitCode::from(code),
         Failure::Failed => ExitCode::FAILURE,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use super::interrupt::Interrupted;
 use super::output::{OutputClosed, complain};
 
 /// The command line is understood word by word, but makes no sense.
@@ -21,6 +22,8 @@ pub enum Failure {
     OutputClosed,
     /// The command line makes no sense.
     Usage,
+    /// A signal ended it; with the exit code for that.
+    Interrupted(u8),
     /// Anything else.
     Failed,
 }
@@ -33,7 +36,11 @@ pub fn report(error: &anyhow::Error) -> Failure {
     if !error.is::<Reported>() {
         complain(format_args!("error: {}", explain(error.as_ref())));
     }
-    if error.is::<UsageError>() { Failure::Usage } else { Failure::Failed }
+    match error.downcast_ref::<Interrupted>() {
+        Some(interrupted) => Failure::Interrupted(interrupted.exit_code),
+        None if error.is::<UsageError>() => Failure::Usage,
+        None => Failure::Failed,
+    }
 }
 
 /// The error and its causes in one text. Causes that say nothing new are left out.

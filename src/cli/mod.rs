@@ -5,12 +5,14 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Runtime;
 
 pub mod certs;
 pub mod config;
 pub mod demo;
 pub mod failure;
 mod human;
+mod interrupt;
 mod objects;
 mod output;
 mod prices;
@@ -27,6 +29,7 @@ pub use output::Output;
 pub use profile::{Cluster, Target};
 
 use crate::telemetry;
+use interrupt::Interrupt;
 
 /// Turns machines and buckets at several clouds into one CDN.
 #[derive(Debug, Parser)]
@@ -146,15 +149,24 @@ impl Options {
 /// Runs a command that asks a cluster and ends.
 fn ask(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     telemetry::start(&telemetry::Config::of_command(std::env::var("METACDN_LOG").ok()))?;
-    block_on(async {
+    let runtime = runtime()?;
+    let outcome = runtime.block_on(async {
+        let interrupt = Interrupt::catch()?;
         tokio::select! {
             outcome = command => outcome,
             // Not left to the system, so that half a file is removed and the terminal is as it was.
-            Ok(()) = tokio::signal::ctrl_c() => anyhow::bail!("interrupted"),
+            interrupted = interrupt.came() => Err(interrupted.into()),
         }
-    })
+    });
+    // A write to a pipe whose reader stands still would be waited for without end.
+    runtime.shutdown_background();
+    outcome
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    runtime()?.block_on(command)
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()
 }

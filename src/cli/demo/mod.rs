@@ -9,11 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
 
-use anyhow::{Context, anyhow};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
+use super::interrupt::{Interrupt, Interrupted};
 use super::roles::raise_file_limit;
 use cluster::Cluster;
 use folder::Folder;
@@ -41,9 +40,6 @@ mod web;
 /// the cluster with a load generator shall reach its limits, not this.
 const FILES_OPEN_MAX: u64 = 16 * 1024;
 
-/// The exit code of a program that a signal ended: 128 and the number of SIGINT.
-const INTERRUPTED: i32 = 130;
-
 /// Run three nodes and a proxy on this machine and show what they do.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
@@ -63,7 +59,7 @@ pub struct Args {
 pub async fn run(args: Args, home: &Path, json: bool, quiet: bool) -> anyhow::Result<()> {
     let screen = Screen::new(json, quiet);
     screen.line(&screen.toned(Tone::Strong, "metacdn demo: three clouds and a proxy on this machine"));
-    let interrupt = on_signal()?;
+    let interrupt = Interrupt::catch()?;
     let begun = Instant::now();
     let home = std::path::absolute(home)?;
     let folder = Folder::claim(&home)?;
@@ -74,7 +70,7 @@ pub async fn run(args: Args, home: &Path, json: bool, quiet: bool) -> anyhow::Re
     let mut stage = Stage { screen: &screen, report: &mut report };
     let played = tokio::select! {
         played = show::play(&mut stage, &mut cluster, folder.path(), &args) => played,
-        () = interrupt.cancelled() => Err(anyhow!("interrupted before the show was over")),
+        interrupted = interrupt.came() => Err(anyhow::Error::new(interrupted).context("the show is not over")),
     };
     screen.clear();
     report.seconds = begun.elapsed().as_secs_f64();
@@ -87,7 +83,7 @@ pub async fn run(args: Args, home: &Path, json: bool, quiet: bool) -> anyhow::Re
     if json {
         print_json(&report)?;
     }
-    let stays = played.is_ok() && !args.exit && !interrupt.is_cancelled();
+    let stays = played.is_ok() && !args.exit && !interrupt.has_come();
     let failed = match &mut cluster {
         Some(cluster) if stays => stay(cluster, &interrupt).await,
         _ => Ok(()),
@@ -99,7 +95,11 @@ pub async fn run(args: Args, home: &Path, json: bool, quiet: bool) -> anyhow::Re
         None => Ok(()),
     };
     drop(stopping);
-    report.verdict().and(failed).and(stopped)
+    let verdict = match played {
+        Err(error) if error.is::<Interrupted>() => Err(error),
+        _ => report.verdict(),
+    };
+    verdict.and(failed).and(stopped)
 }
 
 /// Says how it went, and what there is now.
@@ -125,31 +125,11 @@ fn print_json(report: &Report) -> anyhow::Result<()> {
 }
 
 /// Waits for the end: a signal, or a part of the cluster that fails.
-async fn stay(cluster: &mut Cluster, interrupt: &CancellationToken) -> anyhow::Result<()> {
+async fn stay(cluster: &mut Cluster, interrupt: &Interrupt) -> anyhow::Result<()> {
     tokio::select! {
-        () = interrupt.cancelled() => Ok(()),
+        _ = interrupt.came() => Ok(()),
         error = cluster.first_failure() => Err(error),
     }
-}
-
-/// A token that the first signal to end cancels. The second ends the process at once, for whoever will not wait.
-fn on_signal() -> anyhow::Result<CancellationToken> {
-    let (mut interrupts, mut terminations) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    let token = CancellationToken::new();
-    let told = token.clone();
-    tokio::spawn(async move {
-        loop {
-            tokio::select! {
-                _ = interrupts.recv() => {}
-                _ = terminations.recv() => {}
-            }
-            if told.is_cancelled() {
-                std::process::exit(INTERRUPTED);
-            }
-            told.cancel();
-        }
-    });
-    Ok(token)
 }
 
 /// Sends what the roles log into a file, unless it is sent elsewhere already: on the screen it would disturb the show.

@@ -1,10 +1,10 @@
 //! `metacdn list [PREFIX]`: the objects, in the order of their keys.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 
 use clap::Args;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::cli::output::written;
 use crate::cli::{Cluster, Options, human};
@@ -42,6 +42,8 @@ pub(crate) async fn run(args: ListArgs, options: &Options) -> anyhow::Result<()>
         options.output().answer(format_args!("{:>10}  {:<25}  {:<26}  KEY", "SIZE", "MODIFIED", "TYPE"))?;
     }
     let mut pages = Pages::new(args.prefix, args.limit);
+    // Such that a signal ends it, although the reader may stand still.
+    let mut stdout = tokio::io::stdout();
     while let Some(page) = pages.next(&peer).await? {
         let mut text = String::new();
         for object in &page {
@@ -49,7 +51,8 @@ pub(crate) async fn run(args: ListArgs, options: &Options) -> anyhow::Result<()>
             writeln!(text, "{line}")?;
         }
         // A page at a time, so that a long list takes no memory and a reader that has enough ends it.
-        written(std::io::stdout().lock().write_all(text.as_bytes()))?;
+        written(stdout.write_all(text.as_bytes()).await)?;
+        written(stdout.flush().await)?;
     }
     Ok(())
 }

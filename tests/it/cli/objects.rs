@@ -1,6 +1,7 @@
 //! `metacdn get`, `list`, `stat` and `delete`.
 
-use std::process::Stdio;
+use std::io::Read as _;
+use std::process::{Child, Command, Stdio};
 
 use metacdn::cli::demo::relay::{Link, Relay};
 use metacdn::model::ContentHash;
@@ -57,6 +58,40 @@ async fn a_download_that_breaks_off_goes_on_elsewhere() {
     let alone = user.run(&["get", "film", "-o", "again", "--from", &relay.address().to_string()]).await.ok();
     assert_eq!(alone.stderr.matches("going on after").count(), 3, "{alone:?}");
     assert_eq!(std::fs::read(user.home.path().join("again")).unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signal_ends_what_stands_still_and_leaves_nothing() {
+    let mut cluster = Cluster::start(&[]).await;
+    let free = "127.0.0.1:0".parse().unwrap();
+    let relay = Relay::start("127.0.0.1:1".parse::<metacdn::model::Address>().unwrap(), Link::default(), free).await;
+    let relay = relay.unwrap();
+    cluster.add("AWS").await;
+    relay.set_target(cluster.address("AWS"));
+    let user = User::of(&cluster, &["AWS"]);
+    put(&cluster.client("AWS"), "film", noise(3_000_000, 6)).await;
+    let signal = |child: &Child, name: &str| {
+        assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    };
+    let end = async |mut child: Child| tokio::task::spawn_blocking(move || child.wait().unwrap().code()).await.unwrap();
+
+    // Nobody reads on, so that a write never ends.
+    let mut child = user.command(&["get", "film", "-o", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut reader = child.stdout.take().unwrap();
+    reader.read_exact(&mut [0]).unwrap();
+    signal(&child, "-INT");
+    assert_eq!(end(child).await, Some(130));
+    drop(reader);
+
+    // Half a file has come.
+    relay.change(|link| link.rate_bytes_per_second = Some(100_000));
+    let from = relay.address().to_string();
+    let child = user.command(&["get", "film", "--from", &from, "--quiet"]).spawn().unwrap();
+    let part = user.home.path().join(format!(".film.{}.part", child.id()));
+    wait_until("bytes have come", async || part.metadata().is_ok_and(|part| part.len() > 0)).await;
+    signal(&child, "-TERM");
+    assert_eq!(end(child).await, Some(143));
+    assert!(!part.exists() && !user.home.path().join("film").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]
