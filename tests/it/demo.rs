@@ -174,9 +174,14 @@ fn a_folder_of_odd_names_reaches_everyone() {
 #[test]
 fn what_cannot_be_published_is_refused() {
     let home = tempfile::tempdir().unwrap();
+    let earlier = home.path().join("demo/client.toml");
+    fs::create_dir(home.path().join("demo")).unwrap();
+    fs::write(home.path().join("demo/.metacdn-demo"), "").unwrap();
+    fs::write(&earlier, "").unwrap();
     let (success, errors) = Demo::start(home.path(), &["--exit", "--publish", "/nowhere/at/all"]).end();
     assert!(!success);
     assert!(errors.contains("/nowhere/at/all"), "{errors}");
+    assert!(earlier.exists(), "what an earlier demonstration left is emptied only for a new one");
 }
 
 #[test]

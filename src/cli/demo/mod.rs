@@ -13,7 +13,9 @@ use anyhow::Context;
 use tracing_subscriber::EnvFilter;
 
 use super::interrupt::{Interrupt, Interrupted};
+use super::output::written;
 use super::roles::raise_file_limit;
+use crate::telemetry;
 use cluster::Cluster;
 use folder::Folder;
 use report::Report;
@@ -62,14 +64,20 @@ pub async fn run(args: Args, home: &Path, json: bool, quiet: bool) -> anyhow::Re
     let interrupt = Interrupt::catch()?;
     let begun = Instant::now();
     let home = std::path::absolute(home)?;
+    // Mistakes of whoever starts it come to light before the earlier demonstration's folder is emptied.
+    let filter = log_filter()?;
+    let tree = match &args.publish {
+        Some(folder) => site::below(folder)?,
+        None => site::built_in(),
+    };
     let folder = Folder::claim(&home)?;
     let mut report = Report { folder: folder.path().to_owned(), ..Report::default() };
-    report.log = log_into(folder.path())?;
+    report.log = log_into(folder.path(), filter)?;
     raise_file_limit(FILES_OPEN_MAX);
     let mut cluster = None;
     let mut stage = Stage { screen: &screen, report: &mut report };
     let played = tokio::select! {
-        played = show::play(&mut stage, &mut cluster, folder.path(), &args) => played,
+        played = show::play(&mut stage, &mut cluster, folder.path(), &tree, args.publish.as_deref()) => played,
         interrupted = interrupt.came() => Err(anyhow::Error::new(interrupted).context("the show is not over")),
     };
     screen.clear();
@@ -80,10 +88,9 @@ pub async fn run(args: Args, home: &Path, json: bool, quiet: bool) -> anyhow::Re
         report.commands = finale::commands(&report, std::env::current_exe().ok().as_deref());
         summarize(&screen, &report, args.exit);
     }
-    if json {
-        print_json(&report)?;
-    }
-    let stays = played.is_ok() && !args.exit && !interrupt.has_come();
+    // A closed output is no reason to leave the cluster without stopping it.
+    let told = if json { print_json(&report) } else { Ok(()) };
+    let stays = played.is_ok() && told.is_ok() && !args.exit && !interrupt.has_come();
     let failed = match &mut cluster {
         Some(cluster) if stays => stay(cluster, &interrupt).await,
         _ => Ok(()),
@@ -99,7 +106,7 @@ pub async fn run(args: Args, home: &Path, json: bool, quiet: bool) -> anyhow::Re
         Err(error) if error.is::<Interrupted>() => Err(error),
         _ => report.verdict(),
     };
-    verdict.and(failed).and(stopped)
+    verdict.and(told).and(failed).and(stopped)
 }
 
 /// Says how it went, and what there is now.
@@ -121,7 +128,7 @@ fn print_json(report: &Report) -> anyhow::Result<()> {
     let mut text = serde_json::to_string_pretty(report)?;
     text.push('\n');
     let mut stdout = io::stdout();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).context("cannot write the document")
+    written(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
 }
 
 /// Waits for the end: a signal, or a part of the cluster that fails.
@@ -132,11 +139,16 @@ async fn stay(cluster: &mut Cluster, interrupt: &Interrupt) -> anyhow::Result<()
     }
 }
 
+/// What of the log is written.
+fn log_filter() -> anyhow::Result<EnvFilter> {
+    let wanted = std::env::var("METACDN_LOG").ok().map(|filter| telemetry::Config::of_command(Some(filter)));
+    Ok(wanted.unwrap_or_default().parse_filter()?)
+}
+
 /// Sends what the roles log into a file, unless it is sent elsewhere already: on the screen it would disturb the show.
-fn log_into(folder: &Path) -> anyhow::Result<PathBuf> {
+fn log_into(folder: &Path, filter: EnvFilter) -> anyhow::Result<PathBuf> {
     let path = folder.join("demo.log");
     let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
-    let filter = EnvFilter::try_from_env("METACDN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let logging = tracing_subscriber::fmt()
         .with_writer(Mutex::new(file))
         .with_ansi(false)

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-use super::Args;
 use super::certificates::client_credentials;
 use super::cluster::{Cluster, GC, MACHINES, PROGRAM};
 use super::compare::lists_equal;
@@ -73,12 +72,9 @@ pub(super) async fn play(
     stage: &mut Stage<'_>,
     cluster: &mut Option<Cluster>,
     folder: &Path,
-    args: &Args,
+    tree: &Tree,
+    source: Option<&Path>,
 ) -> anyhow::Result<()> {
-    let tree = match &args.publish {
-        Some(folder) => site::below(folder)?,
-        None => site::built_in(),
-    };
     stage.screen.heading("1  Certificates");
     let created = stage.check("certificates", async {
         let cluster = Cluster::create(folder).await?;
@@ -91,9 +87,9 @@ pub(super) async fn play(
     stage.screen.note(&folder.join("certs").display().to_string());
 
     let peers = start_nodes(stage, cluster).await?;
-    let mut published = publish_first(stage, cluster, &peers, &tree, args.publish.as_deref()).await?;
+    let mut published = publish_first(stage, cluster, &peers, tree, source).await?;
     lose_a_node(stage, cluster, &peers, &mut published).await?;
-    choose(stage, cluster, &tree, &published).await?;
+    choose(stage, cluster, tree, &published).await?;
 
     stage.screen.heading(&format!("6  All {} read everywhere", figures::files(published.len())));
     let (web, screen) = (cluster.web(), stage.screen);
