@@ -53,6 +53,21 @@ pub(super) fn utc_time(unix_ms: u64) -> String {
     moment(unix_ms).map_or_else(|| "?".to_owned(), |moment| moment.to_string())
 }
 
+/// A text that cannot steer a terminal: what is invisible or changes the direction of the rest is written as its code.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if letter.is_control()
+            || matches!(letter, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        {
+            shown.extend(letter.escape_unicode());
+        } else {
+            shown.push(letter);
+        }
+    }
+    shown
+}
+
 fn moment(unix_ms: u64) -> Option<Timestamp> {
     Timestamp::from_millisecond(i64::try_from(unix_ms).ok()?).ok()
 }
@@ -92,5 +107,12 @@ mod tests {
         assert_eq!(utc_time(1_000), "1970-01-01T00:00:01Z");
         assert_eq!(utc_time(u64::MAX), "?");
         assert!(local_time(1_800_000_000_000).starts_with("2027-01-1"));
+    }
+
+    #[test]
+    fn a_text_cannot_steer_the_terminal() {
+        assert_eq!(shown("ünï/日本 %20.txt"), "ünï/日本 %20.txt");
+        assert_eq!(shown("gpj.\u{202e}exe"), "gpj.\\u{202e}exe");
+        assert_eq!(shown("\u{200f}\u{2066}\u{1b}[2J"), "\\u{200f}\\u{2066}\\u{1b}[2J");
     }
 }

@@ -112,7 +112,7 @@ pub(super) fn below(folder: &Path) -> anyhow::Result<Tree> {
             }
             match item(folder, &path) {
                 Ok(item) => tree.items.push(item),
-                Err(error) => tree.skipped.push(format!("{}: {error:#}", path.display())),
+                Err(error) => tree.skipped.push(format!("{path:?}: {error:#}")),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `metacdn delete KEY…`: deletes objects, on all nodes.
 
+use anyhow::bail;
 use clap::Args;
 use futures_util::{StreamExt, stream};
 use http::StatusCode;
@@ -8,7 +9,7 @@ use serde_json::json;
 use super::list::Pages;
 use crate::cli::failure::{Reported, UsageError, explain};
 use crate::cli::output::complain;
-use crate::cli::{Cluster, Options, Target};
+use crate::cli::{Cluster, Options, Target, human};
 use crate::client::{ClientError, Deadlines, Peer};
 use crate::model::ObjectKey;
 
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: DeleteArgs, options: &Options) -> anyhow::Result<(
             let error = outcome.err().map(|error| explain(error.as_ref()));
             match &error {
                 None => deleted += 1,
-                Some(reason) => complain(format_args!("error: cannot delete {key}: {reason}")),
+                Some(reason) => complain(format_args!("error: cannot delete {}: {reason}", human::shown(key.as_str()))),
             }
             if output.is_json() {
                 output.answer_json(&json!({ "key": key, "deleted": error.is_none(), "error": error }))?;
@@ -57,7 +58,7 @@ pub(crate) async fn run(args: DeleteArgs, options: &Options) -> anyhow::Result<(
         }
     }
     match keys.as_slice() {
-        [key] if deleted == 1 => output.done(format_args!("deleted {key}"))?,
+        [key] if deleted == 1 => output.done(format_args!("deleted {}", human::shown(key.as_str())))?,
         keys if deleted == keys.len() => output.done(format_args!("deleted {deleted} objects"))?,
         keys => output.done(format_args!("deleted {deleted} of {} objects", keys.len()))?,
     }
@@ -86,11 +87,15 @@ async fn delete(cluster: &Cluster, peer: &Peer, key: &ObjectKey) -> anyhow::Resu
         Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => error,
         outcome => return Ok(outcome?),
     };
+    let mut reasons = Vec::new();
     for server in cluster.members().await?.servers {
         let target = Target { id: Some(server.node.id), address: server.node.address };
-        if matches!(cluster.peer(&target, Deadlines::default()).delete_object(key).await, Ok(())) {
-            return Ok(());
+        match cluster.peer(&target, Deadlines::default()).delete_object(key).await {
+            Ok(()) => return Ok(()),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {}
+            Err(error) => reasons.push(explain(&error)),
         }
     }
-    Err(ClientError::into(missing))
+    // One node that does not have it says nothing of those that did not answer.
+    if reasons.is_empty() { Err(ClientError::into(missing)) } else { bail!("cannot tell: {}", reasons.join("; ")) }
 }

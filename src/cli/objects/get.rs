@@ -200,7 +200,11 @@ impl Download {
                 .answer_json(&json!({ "key": key, "file": file, "size": size, "hash": hash, "seconds": seconds }));
         }
         let (amount, rate) = (human::size(size), human::rate(size, time));
-        output.done(format_args!("wrote {}, {amount} in {} ({rate})", path.display(), human::time(time)))
+        output.done(format_args!(
+            "wrote {}, {amount} in {} ({rate})",
+            human::shown(&path.to_string_lossy()),
+            human::time(time)
+        ))
     }
 
     fn note(&self, line: &str) {

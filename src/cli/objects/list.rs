@@ -60,6 +60,7 @@ pub(crate) async fn run(args: ListArgs, options: &Options) -> anyhow::Result<()>
 fn human_line(object: &ObjectMeta) -> String {
     let ObjectMeta { key, content, version } = object;
     let (size, modified) = (human::size(content.size), human::local_time(version.time.unix_ms()));
+    let key = human::shown(key.as_str());
     format!("{size:>10}  {modified:<25}  {:<26}  {key}", content.media_type.as_str())
 }
 

@@ -42,7 +42,7 @@ pub(super) fn plan(paths: &[PathBuf], prefix: &str) -> anyhow::Result<Plan> {
             let name = path.file_name().unwrap_or(path.as_os_str()).to_str().map(|name| format!("{prefix}{name}"));
             plan.add_file(path.clone(), name, &found);
         } else {
-            bail!("{} is neither a file nor a folder", path.display());
+            bail!("{path:?} is neither a file nor a folder");
         }
     }
     plan.check(paths)?;
@@ -103,16 +103,16 @@ impl Plan {
             bail!("these names cannot be keys, so nothing was sent: {shown}{more}");
         }
         if self.items.is_empty() {
-            let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            let names: Vec<_> = paths.iter().map(|path| format!("{path:?}")).collect();
             bail!("there are no files in {}", names.join(", "));
         }
         self.items.sort_by(|a, b| a.key.cmp(&b.key));
         self.skipped.sort();
         if let Some(pair) = self.items.windows(2).find(|pair| pair[0].key == pair[1].key) {
             bail!(
-                "{} and {} would both become {}, so nothing was sent: use --prefix for one of them",
-                pair[0].path.display(),
-                pair[1].path.display(),
+                "{:?} and {:?} would both become {}, so nothing was sent: use --prefix for one of them",
+                pair[0].path,
+                pair[1].path,
                 pair[0].key
             );
         }
@@ -121,7 +121,7 @@ impl Plan {
 }
 
 fn cannot_read(path: &Path) -> String {
-    format!("cannot read {}", path.display())
+    format!("cannot read {path:?}")
 }
 
 #[cfg(test)]

@@ -71,24 +71,37 @@ pub(crate) async fn run(args: StatArgs, options: &Options) -> anyhow::Result<()>
     if lines.iter().any(|line| line.status == State::Present) {
         return Ok(());
     }
-    complain(format_args!("error: no node has {}", args.key));
+    let unknown: Vec<_> = lines.iter().filter(|line| !matches!(line.status, State::Absent | State::Deleted)).collect();
+    let key = human::shown(args.key.as_str());
+    if unknown.is_empty() {
+        complain(format_args!("error: no node has {key}"));
+    } else {
+        let silent = unknown.iter().map(|line| format!("{}: {}", line.node, line.status.as_str()));
+        let silent = silent.collect::<Vec<_>>().join(", ");
+        complain(format_args!("error: cannot tell: no node that answers has {key} ({silent})"));
+    }
     Err(Reported.into())
+}
+
+impl State {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Present => "present",
+            Self::Absent => "absent",
+            Self::Deleted => "deleted",
+            Self::Unreachable => "unreachable",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 fn print(lines: &[Line], options: &Options) -> anyhow::Result<()> {
     let mut table = table(&["NODE", "STATUS", "HASH", "SIZE", "MODIFIED", "VERSION"], &["SIZE"]);
     for line in lines {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
-        let status = match line.status {
-            State::Present => "present",
-            State::Absent => "absent",
-            State::Deleted => "deleted",
-            State::Unreachable => "unreachable",
-            State::Refused => "refused",
-        };
         table.add_row([
             line.node.to_string(),
-            status.to_owned(),
+            line.status.as_str().to_owned(),
             // Enough to tell versions apart; --json has all of it.
             line.hash.as_deref().and_then(|hash| hash.get(..16)).unwrap_or_default().to_owned(),
             line.size.map(human::size).unwrap_or_default(),

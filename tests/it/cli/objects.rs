@@ -156,6 +156,9 @@ async fn stat_shows_every_node_and_delete_reaches_them() {
         let peer = cluster.client(name);
         wait_until("all have the cat", async || objects(&peer).await.contains_key("cat.jpg")).await;
     }
+    let never = user.run(&["stat", "never", "--json"]).await.failed(1, &["no node has never"]).json();
+    assert_eq!((&never[0]["status"], &never[0]["version"]), (&"absent".into(), &serde_json::Value::Null));
+    user.run(&["delete", "never"]).await.failed(1, &["cannot delete never", "404"]);
     cluster.stop("Program").await;
     let lines = user.run(&["stat", "cat.jpg", "--json"]).await.ok().json();
     let states: Vec<_> = lines.iter().map(|line| (line["node"].as_str(), line["status"].as_str())).collect();
@@ -170,12 +173,18 @@ async fn stat_shows_every_node_and_delete_reaches_them() {
     assert_eq!(deleted.stdout, "deleted cat.jpg\n");
     let gc = cluster.client("GC");
     wait_until("GC has heard of it", async || gc.head_object(&key("cat.jpg")).await.is_err()).await;
-    let gone = user.run(&["stat", "cat.jpg", "--json"]).await.failed(1, &["no node has cat.jpg"]).json();
+    let gone = user
+        .run(&["stat", "cat.jpg", "--json"])
+        .await
+        .failed(1, &["cannot tell", "cat.jpg (Program: unreachable)"])
+        .json();
     assert_eq!((&gone[0]["status"], &gone[1]["status"]), (&"deleted".into(), &"deleted".into()));
-    let never = user.run(&["stat", "never", "--json"]).await.failed(1, &["no node has never"]).json();
-    assert_eq!((&never[0]["status"], &never[0]["version"]), (&"absent".into(), &serde_json::Value::Null));
     put(&gc, "dog.jpg", b"woof".to_vec()).await;
-    let mixed = user.run(&["delete", "never", "dog.jpg", "--json"]).await.failed(1, &["cannot delete never"]).json();
+    let mixed = user
+        .run(&["delete", "never", "dog.jpg", "--json"])
+        .await
+        .failed(1, &["cannot delete never: cannot tell", "refused"])
+        .json();
     let mut outcomes: Vec<_> = mixed.iter().map(|line| (line["key"].to_string(), line["deleted"].as_bool())).collect();
     outcomes.sort();
     assert_eq!(outcomes, [("\"dog.jpg\"".to_owned(), Some(true)), ("\"never\"".to_owned(), Some(false))]);
