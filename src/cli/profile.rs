@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use super::Options;
 use super::failure::explain;
 use crate::client::{ClientError, Deadlines, Peer};
-use crate::config::Config;
+use crate::config::Draft;
 use crate::model::{Address, NodeId};
 use crate::protocol::status::Servers;
 
@@ -64,7 +64,12 @@ impl Cluster {
     }
 
     fn load(path: &Path) -> anyhow::Result<Self> {
-        let config = Config::load(path)?;
+        let mut draft = Draft::read(path)?;
+        draft.overlay_environment(std::env::vars_os());
+        // They are for the roles: variables that complete another machine's section are no mistake of this command.
+        draft.remove_section("node");
+        draft.remove_section("edge");
+        let config = draft.build()?.config;
         let identity = config.identity.load(SystemTime::now())?;
         let seeds = config.client.map(|client| client.seeds).unwrap_or_default();
         if seeds.is_empty() {
