@@ -31,7 +31,7 @@ pub use profile::{Cluster, Target};
 use crate::telemetry;
 use interrupt::Interrupt;
 
-/// Turns machines and buckets at several clouds into one CDN.
+/// Turns machines at several clouds into one CDN.
 #[derive(Debug, Parser)]
 #[command(name = "metacdn", version, about, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
@@ -49,8 +49,10 @@ const SHARED: &str = "Options of all commands";
 /// What all commands share.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The configuration: credentials, and where the cluster is [default: the profile that `metacdn demo` wrote]
-    #[arg(long, global = true, value_name = "FILE", env = "METACDN_CONFIG", hide_env_values = true, help_heading = SHARED)]
+    /// The configuration: credentials, and where the cluster is [env: METACDN_CONFIG] [default: the profile that
+    /// `metacdn demo` wrote]
+    // Not read by clap, for which a variable that is set to nothing would be a mistake.
+    #[arg(long, global = true, value_name = "FILE", help_heading = SHARED)]
     pub config: Option<PathBuf>,
     /// Print one JSON object a line, for programs
     #[arg(long, global = true, help_heading = SHARED)]
@@ -104,7 +106,9 @@ impl Cli {
     /// # Errors
     /// With what went wrong, for [`failure::report`].
     pub fn run(self) -> anyhow::Result<()> {
-        let Self { options, command } = self;
+        let Self { mut options, command } = self;
+        let of_environment = || std::env::var_os("METACDN_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        options.config = options.config.or_else(of_environment);
         match command {
             Command::Demo(args) => {
                 let home = options.home()?;

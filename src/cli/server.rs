@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use crate::cli::failure::UsageError;
 use crate::cli::roles::Ports;
 use crate::cli::run;
 use crate::config::{Draft, IdentityFiles};
@@ -102,7 +103,8 @@ fn draft(args: &Args, mut draft: Draft, home: &Path) -> anyhow::Result<Draft> {
     }
     args.identity.set(&mut draft);
     let Some(name) = draft.text("node.id").map(str::to_owned) else {
-        anyhow::bail!("the node has no name: give it one with --name, or name a configuration with --config");
+        let reason = "the node has no name: give it one with --name, or name a configuration with --config";
+        return Err(UsageError(reason.to_owned()).into());
     };
     draft.set_default("node.data", home.join("nodes").join(&name).to_string_lossy());
     if let Some(folder) = &args.identity_dir {
@@ -214,6 +216,6 @@ mod tests {
         assert!(parse("--name a.b").unwrap_err().to_string().contains("letters, digits and hyphens"));
         assert!(parse("--identity-dir i --key k").is_err());
         let nameless = draft(&parse("").unwrap(), Draft::default(), Path::new("/home")).unwrap_err();
-        assert!(nameless.to_string().contains("--name"));
+        assert!(nameless.is::<UsageError>() && nameless.to_string().contains("--name"));
     }
 }

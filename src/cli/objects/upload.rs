@@ -38,10 +38,13 @@ const EXAMPLES: &str = "Examples:
   metacdn upload site/ GC --prefix www/         publish a folder below www/
   metacdn upload cat.jpg Program protobuf3      send it as one of the reference's packets";
 
+const LINKS: &str = "Of a folder all files are published, also those outside it that links in it lead to; links to \
+                     folders are not followed.";
+
 /// The arguments of `metacdn upload`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = EXAMPLES,
+    before_help = LINKS, after_help = EXAMPLES,
     override_usage = "metacdn upload [OPTIONS] <FILE>... <SERVER> [json|protobuf3|raw]"
 )]
 pub struct UploadArgs {
@@ -84,7 +87,7 @@ pub(crate) async fn run(args: UploadArgs, options: &Options) -> anyhow::Result<(
     let plan = plan(&files, &args.prefix).map_err(|error| hint_at_format(error, &files, &server))?;
     let output = options.output();
     for (path, why) in plan.skipped.iter().take(SKIPPED_SHOWN) {
-        output.note(format_args!("warning: skipped {}: {why}", path.display()));
+        output.note(format_args!("warning: skipped {path:?}: {why}"));
     }
     if let more @ 1.. = plan.skipped.len().saturating_sub(SKIPPED_SHOWN) {
         output.note(format_args!("warning: skipped {more} more that are no files"));
@@ -189,7 +192,7 @@ impl Upload {
         self.progress.finish();
         let elapsed = self.progress.elapsed();
         let what = match single {
-            Some(key) => key.to_string(),
+            Some(key) => human::shown(key.as_str()),
             None if published == files => format!("{files} files"),
             None => format!("{published} of {files} files"),
         };
@@ -206,7 +209,8 @@ impl Upload {
             return self.failed(item, &format!("not tried after {FAILURES_IN_A_ROW_MAX} failures in a row"));
         }
         let started = Instant::now();
-        let outcome = with_retries(item.key.as_str(), &self.progress, async || self.send(item).await).await;
+        let outcome =
+            with_retries(&human::shown(item.key.as_str()), &self.progress, async || self.send(item).await).await;
         self.progress.file_done();
         match outcome {
             Ok(file) => {
@@ -240,7 +244,7 @@ impl Upload {
     }
 
     fn failed(&self, item: &Item, reason: &str) -> anyhow::Result<Option<Published>> {
-        self.progress.alarm(&format!("error: cannot publish {}: {reason}", item.path.display()));
+        self.progress.alarm(&format!("error: cannot publish {:?}: {reason}", item.path));
         if self.output.is_json() {
             self.output.answer_json(&json!({ "file": item.path.to_string_lossy(), "error": reason }))?;
         }

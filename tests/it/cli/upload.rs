@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -69,7 +70,7 @@ async fn all_is_sent_although_nobody_reads_along() {
     assert_eq!(ended.code(), Some(0));
     assert_eq!(objects(&cluster.client("AWS")).await.len(), 40);
     let mut failing = user.command(&["delete", "never", "neither"]);
-    failing.stderr(std::io::pipe().unwrap().1);
+    failing.stdout(Stdio::null()).stderr(std::io::pipe().unwrap().1);
     let ended = tokio::task::spawn_blocking(move || failing.status().unwrap()).await.unwrap();
     assert_eq!(ended.code(), Some(1));
 }
@@ -116,7 +117,7 @@ async fn mistakes_are_explained_and_nothing_is_sent() {
     user.run(&["upload", &cat, &bad, "AWS"]).await.failed(1, &["nothing was sent", "new\\nline", "U+000A"]);
     user.run(&["upload", &cat, "AWS", "--prefix", "a/../b"]).await.failed(1, &["nothing was sent", "cat.jpg"]);
     user.run(&["upload", &cat, &twin, "AWS"]).await.failed(1, &["would both become cat.jpg"]);
-    user.run(&["upload", "missing.jpg", "AWS"]).await.failed(1, &["cannot read missing.jpg: No such file"]);
+    user.run(&["upload", "missing.jpg", "AWS"]).await.failed(1, &["cannot read \"missing.jpg\": No such file"]);
     for name in ["AWS", "GC"] {
         assert!(objects(&cluster.client(name)).await.is_empty());
     }
@@ -142,6 +143,11 @@ async fn without_a_configuration_all_ways_to_name_one_are_said() {
     user.run(&["servers", "--config", "none.toml"]).await.failed(1, &["cannot read none.toml: No such file"]);
     let by_environment = user.command(&["servers"]).env("METACDN_CONFIG", &moved).output().unwrap();
     assert!(by_environment.status.success(), "{by_environment:?}");
+    let of_a_node =
+        user.command(&["servers"]).env("METACDN_CONFIG", &moved).env("METACDN_NODE_LISTEN", "[::]:1").output();
+    assert!(of_a_node.as_ref().unwrap().status.success(), "{of_a_node:?}");
+    let empty = user.command(&["servers"]).env("METACDN_CONFIG", "").output().unwrap();
+    assert!(String::from_utf8_lossy(&empty.stderr).contains("no configuration: name one"), "{empty:?}");
 
     std::fs::write(&profile, "[identity]\nauthority = 'authority.pem'\ncertificate = 'me.pem'\nkey = 'me.key'\n")
         .unwrap();
