@@ -42,6 +42,20 @@ fn decode(wire: &[u8]) -> (Packet, Vec<u8>) {
     (packet, content)
 }
 
+/// Decodes a packet with PyPI's protobuf, which shares no code with us; `./test.sh setup` installs it.
+fn decode_with_protobuf(file: &std::path::Path, wire: &[u8], size: usize) {
+    std::fs::write(file, wire).unwrap();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let python = root.join(".tools/python/bin/python3");
+    let decode = std::process::Command::new(&python).arg(root.join("tests/python/packet_decode.py")).arg(file).output();
+    let decoded = decode.unwrap_or_else(|error| panic!("{}: {error}; run ./test.sh setup", python.display()));
+    assert!(decoded.status.success(), "{}", String::from_utf8_lossy(&decoded.stderr));
+    let facts: serde_json::Value = serde_json::from_slice(&decoded.stdout).unwrap();
+    assert_eq!((&facts["size"], &facts["packet_length"]), (&size.into(), &wire.len().into()));
+    assert_eq!((&facts["file_name"], &facts["distributed"]), (&"photo.jpg".into(), &"F".into()));
+    assert_eq!((&facts["last_updated"], &facts["unknown_fields"]), (&serde_json::Value::Null, &false.into()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn packets_have_exactly_the_references_sizes_on_the_wire() {
     let cluster = Cluster::start(&[]).await;
@@ -66,6 +80,9 @@ async fn packets_have_exactly_the_references_sizes_on_the_wire() {
             assert_eq!(wire.len(), expected, "{format} of {size} bytes");
             let file_name = "photo.jpg".to_owned();
             assert_eq!(decode(&wire), (Packet::File { file_name, distributed: false }, bytes.clone()));
+            if format == "Protobuf3" {
+                decode_with_protobuf(user.path("wire").as_path(), &wire, size);
+            }
         }
     }
 }
