@@ -3,7 +3,7 @@
 use http::Method;
 
 use super::{ClientError, Peer};
-use crate::model::{Node, Provider, Tariff};
+use crate::model::{Epoch, Node, Provider, Tariff};
 use crate::protocol::feed::{FeedAnswer, FeedQuery, Welcome};
 use crate::protocol::status::{Pong, Servers, Status};
 use crate::protocol::{FEED, PING, PRICES, SERVERS, STATUS, price_path, server_path};
@@ -44,12 +44,13 @@ impl Peer {
         self.ask_json(Method::GET, &path).await
     }
 
-    /// Announces the calling node, which joins or has moved.
+    /// Announces the calling node, which joins or has moved; `epoch` is that of its database.
     ///
     /// # Errors
     /// When the node does not answer, or the caller's certificate is not that of `node`.
-    pub async fn announce(&self, node: &Node) -> Result<Welcome, ClientError> {
-        let response = self.send_json(Method::PUT, &server_path(&node.id), node).await?;
+    pub async fn announce(&self, node: &Node, epoch: Epoch) -> Result<Welcome, ClientError> {
+        let path = format!("{}?epoch={epoch}", server_path(&node.id));
+        let response = self.send_json(Method::PUT, &path, node).await?;
         self.read_json(response).await
     }
 

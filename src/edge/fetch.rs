@@ -20,7 +20,7 @@ use super::{Core, Routes, Upstream};
 use crate::client::empty;
 use crate::model::{Liveness, NodeId, ObjectKey};
 use crate::protocol::{VERSION_HEADER, object_path};
-use crate::route::{FailureKind, Policy, Request, Route, Try};
+use crate::route::{FailureKind, Policy, Reason, Request, Route, Try};
 
 /// The request headers that decide what a node answers (RFC 9110 sections 13 and 14). No other travels on.
 const FORWARDED: [HeaderName; 6] = [
@@ -65,6 +65,8 @@ pub(super) enum Fetched {
         route: Route,
         /// Its answer: a success, 304, 412 or 416.
         response: Response<NodeBody>,
+        /// The nodes before it, which were asked in vain.
+        passed: Vec<NodeId>,
     },
     /// Every node that answers says that there is no such object.
     Missing,
@@ -84,21 +86,27 @@ pub(super) async fn fetch(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) 
     let size = core.sizes.guess(key.as_str());
     let ranking = routes.table.rank(&Request { key: key.as_str(), size, policy: asked.policy });
     // The best node that lacks the object, and how many were too busy to say.
-    let (mut missing, mut busy) = (None, 0);
-    for route in ranking.routes.into_iter().take(core.config.tries_max.get()) {
+    let (mut missing, mut busy, mut passed) = (None, 0, Vec::new());
+    for mut route in ranking.routes.into_iter().take(core.config.tries_max.get()) {
         // All alive ones come before all suspect ones, whose silence would make each missing object a wait.
         if missing == Some(Liveness::Alive) && route.liveness == Liveness::Suspect {
             break;
         }
         match timeout_at(asked.deadline.into(), attempt(core, &routes, &route.node.id, key, asked)).await {
             Err(_) => break,
-            Ok(Attempt::Answer(response)) => return Fetched::Answer { route, response },
+            Ok(Attempt::Answer(response)) => {
+                if !passed.is_empty() {
+                    route.reason = Reason::NextBest;
+                }
+                return Fetched::Answer { route, response, passed };
+            }
             Ok(Attempt::Missing { deleted: true }) => return Fetched::Missing,
             Ok(Attempt::Missing { deleted: false }) => _ = missing.get_or_insert(route.liveness),
             Ok(Attempt::Refused(status)) => return Fetched::Refused(status),
             Ok(Attempt::Busy) => busy += 1,
             Ok(Attempt::Failed) => {}
         }
+        passed.push(route.node.id.clone());
     }
     if missing.is_some() { Fetched::Missing } else { Fetched::Unavailable { busy } }
 }

@@ -110,7 +110,7 @@ fn check(
     }
     let target = Target::of(uri, headers).map_err(|error| Refusal::new(error.status(), error.to_string()))?;
     if !core.hosts.contain(target.host()) {
-        let detail = format!("this edge does not serve {}: add it to edge.hosts if it should", target.host());
+        let detail = format!("this edge does not serve {}", target.host());
         return Err(Refusal::new(StatusCode::FORBIDDEN, detail));
     }
     let Some(path) = uri.path().strip_prefix('/') else {
@@ -143,7 +143,7 @@ async fn respond(core: &Arc<Core>, uri: &Uri, path: String, asked: &Asked<'_>) -
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the path names no object: {error}")),
     };
     match fetch(core, &key, asked).await {
-        Fetched::Answer { route, response } => forward(core, &route, response),
+        Fetched::Answer { route, response, passed } => forward(core, &route, response, &passed),
         Fetched::Refused(status) => problem(status, "a node refuses the request"),
         Fetched::Unavailable { busy } => unavailable(busy),
         Fetched::Missing if folder => missing(core, &key, asked).await,
@@ -174,8 +174,8 @@ async fn redirect(core: &Arc<Core>, uri: &Uri, key: &ObjectKey, asked: &Asked<'_
 async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Response<Inner> {
     let page: ObjectKey = NOT_FOUND.parse().expect("it is a key");
     match fetch(core, &page, &Asked { headers: &HeaderMap::new(), ..*asked }).await {
-        Fetched::Answer { route, response } if response.status() == StatusCode::OK => {
-            let mut response = forward(core, &route, response);
+        Fetched::Answer { route, response, passed } if response.status() == StatusCode::OK => {
+            let mut response = forward(core, &route, response, &passed);
             *response.status_mut() = StatusCode::NOT_FOUND;
             // They are about the page, not about what is missing.
             for name in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES, VERSION] {
@@ -189,7 +189,7 @@ async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Respon
 }
 
 /// The answer of a node, as the client gets it.
-fn forward(core: &Core, route: &Route, response: Response<NodeBody>) -> Response<Inner> {
+fn forward(core: &Core, route: &Route, response: Response<NodeBody>, passed: &[NodeId]) -> Response<Inner> {
     let mut response = response.map(Inner::Node);
     let headers = response.headers_mut();
     let listed: Vec<HeaderName> = headers
@@ -203,7 +203,12 @@ fn forward(core: &Core, route: &Route, response: Response<NodeBody>) -> Response
         headers.remove(name);
     }
     headers.append(VIA, core.via.clone());
-    if let Ok(why) = HeaderValue::from_str(&route.header_value()) {
+    let mut why = route.header_value();
+    if !passed.is_empty() {
+        let names: Vec<_> = passed.iter().map(NodeId::as_str).collect();
+        why = format!("{why}; passed={}", names.join(","));
+    }
+    if let Ok(why) = HeaderValue::from_str(&why) {
         headers.insert(ROUTE_HEADER, why);
     }
     core.metrics.routed(&route.node.id);

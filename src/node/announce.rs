@@ -6,14 +6,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::pull::take_in;
 use super::records::{Change, write_record};
 use super::{Backoff, Core};
 use crate::client::{ClientError, Deadlines, Peer};
-use crate::model::{Address, Entry, EntryKey, NodeId, RecordKey, UnsoundEntry};
+use crate::model::{Address, Entry, EntryKey, Epoch, Node, NodeId, RecordKey, UnsoundEntry};
 use crate::store::StoreError;
+
+/// How long a node that may live under a name is waited for.
+const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// How often a node whose name another one has looks whether that is gone.
+const NAME_PERIOD: Duration = Duration::from_secs(2);
 
 /// Lists this node's own record, if it says anything new.
 pub(super) async fn list_self(core: &Arc<Core>) -> Result<(), StoreError> {
@@ -43,6 +49,49 @@ pub(super) async fn run(core: Arc<Core>) {
         }
     }
     tasks.shutdown().await;
+}
+
+/// Sees to it that this node's record is its own: says so if another node lives under its name, and takes the name back
+/// once that one is gone.
+pub(super) async fn keep_name(core: Arc<Core>) {
+    let mut view = core.members.view();
+    let mut complained = None;
+    loop {
+        let listed = view.borrow_and_update().nodes().get(&core.me.id).cloned();
+        let rest = match listed.filter(|listed| listed.address != core.me.address) {
+            None => Duration::MAX,
+            Some(other) => {
+                match who_lives_at(&core, &other).await {
+                    Some(epoch) if epoch == core.catalog.origin().epoch => {}
+                    Some(_) if complained.as_ref() == Some(&other.address) => {}
+                    Some(_) => {
+                        error!(address = %other.address, "another node lives under this node's name: stop one of them");
+                        complained = Some(other.address);
+                    }
+                    None => match list_self(&core).await {
+                        Ok(()) => warn!(address = %other.address, "took this node's name back"),
+                        Err(error) => {
+                            warn!(error = &error as &dyn std::error::Error, "cannot take this node's name back");
+                        }
+                    },
+                }
+                NAME_PERIOD
+            }
+        };
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            changed = view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+}
+
+/// The life of the database of the node that answers where `node` is said to be; `None` if none does.
+pub(super) async fn who_lives_at(core: &Core, node: &Node) -> Option<Epoch> {
+    let deadlines = Deadlines { connect: LOOK_DEADLINE, first_byte: LOOK_DEADLINE, idle: LOOK_DEADLINE };
+    let peer = Peer::new(core.tls.clone(), Some(&node.id), node.address.clone(), deadlines);
+    let answer = tokio::time::timeout(LOOK_DEADLINE, peer.ping()).await;
+    answer.ok().and_then(Result::ok).map(|pong| pong.epoch)
 }
 
 async fn announce_until_heard(core: Arc<Core>, address: Address, id: Option<NodeId>) {
@@ -82,7 +131,7 @@ fn is_transient(error: &AnnounceError) -> bool {
 
 /// Announces this node to `peer` and takes in the records that it answers with: the cluster's members.
 async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), AnnounceError> {
-    let welcome = peer.announce(&core.me).await?;
+    let welcome = peer.announce(&core.me, core.catalog.origin().epoch).await?;
     welcome.records.iter().try_for_each(Entry::check)?;
     let me = core.me.id.clone();
     let work = core.catalog.transact(move |transaction| {

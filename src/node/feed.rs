@@ -13,11 +13,12 @@ use tokio::time::Instant;
 
 use super::Core;
 use super::access::{Right, require};
+use super::announce::who_lives_at;
 use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::records::{Change, write_record};
 use crate::model::{Node, NodeId, Origin, Principal, RecordKey};
-use crate::protocol::feed::{ENTRIES_MAX, FeedAnswer, FeedQuery, WAIT_MS_MAX, Welcome};
+use crate::protocol::feed::{AnnounceQuery, ENTRIES_MAX, FeedAnswer, FeedQuery, WAIT_MS_MAX, Welcome};
 use crate::protocol::status::Pong;
 use crate::replicate::resume_at;
 use crate::store::Select;
@@ -103,9 +104,11 @@ pub(super) async fn announce(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
     id: Result<Path<NodeId>, PathRejection>,
+    query: Result<Query<AnnounceQuery>, QueryRejection>,
     node: Result<Json<Node>, JsonRejection>,
 ) -> Result<Json<Welcome>, ApiError> {
     let Path(id) = id.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    let Query(AnnounceQuery { epoch }) = query?;
     if principal != Principal::Node(id.clone()) {
         require(&principal, Right::Write)?;
     }
@@ -118,6 +121,14 @@ pub(super) async fn announce(
     let namesake = |known: &&NodeId| **known != id && known.as_str().eq_ignore_ascii_case(id.as_str());
     if let Some(known) = view.nodes().keys().find(namesake) {
         let detail = format!("{id} and {known} differ by case alone: choose another name");
+        return Err(ApiError::new(StatusCode::CONFLICT, detail));
+    }
+    if let Some((known, epoch)) = view.nodes().get(&id).zip(epoch)
+        && known.address != node.address
+        && who_lives_at(&core, known).await.is_some_and(|other| other != epoch)
+    {
+        let detail =
+            format!("another node {id} lives at {}: choose another name, or stop that one first", known.address);
         return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }
     if id != core.me.id {

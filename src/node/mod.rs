@@ -259,6 +259,7 @@ pub async fn run(
     tasks.spawn(pull::follow_members(core.clone()));
     tasks.spawn(fetch::run(core.clone()));
     tasks.spawn(announce::run(core.clone()));
+    tasks.spawn(announce::keep_name(core.clone()));
     info!(node = %core.me.id, address = %core.me.address, download = %core.me.download, "node started");
     while let Some(ended) = tasks.join_next().await {
         match ended {

@@ -85,13 +85,17 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// `GET /ready`: the node is one of the cluster's members.
+/// `GET /ready`: the node is one of the cluster's members, and no other one has its name.
 pub(super) async fn ready(State(core): State<Arc<Core>>) -> Result<&'static str, ApiError> {
-    let known = core.members.view().borrow().nodes().contains_key(&core.me.id);
+    let view = core.members.view();
+    let known = view.borrow().nodes().get(&core.me.id).is_some_and(|listed| listed.address == core.me.address);
     if known && !core.stop.is_cancelled() {
         Ok("ready\n")
     } else {
-        Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "the node is starting or stopping"))
+        Err(ApiError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the node is starting or stopping, or another one has its name",
+        ))
     }
 }
 

@@ -46,6 +46,15 @@ pub struct FeedAnswer {
     pub end: bool,
 }
 
+/// What a node says of itself when it joins or has moved, as the query of `PUT /v1/servers/ID`; the body is its record.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnnounceQuery {
+    /// The life of its database: it tells a node that moved from another one that took its name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
+}
+
 /// What a node that joins, or has moved, gets for its announcement: the records that the other one lists, of which
 /// one page is enough to find the members and read the rest from their feeds.
 #[derive(Debug, Clone, Serialize, Deserialize)]

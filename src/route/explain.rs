@@ -37,6 +37,8 @@ pub enum Reason {
     Unmeasured,
     /// It has been silent for longer than usual.
     Suspect,
+    /// Those before it were asked in vain.
+    NextBest,
 }
 
 impl fmt::Display for Reason {
@@ -55,6 +57,7 @@ impl fmt::Display for Reason {
             Self::Unpriced => "unpriced",
             Self::Unmeasured => "unmeasured",
             Self::Suspect => "suspect",
+            Self::NextBest => "next-best",
         })
     }
 }

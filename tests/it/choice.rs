@@ -114,6 +114,8 @@ async fn p_picks_gc_then_program_then_aws_on_the_references_price_file() {
         // At once, without waiting for anybody to notice.
         let answer = fetch(proxy.public, "/a.txt").await;
         assert_eq!((answer.status(), node_of(&answer).as_str()), (StatusCode::OK, next));
+        let why = answer.headers()["metacdn-route"].to_str().unwrap();
+        assert!(why.contains("reason=next-best; passed=") && why.contains(best), "{why}");
     }
 }
 

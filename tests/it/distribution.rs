@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use metacdn::client::Peer;
-use metacdn::model::{Liveness, Principal};
+use metacdn::model::{Epoch, Liveness, Principal};
 
 use crate::cluster::{Cluster, get, key, objects, put, wait_until};
 use crate::edge::fetch;
@@ -130,6 +130,30 @@ async fn a_node_that_moves_is_found_by_those_who_knew_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_belongs_to_the_node_that_lives() {
+    let mut cluster = Cluster::start(&["AWS", "GC"]).await;
+    let aws = cluster.client("AWS");
+    let listed = async || {
+        let servers = aws.servers().await.unwrap().servers;
+        servers.into_iter().find(|server| server.node.id.as_str() == "GC").unwrap().node
+    };
+    let own = listed().await;
+    let mut other = own.clone();
+    other.address = "127.0.0.1:9".parse().unwrap();
+    let namesake = cluster.caller("AWS", Principal::Node("GC".parse().unwrap()));
+    let refused = namesake.announce(&other, Epoch::from_bits(1)).await.unwrap_err();
+    assert_eq!(refused.status().map(|status| status.as_u16()), Some(409), "{refused}");
+    assert_eq!(listed().await, own);
+    // A node that is gone may have been set up anew elsewhere.
+    cluster.stop("GC").await;
+    namesake.announce(&other, Epoch::from_bits(1)).await.unwrap();
+    assert_eq!(listed().await, other);
+    // Back again, it takes its name from the one that does not live.
+    cluster.restart("GC").await;
+    wait_until("GC is listed where it lives", async || listed().await == own).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn who_may_do_what_is_decided_by_the_certificate() {
     let cluster = Cluster::start(&["AWS"]).await;
     let writes = async |principal| {
@@ -146,7 +170,7 @@ async fn who_may_do_what_is_decided_by_the_certificate() {
     let gc = cluster.caller("AWS", Principal::Node("GC".parse().unwrap()));
     let mut node = cluster.client("AWS").servers().await.unwrap().servers.remove(0).node;
     node.id = "Program".parse().unwrap();
-    let refused = gc.announce(&node).await.unwrap_err();
+    let refused = gc.announce(&node, Epoch::from_bits(1)).await.unwrap_err();
     assert_eq!(refused.status().map(|status| status.as_u16()), Some(403));
 }
 

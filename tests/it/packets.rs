@@ -178,7 +178,7 @@ async fn heartbeats_count_only_with_the_certificate_of_their_node() {
             download: "127.0.0.1:9".parse().unwrap(),
             images: Default::default(),
         };
-        cluster.caller("AWS", ghost()).announce(&node).await.unwrap();
+        cluster.caller("AWS", ghost()).announce(&node, metacdn::model::Epoch::from_bits(1)).await.unwrap();
         let client = cluster.client("AWS");
         let liveness = async || {
             let servers = client.servers().await.unwrap().servers;
