@@ -16,6 +16,9 @@ const LINE_PERIOD: Duration = Duration::from_secs(2);
 /// How often the bar is drawn although nothing happens, so that its times stay true.
 const TICK: Duration = Duration::from_millis(200);
 
+/// A longer forecast is no help.
+const FORECAST_MAX: Duration = Duration::from_secs(365 * 86_400);
+
 const TEMPLATE: &str = "{files} [{wide_bar}] {amount} {rate} {left}";
 
 /// How far a transfer of some files is.
@@ -38,7 +41,7 @@ enum Show {
 }
 
 impl Progress {
-    /// Begins a transfer. Where there is no terminal, one file is told of at its end only.
+    /// Begins a transfer.
     pub(super) fn start(output: Output, files: u64, bytes: u64) -> Arc<Self> {
         let started = Instant::now();
         let done = Arc::new(AtomicU64::new(0));
@@ -48,10 +51,8 @@ impl Progress {
             Show::Nothing
         } else if terminal {
             Show::Bar(bar(files, bytes, done.clone()))
-        } else if files > 1 {
-            Show::Lines { next: Mutex::new(started + LINE_PERIOD) }
         } else {
-            Show::Nothing
+            Show::Lines { next: Mutex::new(started + LINE_PERIOD) }
         };
         let bytes_all = bytes;
         Arc::new(Self { output, show, started, files_all: files, bytes_all, files: done, bytes: AtomicU64::new(0) })
@@ -121,11 +122,25 @@ impl Progress {
             return;
         }
         *next = now + LINE_PERIOD;
-        let (done, all) = (human::size(bytes), human::size(self.bytes_all));
-        let (files, files_all) = (self.files.load(Ordering::Relaxed), self.files_all);
-        let rate = human::rate(bytes, self.elapsed());
-        self.output.note(format_args!("{files} of {files_all} files, {done} of {all} ({rate})"));
+        let files = self.files.load(Ordering::Relaxed);
+        self.output.note(line((files, self.files_all), (bytes, self.bytes_all), self.elapsed()));
     }
+}
+
+/// How far a transfer is after `elapsed`: what is done of how much.
+fn line((files, files_all): (u64, u64), (bytes, bytes_all): (u64, u64), elapsed: Duration) -> String {
+    let (done, all, rate) = (human::size(bytes), human::size(bytes_all), human::rate(bytes, elapsed));
+    let files = if files_all == 1 { String::new() } else { format!("{files} of {files_all} files, ") };
+    let left = match bytes_all.saturating_sub(bytes) {
+        0 => "finishing".to_owned(),
+        left => {
+            let seconds = elapsed.as_secs_f64() * left as f64 / bytes as f64;
+            // Before the first bytes nothing is known of the rate.
+            let known = Duration::try_from_secs_f64(seconds).ok().filter(|left| *left < FORECAST_MAX);
+            format!("{} left", known.map_or_else(|| "--".to_owned(), whole_seconds))
+        }
+    };
+    format!("{files}{done} of {all} ({rate}, {left})")
 }
 
 impl Drop for Progress {
@@ -151,7 +166,7 @@ fn bar(files: u64, bytes: u64, done: Arc<AtomicU64>) -> ProgressBar {
         }
         let eta = state.eta();
         // Before the first bytes nothing is known of the rate.
-        let known = state.pos() > 0 && eta < Duration::from_secs(365 * 86_400);
+        let known = state.pos() > 0 && eta < FORECAST_MAX;
         let _ = if known { write!(text, "{} left", whole_seconds(eta)) } else { write!(text, "-- left") };
     };
     let counted = move |_: &ProgressState, text: &mut dyn std::fmt::Write| {
@@ -171,4 +186,21 @@ fn bar(files: u64, bytes: u64, done: Arc<AtomicU64>) -> ProgressBar {
 fn whole_seconds(time: Duration) -> String {
     let seconds = time.as_secs();
     if seconds < 60 { format!("{seconds} s") } else { human::time(time) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_tells_rate_and_time_left() {
+        let after = Duration::from_secs;
+        assert_eq!(line((0, 1), (10_000_000, 40_000_000), after(2)), "10.0 MB of 40.0 MB (5.0 MB/s, 6 s left)");
+        assert_eq!(
+            line((3, 9), (1000, 181_000), after(1)),
+            "3 of 9 files, 1.0 kB of 181.0 kB (1.0 kB/s, 3 min 0 s left)"
+        );
+        assert_eq!(line((0, 2), (0, 5), after(2)), "0 of 2 files, 0 B of 5 B (0 B/s, -- left)");
+        assert_eq!(line((0, 1), (5, 5), after(1)), "5 B of 5 B (5 B/s, finishing)");
+    }
 }
