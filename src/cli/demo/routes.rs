@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::figures;
 use super::screen::{Screen, Tone};
 use super::web::{Answer, Web};
-use crate::model::{ContentHash, NanoDollars, ObjectKey};
+use crate::model::{ContentHash, Liveness, NanoDollars, ObjectKey};
 
 /// The policies that are shown: price, time, and both at three weights.
 pub(super) const POLICIES: [(&str, &str); 5] = [
@@ -19,8 +19,12 @@ pub(super) const POLICIES: [(&str, &str); 5] = [
     ("c 0.9", "both; price weighs nine times as much"),
 ];
 
-/// Measurements move between a look at the table and the request that follows; the two agree soon.
-const TRIES_MAX: usize = 20;
+/// How long the table may be unsettled. Measurements move between a look at it and the request that follows, and on a
+/// busy machine a node is suspect for a moment and rightly ranked last; both pass soon.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long is waited before an unsettled table is looked at again.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// How far above the best score a node still counts as equal to it; the edge's default, and a rounding.
 const BAND: f64 = 1.010_001;
@@ -81,17 +85,22 @@ pub(super) async fn decide(
     hash: ContentHash,
     (policy, meaning): (&str, &'static str),
 ) -> anyhow::Result<Decision> {
-    let mut tries = 0;
+    let started = Instant::now();
     loop {
         let Ranking { routes: candidates } = web.ranking(key, policy).await?;
+        let patient = started.elapsed() < PATIENCE;
+        if patient && !all_alive(&candidates) {
+            tokio::time::sleep(LOOK_PERIOD).await;
+            continue;
+        }
         let begun = Instant::now();
         let answer = web.fetch(key, Some(policy)).await?;
         let seconds = begun.elapsed().as_secs_f64();
         ensure!(answer.hash == hash, "the bytes of {key} have the hash {}, not {hash}", answer.hash);
         let (node, reason) = (field(&answer, "node")?, field(&answer, "reason")?);
-        tries += 1;
         let first = candidates.first().context("the proxy knows no node")?;
-        if first.node != node && tries < TRIES_MAX {
+        if patient && first.node != node {
+            tokio::time::sleep(LOOK_PERIOD).await;
             continue;
         }
         ensure!(first.node == node, "{node} answered, but {} is first in the table", first.node);
@@ -100,6 +109,12 @@ pub(super) async fn decide(
         let (policy, key) = (policy.to_owned(), key.clone());
         return Ok(Decision { policy, meaning, key, candidates, node, reason, header, bytes, seconds });
     }
+}
+
+/// Whether every node may be chosen: by the formulas alone, nothing is said of the others' places.
+fn all_alive(candidates: &[Candidate]) -> bool {
+    let alive = Liveness::Alive.to_string();
+    candidates.iter().all(|candidate| candidate.liveness == alive)
 }
 
 fn field(answer: &Answer, name: &str) -> anyhow::Result<String> {
@@ -166,6 +181,14 @@ mod tests {
         let (node, liveness, reason) = (node.to_owned(), "alive".to_owned(), "best-score".to_owned());
         let price = Some(NanoDollarsText(price.to_owned()));
         Candidate { node, liveness, price, time_s: Some(time_s), score: Some(score), reason }
+    }
+
+    #[test]
+    fn a_table_with_a_suspect_is_unsettled() {
+        let mut table = [candidate("near", "0.30", 0.01, 0.01), candidate("cheap", "0.10", 0.06, 0.06)];
+        assert!(all_alive(&table));
+        table[1].liveness = Liveness::Suspect.to_string();
+        assert!(!all_alive(&table));
     }
 
     #[test]
