@@ -88,9 +88,9 @@ pub enum Command {
     Status,
     /// Run a node
     Server(server::Args),
-    /// Run a proxy in front of the cluster, which routes by price, time or both
+    /// Run an edge (the reference's proxy) in front of the cluster, which routes by price, time or both
     Proxy(proxy::Args),
-    /// Run what the configuration asks for: a node, a proxy, or both
+    /// Run what the configuration asks for: a node, an edge (the reference's proxy), or both
     Run(run::Args),
     /// Check or show a configuration
     #[command(subcommand)]

@@ -15,7 +15,7 @@ use crate::model::Address;
 use crate::route::Policy;
 use crate::telemetry;
 
-/// Run one edge in front of the cluster: the section "edge" of the configuration, or what the options say.
+/// Run one edge (the reference's proxy) in front of the cluster: the section "edge" of the configuration, or what the options say.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What requests are routed by.
