@@ -199,7 +199,7 @@ mod tests {
         assert!(error(&[at("good")], "../").contains(". or .."));
         assert!(error(&[at("good")], ".metacdn").contains("the cluster's own"));
         let twins = error(&[at("good"), at("twin")], "");
-        assert!(twins.contains("good/a.txt and ") && twins.contains("twin/a.txt"), "{twins}");
+        assert!(twins.contains("good/a.txt\" and ") && twins.contains("twin/a.txt"), "{twins}");
         assert!(error(&[at("none")], "").contains("No such file"));
         assert!(error(&[at("empty")], "").contains("no files in"));
     }
