@@ -68,7 +68,7 @@ pub struct Options {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show a whole cluster on this machine: three nodes, a proxy, and what they do
+    /// Show a whole cluster on this machine: three nodes, an edge, and what they do
     Demo(demo::Args),
     /// Publish files and folders
     Upload(objects::upload::UploadArgs),

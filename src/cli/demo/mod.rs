@@ -42,7 +42,7 @@ mod web;
 /// the cluster with a load generator shall reach its limits, not this.
 const FILES_OPEN_MAX: u64 = 16 * 1024;
 
-/// Run three nodes and a proxy on this machine and show what they do.
+/// Run three nodes and an edge on this machine and show what they do.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct Args {
     /// Publish the files of this folder instead of the site that ships with the program.

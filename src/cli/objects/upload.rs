@@ -33,18 +33,17 @@ const FAILURES_IN_A_ROW_MAX: usize = 16;
 /// How many of the things that were passed over are named one by one.
 const SKIPPED_SHOWN: usize = 5;
 
-const EXAMPLES: &str = "Examples:
+const EXAMPLES: &str = "Of a folder all files are published, also those outside it that links in it lead to; links to folders are not followed.
+
+Examples:
   metacdn upload cat.jpg AWS                    publish one file as cat.jpg
   metacdn upload site/ GC --prefix www/         publish a folder below www/
   metacdn upload cat.jpg Program protobuf3      send it as one of the reference's packets";
 
-const LINKS: &str = "Of a folder all files are published, also those outside it that links in it lead to; links to \
-                     folders are not followed.";
-
 /// The arguments of `metacdn upload`.
 #[derive(Debug, Args)]
 #[command(
-    before_help = LINKS, after_help = EXAMPLES,
+    after_help = EXAMPLES,
     override_usage = "metacdn upload [OPTIONS] <FILE>... <SERVER> [json|protobuf3|raw]"
 )]
 pub struct UploadArgs {
