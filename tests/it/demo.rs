@@ -58,7 +58,13 @@ impl Demo {
     }
 
     /// Whether it ended with success, and what it complained of.
-    fn end(mut self) -> (bool, String) {
+    fn end(self) -> (bool, String) {
+        let (code, errors) = self.end_code();
+        (code == Some(0), errors)
+    }
+
+    /// The exit code, and what it complained of.
+    fn end_code(mut self) -> (Option<i32>, String) {
         // Both ends of the pipes are closed when it is over.
         let rest = |lines: &Receiver<String>| {
             let mut text = String::new();
@@ -72,7 +78,7 @@ impl Demo {
         };
         rest(&self.lines);
         let errors = rest(&self.errors);
-        (self.child.wait().unwrap().success(), errors)
+        (self.child.wait().unwrap().code(), errors)
     }
 
     fn terminate(&self) {
@@ -182,6 +188,26 @@ fn what_cannot_be_published_is_refused() {
     assert!(!success);
     assert!(errors.contains("/nowhere/at/all"), "{errors}");
     assert!(earlier.exists(), "what an earlier demonstration left is emptied only for a new one");
+}
+
+#[test]
+fn what_ends_it_before_the_end_is_told() {
+    let home = tempfile::tempdir().unwrap();
+    let demo = Demo::start(home.path(), &["--exit"]);
+    demo.read_until("2  Three nodes");
+    demo.terminate();
+    let (code, errors) = demo.end_code();
+    assert_eq!(code, Some(143), "{errors}");
+    assert!(errors.contains("the show is not over: interrupted"), "{errors}");
+}
+
+#[test]
+fn a_document_that_nobody_reads_is_no_failure() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_metacdn"));
+    command.args(["demo", "--exit", "--json", "--quiet"]).env("METACDN_HOME", home.path());
+    let ended = command.stdin(Stdio::null()).stdout(std::io::pipe().unwrap().1).output().unwrap();
+    assert_eq!((ended.status.code(), String::from_utf8_lossy(&ended.stderr).as_ref()), (Some(0), ""));
 }
 
 #[test]

@@ -85,5 +85,6 @@ async fn help_and_version_are_answers() {
     }
     assert!(user.run(&["--version"]).await.ok().stdout.starts_with("metacdn "));
     user.run(&[]).await.failed(2, &["Usage: metacdn"]);
+    user.run(&["server"]).await.failed(2, &["the node has no name"]);
     user.run(&["uplod"]).await.failed(2, &["similar", "upload"]);
 }

@@ -1,6 +1,6 @@
 //! `metacdn get`, `list`, `stat` and `delete`.
 
-use std::io::Read as _;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
 
 use metacdn::cli::demo::relay::{Link, Relay};
@@ -76,7 +76,8 @@ async fn a_signal_ends_what_stands_still_and_leaves_nothing() {
     let end = async |mut child: Child| tokio::task::spawn_blocking(move || child.wait().unwrap().code()).await.unwrap();
 
     // Nobody reads on, so that a write never ends.
-    let mut child = user.command(&["get", "film", "-o", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child =
+        user.command(&["get", "film", "-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut reader = child.stdout.take().unwrap();
     reader.read_exact(&mut [0]).unwrap();
     signal(&child, "-INT");
@@ -86,9 +87,12 @@ async fn a_signal_ends_what_stands_still_and_leaves_nothing() {
     // Half a file has come.
     relay.change(|link| link.rate_bytes_per_second = Some(100_000));
     let from = relay.address().to_string();
-    let child = user.command(&["get", "film", "--from", &from, "--quiet"]).spawn().unwrap();
+    let mut child = user.command(&["get", "film", "--from", &from]).stderr(Stdio::piped()).spawn().unwrap();
     let part = user.home.path().join(format!(".film.{}.part", child.id()));
-    wait_until("bytes have come", async || part.metadata().is_ok_and(|part| part.len() > 0)).await;
+    let mut progress = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut progress).unwrap();
+    assert!(progress.contains(" of 3.0 MB (") && progress.ends_with(" left)\n"), "{progress:?}");
+    assert!(part.exists());
     signal(&child, "-TERM");
     assert_eq!(end(child).await, Some(143));
     assert!(!part.exists() && !user.home.path().join("film").exists());
