@@ -1,4 +1,4 @@
-//! metacdn: one binary that turns machines and buckets at several clouds into one CDN.
+//! metacdn: one binary that turns machines at several clouds into one CDN.
 //!
 //! # Layout
 //! Modules are layers, lowest first; `ARCHITECTURE.md` draws them and `tests/it/tidy.rs` holds them. [`model`] has

@@ -1,10 +1,11 @@
 //! `metacdn get`, `list`, `stat` and `delete`.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use metacdn::cli::demo::relay::{Link, Relay};
 use metacdn::model::ContentHash;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::{User, below, noise};
 use crate::cluster::{Cluster, get, key, objects, put, wait_until};
@@ -70,8 +71,8 @@ async fn a_signal_ends_what_stands_still_and_leaves_nothing() {
     relay.set_target(cluster.address("AWS"));
     let user = User::of(&cluster, &["AWS"]);
     put(&cluster.client("AWS"), "film", noise(3_000_000, 6)).await;
-    let signal = |child: &Child, name: &str| {
-        assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    let signal = |child: &Child, signal| {
+        kill_process(Pid::from_raw(child.id().cast_signed()).unwrap(), signal).unwrap();
     };
     let end = async |mut child: Child| tokio::task::spawn_blocking(move || child.wait().unwrap().code()).await.unwrap();
 
@@ -80,7 +81,7 @@ async fn a_signal_ends_what_stands_still_and_leaves_nothing() {
         user.command(&["get", "film", "-o", "-"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut reader = child.stdout.take().unwrap();
     reader.read_exact(&mut [0]).unwrap();
-    signal(&child, "-INT");
+    signal(&child, Signal::INT);
     assert_eq!(end(child).await, Some(130));
     drop(reader);
 
@@ -93,7 +94,7 @@ async fn a_signal_ends_what_stands_still_and_leaves_nothing() {
     BufReader::new(child.stderr.take().unwrap()).read_line(&mut progress).unwrap();
     assert!(progress.contains(" of 3.0 MB (") && progress.ends_with(" left)\n"), "{progress:?}");
     assert!(part.exists());
-    signal(&child, "-TERM");
+    signal(&child, Signal::TERM);
     assert_eq!(end(child).await, Some(143));
     assert!(!part.exists() && !user.home.path().join("film").exists());
 }
