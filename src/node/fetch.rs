@@ -35,9 +35,17 @@ pub(super) async fn run(core: Arc<Core>) {
     let mut tasks = JoinSet::new();
     loop {
         if progress.borrow_and_update().wants > 0 && places.are_free() {
-            for want in due(&core, &places).await {
-                places.take(&want);
-                tasks.spawn(fetch(core.clone(), want));
+            match due(&core, &places).await {
+                Ok(wants) => {
+                    for want in wants {
+                        places.take(&want);
+                        tasks.spawn(fetch(core.clone(), want));
+                    }
+                }
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "wants cannot be read, will retry");
+                    places.rest_all();
+                }
             }
         }
         let rest = places.rest();
@@ -103,8 +111,13 @@ impl Places {
                 let rest = REST_FIRST.saturating_mul(1 << fetched.want.failures.min(10)).min(REST_LONGEST);
                 self.failed_until = self.failed_until.max(Some(Instant::now() + rest));
             }
-            End::NotStored => self.store_until = Some(Instant::now() + REST_OF_STORE),
+            End::NotStored => self.rest_all(),
         }
+    }
+
+    /// Lets everything rest, because this node's own store fails.
+    fn rest_all(&mut self) {
+        self.store_until = Some(Instant::now() + REST_OF_STORE);
     }
 
     /// When the next rest ends.
@@ -122,25 +135,19 @@ fn is_large(want: &Want) -> bool {
 }
 
 /// The wants to be fetched next.
-async fn due(core: &Arc<Core>, places: &Places) -> Vec<Want> {
+async fn due(core: &Arc<Core>, places: &Places) -> Result<Vec<Want>, StoreError> {
     let catalog = core.catalog.clone();
     let (size_max, free) = (places.size_max(), places.all - places.running.len());
     // Those that are being fetched may stand in front of the others.
     let limit = free + places.running.len();
-    let wants = match off_runtime(move || catalog.wants(size_max, limit)).await {
-        Ok(wants) => wants,
-        Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "wants cannot be read, will retry");
-            return Vec::new();
-        }
-    };
+    let wants = off_runtime(move || catalog.wants(size_max, limit)).await?;
     let mut large = places.large.saturating_sub(places.running_large);
     let fits = |want: &Want| {
         let fits = !is_large(want) || large > 0;
         large = large.saturating_sub(usize::from(is_large(want)));
         fits
     };
-    wants.into_iter().filter(|want| places.may_take(want)).filter(fits).take(free).collect()
+    Ok(wants.into_iter().filter(|want| places.may_take(want)).filter(fits).take(free).collect())
 }
 
 struct Fetched {
