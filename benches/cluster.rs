@@ -1,6 +1,6 @@
 //! Three nodes and an edge as processes of their own, under load: rates, CPU seconds and peak memory of each.
 //!
-//! `cargo bench --bench cluster` takes about two minutes and 8 GB of disk; `METACDN_BENCH_SCALE=0.1` makes it smaller.
+//! `cargo bench --bench cluster` takes about a minute and a half and 3.5 GB of disk; `METACDN_BENCH_SCALE=0.1` makes it smaller.
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on shall end")]
 
 use std::collections::BTreeMap;
