@@ -3,7 +3,7 @@
 //! # Layout
 //! Modules are layers, lowest first; `ARCHITECTURE.md` draws them and `tests/it/tidy.rs` holds them. [`model`] has
 //! the nouns; [`protocol`], [`client`] and [`serve`] are the wires; [`store`], [`replicate`], [`membership`],
-//! [`price`] and [`route`] are mechanisms that know neither network nor clock; [`node`] and [`edge`] are the roles
+//! [`price`], [`route`] and [`resize`] are mechanisms that know neither network nor clock; [`node`] and [`edge`] are the roles
 //! that put them together; [`cli`] is what a person types.
 
 pub mod model;
@@ -15,6 +15,7 @@ pub mod serve;
 pub mod membership;
 pub mod price;
 pub mod replicate;
+pub mod resize;
 pub mod route;
 pub mod store;
 

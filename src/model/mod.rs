@@ -9,6 +9,7 @@ mod object;
 mod principal;
 mod record;
 mod tariff;
+mod variant;
 mod version;
 mod view;
 
@@ -21,5 +22,6 @@ pub use object::{
 pub use principal::{Principal, PrincipalError};
 pub use record::{Record, RecordError, RecordKey};
 pub use tariff::{MoneyError, NanoDollars, Tariff};
+pub use variant::{Variant, VariantError};
 pub use version::{Epoch, HybridClock, HybridTime, Origin, Version};
 pub use view::View;

@@ -45,6 +45,11 @@ pub const ROUTE_HEADER: &str = "metacdn-route";
 /// The policy that a trusted client asks for.
 pub const POLICY_HEADER: &str = "metacdn-policy";
 
+/// Which variant of an image the answer carries.
+pub const VARIANT_HEADER: &str = "metacdn-variant";
+/// The field of a query that asks for a variant of an image.
+pub const VARIANT_QUERY: &str = "variant";
+
 /// The largest answer of the control API that a client reads, in bytes.
 pub const CONTROL_BODY_MAX: usize = 16 << 20;
 

@@ -26,8 +26,19 @@ const fn layer(height: u8, module: &'static str, imports: Imports) -> Layer {
 }
 
 /// What lies below the roles. They know all of it, but never each other.
-const BELOW_ROLES: &[&str] =
-    &["model", "protocol", "client", "serve", "store", "replicate", "membership", "price", "route", "telemetry"];
+const BELOW_ROLES: &[&str] = &[
+    "model",
+    "protocol",
+    "client",
+    "serve",
+    "store",
+    "replicate",
+    "membership",
+    "price",
+    "resize",
+    "route",
+    "telemetry",
+];
 
 /// The layers, lowest first; `ARCHITECTURE.md` draws them.
 const LAYERS: &[Layer] = &[
@@ -39,6 +50,7 @@ const LAYERS: &[Layer] = &[
     layer(2, "replicate", Only(&["model"])),
     layer(2, "membership", Only(&["model"])),
     layer(2, "price", Only(&["model"])),
+    layer(2, "resize", Only(&["model"])),
     layer(2, "route", Only(&["model", "price"])),
     layer(3, "telemetry", Only(&["model"])),
     layer(3, "node", Only(BELOW_ROLES)),
