@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use metacdn::model::{Address, ImageMode, Liveness, NanoDollars, Node, Tariff};
-use metacdn::route::{Candidate, Config, Measurements, Policy, Request, RouteTable, Try};
+use metacdn::route::{Candidate, Config, Measurements, Policy, Request, RouteTable, Standing, Try};
 
 fn candidate(number: u64) -> Candidate {
     let name = format!("node-{number}");
@@ -30,7 +30,13 @@ fn candidate(number: u64) -> Candidate {
         instance_hour: NanoDollars::new(10_000_000 * (1 + number * 29 % 31)),
         network_hour: NanoDollars::default(),
     };
-    Candidate { node: node.into(), liveness: Liveness::Alive, tariff: Some(tariff), measurements }
+    Candidate {
+        node: node.into(),
+        liveness: Liveness::Alive,
+        tariff: Some(tariff),
+        measurements,
+        standing: Standing::In,
+    }
 }
 
 fn decide(criterion: &mut Criterion) {

@@ -37,6 +37,10 @@ pub enum Reason {
     Unmeasured,
     /// It has been silent for longer than usual.
     Suspect,
+    /// It failed too often of late.
+    Ejected,
+    /// It was ejected, and does not get all of its requests back at once.
+    Recovering,
     /// Those before it were asked in vain.
     NextBest,
 }
@@ -57,6 +61,8 @@ impl fmt::Display for Reason {
             Self::Unpriced => "unpriced",
             Self::Unmeasured => "unmeasured",
             Self::Suspect => "suspect",
+            Self::Ejected => "ejected",
+            Self::Recovering => "recovering",
             Self::NextBest => "next-best",
         })
     }

@@ -12,6 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::model::{Liveness, NanoDollars, Node, Tariff};
 use crate::price::{PriceBasis, price};
 
+pub mod eject;
 mod explain;
 pub mod measure;
 mod policy;
@@ -19,6 +20,7 @@ mod score;
 #[cfg(test)]
 mod tests;
 
+pub use eject::Standing;
 pub use explain::{Ranking, Reason, Route};
 pub use measure::{FailureKind, Measurements, Try};
 pub use policy::{Beta, Policy, PolicyError};
@@ -42,6 +44,8 @@ pub struct Config {
     pub band_per_mille: u32,
     /// How tries are weighed.
     pub measure: measure::Config,
+    /// When a node that fails is taken out of the choice.
+    pub eject: eject::Config,
 }
 
 impl Default for Config {
@@ -55,6 +59,7 @@ impl Default for Config {
             time_scale_ms: NonZeroU64::new(1_000).expect("not zero"),
             band_per_mille: 10,
             measure: measure::Config::default(),
+            eject: eject::Config::default(),
         }
     }
 }
@@ -70,6 +75,8 @@ pub struct Candidate {
     pub tariff: Option<Tariff>,
     /// What tries have taught about it.
     pub measurements: Measurements,
+    /// Whether its failures keep it out of the choice.
+    pub standing: Standing,
 }
 
 /// What the choice of a node depends on.
@@ -100,17 +107,20 @@ struct Entry {
     liveness: Liveness,
     price: Option<NanoDollars>,
     measurements: Measurements,
+    standing: Standing,
 }
 
 impl RouteTable {
     /// The table of these candidates, in any order.
     pub fn new(config: &Config, mut candidates: Vec<Candidate>) -> Self {
+        eject::keep_half_in(candidates.iter_mut().map(|candidate| &mut candidate.standing));
         candidates.sort_unstable_by(|a, b| a.node.id.cmp(&b.node.id));
         let entry = |candidate: Candidate| Entry {
             name_hash: xxh3_64(candidate.node.id.as_str().as_bytes()),
             liveness: candidate.liveness,
             price: candidate.tariff.map(|tariff| price(&tariff, config.price_basis)),
             measurements: candidate.measurements,
+            standing: candidate.standing,
             node: candidate.node,
         };
         Self {
@@ -127,7 +137,8 @@ impl RouteTable {
 
     /// The nodes to try for `request`, best first.
     ///
-    /// Nodes that are down are left out. Suspect ones come after all alive ones; then those without a price after
+    /// Nodes that are down are left out. Ejected ones come last, suspect ones after all alive ones; then those that are
+    /// spared because they were out, those without a price after
     /// all priced ones and those never tried after all measured ones, where the policy needs the figure. `p` and `n`
     /// are exact: the metric, then the other, then the key. `c` takes the lowest score; those within the band of it
     /// are equals among which the key chooses.
@@ -152,9 +163,12 @@ impl RouteTable {
 
     fn score(&self, index: usize, entry: &Entry, size: u64, key_hash: u64, policy: Policy) -> Scored {
         let time_s = entry.measurements.time_s(size, &self.measure);
+        let rendezvous = rendezvous(key_hash, entry.name_hash);
         Scored {
             index,
             handicap: Handicap {
+                ejected: matches!(entry.standing, Standing::Out(_)),
+                recovering: is_spared(entry.standing, rendezvous),
                 suspect: entry.liveness == Liveness::Suspect,
                 unpriced: entry.price.is_none() && policy != Policy::Time,
                 unmeasured: time_s.is_none() && policy != Policy::Price,
@@ -162,9 +176,17 @@ impl RouteTable {
             price: entry.price,
             time_s,
             score: self.scales.score(policy, entry.price, time_s),
-            rendezvous: rendezvous(key_hash, entry.name_hash),
+            rendezvous,
             in_band: false,
         }
+    }
+}
+
+/// Whether a node that was out is spared requests for a key: those that it weighs most come back first.
+fn is_spared(standing: Standing, rendezvous: u64) -> bool {
+    match standing {
+        Standing::Recovering(share) => (rendezvous as f64) < (1.0 - share) * u64::MAX as f64,
+        Standing::In | Standing::Out(_) => false,
     }
 }
 

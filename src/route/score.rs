@@ -32,15 +32,21 @@ impl Scales {
 /// What sets a candidate behind all those without it, gravest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Handicap {
+    pub(super) ejected: bool,
     pub(super) suspect: bool,
+    pub(super) recovering: bool,
     pub(super) unpriced: bool,
     pub(super) unmeasured: bool,
 }
 
 impl Handicap {
     fn reason(self) -> Option<Reason> {
-        if self.suspect {
+        if self.ejected {
+            Some(Reason::Ejected)
+        } else if self.suspect {
             Some(Reason::Suspect)
+        } else if self.recovering {
+            Some(Reason::Recovering)
         } else if self.unpriced {
             Some(Reason::Unpriced)
         } else if self.unmeasured {

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Beta, Candidate, Config, FailureKind, Measurements, Policy, Ranking, Reason, Request, RouteTable, Try};
+use super::{
+    Beta, Candidate, Config, FailureKind, Measurements, Policy, Ranking, Reason, Request, RouteTable, Standing, Try,
+};
 use crate::model::{ImageMode, Liveness, NanoDollars, Node, Tariff};
 
 const fn answer(first_byte_ms: u64) -> Try {
@@ -27,7 +29,7 @@ fn candidate(name: &str, price: Option<&str>, first_byte_ms: Option<u64>) -> Can
     }
     let tariff = price
         .map(|price| Tariff { instance_hour: price.parse().expect("money"), network_hour: NanoDollars::default() });
-    Candidate { node: node.into(), liveness: Liveness::Alive, tariff, measurements }
+    Candidate { node: node.into(), liveness: Liveness::Alive, tariff, measurements, standing: Standing::In }
 }
 
 fn combined(beta: f64) -> Policy {
@@ -101,6 +103,33 @@ fn equal_metrics_are_decided_by_the_other() {
     let timed_alike = [candidate("A", Some("2"), Some(20)), candidate("B", Some("1"), Some(20))];
     let ranking = rank(&config, &timed_alike, Policy::Time, "cat.jpg");
     assert_eq!((names(&ranking), reasons(&ranking)), (vec!["B", "A"], vec![Reason::TieByPrice, Reason::Dearer]));
+}
+
+#[test]
+fn an_ejected_node_comes_last_and_gets_its_keys_back_step_by_step() {
+    let mut nodes = reference();
+    nodes[1].standing = Standing::Out(Duration::ZERO);
+    nodes[0].liveness = Liveness::Suspect;
+    let ranking = rank(&Config::default(), &nodes, Policy::Price, "cat.jpg");
+    assert_eq!(names(&ranking), ["Program", "AWS", "GC"]);
+    assert_eq!(reasons(&ranking), [Reason::Cheapest, Reason::Suspect, Reason::Ejected]);
+    let keys_of_gc = |share| {
+        let mut nodes = reference();
+        nodes[1].standing = Standing::Recovering(share);
+        let table = RouteTable::new(&Config::default(), nodes.into());
+        let first = |key: &u32| {
+            let key = key.to_string();
+            let ranking = table.rank(&Request { key: &key, size: 0, policy: Some(Policy::Price) });
+            let recovering = ranking.routes[2].reason == Reason::Recovering;
+            assert_eq!(recovering, ranking.routes[0].node.id.as_str() == "Program");
+            !recovering
+        };
+        (0..1_000).filter(first).collect::<Vec<_>>()
+    };
+    let (none, some, more, all) = (keys_of_gc(0.0), keys_of_gc(0.25), keys_of_gc(0.75), keys_of_gc(1.0));
+    assert_eq!((none.len(), all.len()), (0, 1_000));
+    assert!((200..300).contains(&some.len()) && (700..800).contains(&more.len()), "{} {}", some.len(), more.len());
+    assert!(some.iter().all(|key| more.contains(key)), "no key goes away again");
 }
 
 #[test]
