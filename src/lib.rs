@@ -3,7 +3,7 @@
 //! # Layout
 //! Modules are layers, lowest first; `ARCHITECTURE.md` draws them and `tests/it/tidy.rs` holds them. [`model`] has
 //! the nouns; [`protocol`], [`client`] and [`serve`] are the wires; [`store`], [`replicate`], [`membership`],
-//! [`price`], [`route`] and [`resize`] are mechanisms that know neither network nor clock; [`node`] and [`edge`] are the roles
+//! [`price`], [`route`], [`cache`] and [`resize`] are mechanisms that know neither network nor clock; [`node`] and [`edge`] are the roles
 //! that put them together; [`cli`] is what a person types.
 
 pub mod model;
@@ -12,6 +12,7 @@ pub mod client;
 pub mod protocol;
 pub mod serve;
 
+pub mod cache;
 pub mod membership;
 pub mod price;
 pub mod replicate;

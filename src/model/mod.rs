@@ -23,5 +23,5 @@ pub use principal::{Principal, PrincipalError};
 pub use record::{Record, RecordError, RecordKey};
 pub use tariff::{MoneyError, NanoDollars, Tariff};
 pub use variant::{Variant, VariantError};
-pub use version::{Epoch, HybridClock, HybridTime, Origin, Version};
+pub use version::{Epoch, HybridClock, HybridTime, Origin, Version, VersionError};
 pub use view::View;

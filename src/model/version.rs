@@ -143,7 +143,7 @@ pub struct Version {
     /// The node that took the write.
     #[serde(flatten)]
     pub origin: Origin,
-    /// That origin's count of its writes, from 1.
+    /// That origin's count of its writes, from 1; 0 for what it keeps for itself alone, of which its feed does not tell.
     pub sequence: u64,
 }
 
@@ -151,6 +151,27 @@ impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { time, origin, sequence } = self;
         write!(f, "{:016x}.{}.{}.{sequence}", time.bits(), origin.node, origin.epoch)
+    }
+}
+
+/// The text is no version.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no version (TIME.NODE.EPOCH.SEQUENCE)")]
+pub struct VersionError(String);
+
+impl FromStr for Version {
+    type Err = VersionError;
+
+    fn from_str(text: &str) -> Result<Self, VersionError> {
+        let read = || {
+            let mut parts = text.split('.');
+            let (time, node, epoch, sequence) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+            let time = HybridTime::from_bits(time.parse::<Epoch>().ok()?.0);
+            let origin = Origin { node: node.parse().ok()?, epoch: epoch.parse().ok()? };
+            let version = Self { time, origin, sequence: sequence.parse().ok()? };
+            (parts.next().is_none() && version.to_string() == text).then_some(version)
+        };
+        read().ok_or_else(|| VersionError(text.chars().take(120).collect()))
     }
 }
 
@@ -177,6 +198,17 @@ mod tests {
     fn a_full_counter_carries_into_the_milliseconds() {
         let mut clock = HybridClock::resume(HybridTime::from_bits(HybridTime::from_unix_ms(8).bits() - 1));
         assert_eq!(clock.stamp(7), HybridTime::from_unix_ms(8));
+    }
+
+    #[test]
+    fn a_version_reads_back() {
+        let origin = Origin { node: "GC".parse().expect("a name"), epoch: Epoch::from_bits(0xab) };
+        let version = Version { time: HybridTime::from_unix_ms(1_000), origin, sequence: 7 };
+        let text = version.to_string();
+        assert_eq!(text.parse(), Ok(version));
+        for bad in ["", "7", &format!("{text}.1"), &format!("{text}x"), &text.replace("GC", "-"), &text[1..]] {
+            assert!(bad.parse::<Version>().is_err(), "{bad}");
+        }
     }
 
     #[test]

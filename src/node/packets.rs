@@ -96,7 +96,7 @@ async fn keep(
     let media_type = key.guessed_media_type().parse()?;
     let content = Content { hash, size, media_type, cache_control: core.config.cache_control.clone() };
     let work = core.catalog.transact(move |transaction| {
-        let version = transaction.stamp(unix_ms());
+        let version = if distributed { transaction.stamp_stray(unix_ms()) } else { transaction.stamp(unix_ms()) };
         let entry = Entry { key: key.into(), version, state: EntryState::Live(content) };
         if distributed { transaction.keep_stray(&entry) } else { transaction.list(&entry) }
     });

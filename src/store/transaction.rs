@@ -93,6 +93,11 @@ impl Transaction<'_> {
         Version { time, origin: self.origin.clone(), sequence: self.marks.origin_sequence }
     }
 
+    /// The version of what this node alone keeps: it has no place in the count of its writes, which is 0.
+    pub fn stamp_stray(&mut self, now_unix_ms: u64) -> Version {
+        Version { time: self.marks.clock.stamp(now_unix_ms), origin: self.origin.clone(), sequence: 0 }
+    }
+
     /// Lists `entry`, which supersedes what is listed under its key: it takes the next place in the feed. Its bytes
     /// must be durable. A want or stray that it supersedes goes.
     ///
@@ -118,7 +123,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Keeps `entry` for this node alone, without a place in the feed. Its bytes must be durable.
+    /// Keeps `entry`, whose version is that of a stray, for this node alone, without a place in the feed. Its bytes must
+    /// be durable.
     ///
     /// # Errors
     /// When the catalogue cannot be written.

@@ -1,0 +1,290 @@
+//! What the cache promises: bounded memory, one fetch for all, nothing older than what was heard of.
+
+use std::future::Future as _;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Epoch, HybridTime, Origin};
+
+fn key(name: &str) -> CacheKey {
+    CacheKey { key: name.parse().expect("a key"), variant: Variant::Original }
+}
+
+fn version(at_ms: u64) -> Version {
+    let origin = Origin { node: "A".parse().expect("a name"), epoch: Epoch::from_bits(1) };
+    Version { time: HybridTime::from_unix_ms(at_ms), origin, sequence: at_ms }
+}
+
+fn head(size: u64) -> Head {
+    Head { headers: HeaderMap::new(), version: version(1), size, validated: Duration::ZERO }
+}
+
+fn cache(capacity_bytes: u64) -> Arc<Cache> {
+    Arc::new(Cache::new(Config { capacity_bytes, object_bytes_max: 16 << 20 }))
+}
+
+fn lead(cache: &Arc<Cache>, name: &str) -> Lead {
+    match cache.join(&key(name)) {
+        Lookup::Lead(lead) => lead,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+fn join(cache: &Arc<Cache>, name: &str) -> Reader {
+    match cache.join(&key(name)) {
+        Lookup::Flying(reader) => reader,
+        other => panic!("{name}: {other:?}"),
+    }
+}
+
+/// Puts an object there, if there is room for it.
+fn put(cache: &Arc<Cache>, name: &str, bytes: &[u8]) -> bool {
+    let Some((mut fill, _)) = lead(cache, name).begin(head(bytes.len() as u64)) else { return false };
+    fill.push(bytes).expect("as many as said");
+    fill.finish().expect("all of them");
+    true
+}
+
+fn read(reader: &mut Reader) -> Poll<Option<Result<Bytes, Broken>>> {
+    reader.poll_bytes(&Context::from_waker(Waker::noop()))
+}
+
+fn head_of(reader: &mut Reader) -> Poll<Option<Arc<Head>>> {
+    pin!(reader.head()).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+fn bytes(text: &'static str) -> Poll<Option<Result<Bytes, Broken>>> {
+    Poll::Ready(Some(Ok(Bytes::from_static(text.as_bytes()))))
+}
+
+#[test]
+fn one_fetches_and_all_read_along_at_their_own_pace() {
+    let cache = cache(1 << 20);
+    let lead = lead(&cache, "a");
+    let mut early = join(&cache, "a");
+    assert!(head_of(&mut early).is_pending());
+    let (mut fill, mut own) = lead.begin(head(6)).expect("there is room");
+    assert_eq!(head_of(&mut early), Poll::Ready(Some(Arc::new(head(6)))));
+    fill.push(b"abc").expect("fits");
+    let mut late = join(&cache, "a");
+    assert_eq!((read(&mut own), read(&mut own)), (bytes("abc"), Poll::Pending));
+    assert_eq!((read(&mut late), late.left()), (bytes("abc"), 3));
+    fill.push(b"def").expect("fits");
+    assert!(cache.find(&key("a")).is_none(), "it is not whole yet");
+    fill.finish().expect("whole");
+    assert_eq!((read(&mut own), read(&mut own)), (bytes("def"), Poll::Ready(None)));
+    assert_eq!((read(&mut early), read(&mut early)), (bytes("abcdef"), Poll::Ready(None)));
+    assert_eq!(cache.find(&key("a")).expect("kept").body, "abcdef");
+}
+
+#[tokio::test]
+async fn those_who_wait_are_woken() {
+    let cache = cache(1 << 20);
+    let lead = lead(&cache, "a");
+    let mut waiting = join(&cache, "a");
+    let reader = tokio::spawn(async move {
+        let head = waiting.head().await.expect("it comes");
+        let mut body = Vec::new();
+        while let Some(bytes) = std::future::poll_fn(|cx| waiting.poll_bytes(cx)).await {
+            body.extend_from_slice(&bytes.expect("it is whole"));
+        }
+        (head.size, body)
+    });
+    tokio::task::yield_now().await;
+    let (mut fill, _) = lead.begin(head(2)).expect("there is room");
+    for byte in [b"x", b"y"] {
+        tokio::task::yield_now().await;
+        fill.push(byte).expect("fits");
+    }
+    tokio::task::yield_now().await;
+    fill.finish().expect("whole");
+    assert_eq!(reader.await.expect("it ends"), (2, b"xy".to_vec()));
+}
+
+#[test]
+fn a_leader_that_cannot_share_releases_the_others() {
+    let cache = cache(1 << 20);
+    let leader = lead(&cache, "a");
+    let mut waiting = join(&cache, "a");
+    drop(leader);
+    assert_eq!(head_of(&mut waiting), Poll::Ready(None));
+    let too_large = lead(&cache, "a");
+    let mut waiting = join(&cache, "a");
+    assert!(too_large.begin(head(17 << 20)).is_none());
+    assert_eq!(head_of(&mut waiting), Poll::Ready(None));
+    drop(lead(&cache, "a"));
+}
+
+#[test]
+fn a_fetch_that_fails_fails_its_readers_and_keeps_nothing() {
+    let cache = cache(1 << 20);
+    let (mut fill, mut reader) = lead(&cache, "a").begin(head(6)).expect("there is room");
+    fill.push(b"abc").expect("fits");
+    drop(fill);
+    assert_eq!(read(&mut reader), Poll::Ready(Some(Err(Broken))));
+    for wrong in [&b"ab"[..], b"abcd"] {
+        let (mut fill, mut reader) = lead(&cache, "a").begin(head(3)).expect("there is room");
+        let pushed = fill.push(wrong);
+        assert!(pushed.and_then(|()| fill.finish()).is_err());
+        assert_eq!(read(&mut reader), Poll::Ready(Some(Err(Broken))));
+    }
+    assert!(cache.find(&key("a")).is_none());
+    drop(reader);
+    assert_eq!(cache.used_bytes(), 0);
+}
+
+#[test]
+fn what_has_changed_is_gone_and_what_is_as_new_stays() {
+    let cache = cache(1 << 20);
+    assert!(put(&cache, "a", b"old"));
+    let object = key("a").key;
+    cache.invalidate(&object, &version(1));
+    assert!(cache.find(&key("a")).is_some(), "the version that is kept is heard of again from every node");
+    cache.invalidate(&object, &version(2));
+    assert!(cache.find(&key("a")).is_none());
+    let variant = CacheKey { variant: Variant::Low, ..key("a") };
+    let Lookup::Lead(leader) = cache.join(&variant) else { panic!("nothing is kept") };
+    leader.begin(head(0)).expect("there is room").0.finish().expect("whole");
+    cache.invalidate(&object, &version(2));
+    assert!(cache.find(&variant).is_none(), "the sizes of an image go with it");
+}
+
+#[test]
+fn what_changes_while_it_is_fetched_is_not_kept() {
+    let cache = cache(1 << 20);
+    let object = key("a").key;
+    for told_before_the_head in [true, false] {
+        let leader = lead(&cache, "a");
+        let mut first = join(&cache, "a");
+        if told_before_the_head {
+            cache.invalidate(&object, &version(2));
+        }
+        let (mut fill, _) = leader.begin(head(1)).expect("there is room");
+        if !told_before_the_head {
+            cache.invalidate(&object, &version(2));
+        }
+        let newer = lead(&cache, "a");
+        fill.push(b"x").expect("fits");
+        fill.finish().expect("whole");
+        assert_eq!(read(&mut first), bytes("x"), "who asked before the change gets what there was");
+        assert!(cache.find(&key("a")).is_none());
+        let (mut fill, _) = newer.begin(Head { version: version(2), ..head(1) }).expect("there is room");
+        fill.push(b"y").expect("fits");
+        fill.finish().expect("whole");
+        assert_eq!(cache.find(&key("a")).expect("kept").body, "y");
+        cache.remove(&object);
+    }
+}
+
+#[test]
+fn what_was_validated_last_counts() {
+    let cache = cache(1 << 20);
+    assert!(put(&cache, "a", b"x"));
+    let stored = cache.find(&key("a")).expect("kept");
+    stored.validate(Duration::from_secs(2));
+    stored.validate(Duration::from_secs(1));
+    assert_eq!(stored.validated(), Duration::from_secs(2));
+}
+
+#[test]
+fn what_is_asked_for_again_outlasts_a_scan() {
+    let cache = cache(100 * (1_000 + ENTRY_BYTES + 8));
+    for name in 0..20 {
+        assert!(put(&cache, &format!("hot{name}"), &[0; 1_000]));
+    }
+    for scanned in 0..1_000 {
+        for name in 0..20 {
+            cache.find(&key(&format!("hot{name}")));
+        }
+        assert!(put(&cache, &format!("scan{scanned}"), &[0; 1_000]));
+    }
+    let hot = (0..20).filter(|name| cache.find(&key(&format!("hot{name}"))).is_some()).count();
+    assert_eq!(hot, 20);
+}
+
+#[test]
+fn what_just_went_and_comes_back_is_not_new() {
+    let cache = cache(100 * (1_000 + ENTRY_BYTES + 8));
+    let fill = |range: std::ops::Range<u32>| range.for_each(|n| assert!(put(&cache, &format!("n{n}"), &[0; 1_000])));
+    fill(0..150);
+    assert!(cache.find(&key("n0")).is_none());
+    // It goes to the main queue, in which the next hundred that nobody asks for again do not push it out.
+    assert!(put(&cache, "n0", &[0; 1_000]));
+    fill(1_000..1_080);
+    assert!(cache.find(&key("n0")).is_some());
+}
+
+#[test]
+fn slow_readers_keep_memory_and_so_others_wait_outside() {
+    let room = 10_000 + 3 * (ENTRY_BYTES + 8);
+    let cache = cache(room);
+    assert!(put(&cache, "a", &[0; 5_000]) && put(&cache, "b", &[0; 5_000]));
+    let slow = [cache.find(&key("a")), cache.find(&key("b"))];
+    assert!(!put(&cache, "c", &[0; 5_000]), "what is let go is still read");
+    assert!(cache.used_bytes() <= room);
+    drop(slow);
+    assert!(put(&cache, "c", &[0; 5_000]));
+}
+
+#[test]
+fn a_reader_along_keeps_the_memory_that_it_reads() {
+    let cache = cache(2 * (5_000 + ENTRY_BYTES));
+    let (mut fill, reader) = lead(&cache, "a").begin(head(5_000)).expect("there is room");
+    fill.push(&[0; 5_000]).expect("fits");
+    fill.finish().expect("whole");
+    cache.remove(&key("a").key);
+    assert!(cache.used_bytes() > 5_000);
+    drop(reader);
+    assert_eq!(cache.used_bytes(), 0);
+}
+
+#[test]
+fn with_no_capacity_nothing_is_kept() {
+    let cache = cache(0);
+    assert!(!put(&cache, "a", b""));
+    assert!(!cache.takes(0));
+}
+
+#[test]
+fn places_of_what_was_removed_do_not_pile_up() {
+    let cache = cache(1 << 20);
+    for round in 0..10_000_u64 {
+        assert!(put(&cache, "a", b"x"));
+        cache.invalidate(&key("a").key, &version(2 + round));
+    }
+    assert!(cache.state().queues.places() < 1_000);
+}
+
+proptest! {
+    #[test]
+    fn memory_is_bounded_whatever_happens(
+        steps in proptest::collection::vec((0..30_u32, 0..6_000_usize, 0..4_u8), 1..200),
+        capacity_bytes in 0..60_000_u64,
+    ) {
+        let cache = cache(capacity_bytes);
+        let mut held = Vec::new();
+        for (name, size, act) in steps {
+            let name = name.to_string();
+            match (act, cache.join(&key(&name))) {
+                (0, Lookup::Found(stored)) => held.push(stored),
+                (1, _) => cache.remove(&key(&name).key),
+                (2, _) => drop(held.pop()),
+                (_, Lookup::Lead(lead)) => if let Some((mut fill, _)) = lead.begin(head(size as u64)) {
+                    fill.push(&vec![0; size]).expect("fits");
+                    fill.finish().expect("whole");
+                },
+                _ => {}
+            }
+            let real: u64 = held.iter().map(|stored| stored.head.size).sum();
+            prop_assert!(cache.used_bytes() <= capacity_bytes && real <= capacity_bytes);
+        }
+        held.clear();
+        for name in 0..30 {
+            cache.remove(&key(&name.to_string()).key);
+        }
+        prop_assert_eq!(cache.used_bytes(), 0);
+    }
+}
