@@ -10,8 +10,8 @@ use axum::routing::get;
 use axum::{Json, Router};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
@@ -32,12 +32,39 @@ pub(super) struct Metrics {
     registry: Registry,
     requests: Family<StatusLabels, Counter>,
     routed: Family<NodeLabels, Counter>,
+    cache: Family<OutcomeLabels, Counter>,
     pub(super) sent_bytes: Counter,
+    /// Tries after which another node was asked.
+    pub(super) retries: Counter,
+    /// Bodies that another node went on with.
+    pub(super) resumed: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StatusLabels {
     status: u16,
+}
+
+/// What the cache did for an answer.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub(super) enum Outcome {
+    /// It was there.
+    Hit,
+    /// It was there, and a node said that it is right still.
+    Revalidated,
+    /// It was there, and no node could be asked.
+    Unchecked,
+    /// It was fetched, and is kept.
+    Miss,
+    /// Another request was fetching it.
+    Joined,
+    /// It was fetched for this request alone.
+    Passed,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: Outcome,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -54,11 +81,21 @@ impl Metrics {
         registry.register("routed", "Answers by the node that gave them", routed.clone());
         let sent_bytes = Counter::default();
         registry.register_with_unit("sent", "Bytes of bodies sent to clients", Unit::Bytes, sent_bytes.clone());
-        Self { registry, requests, routed, sent_bytes }
+        let retries = Counter::default();
+        registry.register("retries", "Tries that failed, after which another node was asked", retries.clone());
+        let resumed = Counter::default();
+        registry.register("resumed", "Bodies that broke off and went on at another node", resumed.clone());
+        let cache = Family::default();
+        registry.register("cache", "Answers by what the cache did for them", cache.clone());
+        Self { registry, requests, routed, cache, sent_bytes, retries, resumed }
     }
 
     pub(super) fn answered(&self, status: StatusCode) {
         self.requests.get_or_create(&StatusLabels { status: status.as_u16() }).inc();
+    }
+
+    pub(super) fn looked_up(&self, outcome: Outcome) {
+        self.cache.get_or_create(&OutcomeLabels { outcome }).inc();
     }
 
     pub(super) fn routed(&self, node: &NodeId) {

@@ -4,9 +4,17 @@
 //! plane is gone, requests go on with the last known view.
 
 mod admin;
+mod attempt;
+mod body;
+mod budget;
+mod coherence;
+mod download;
 mod fetch;
 mod hosts;
+mod memory;
+mod node_body;
 mod observe;
+mod obtain;
 mod proxy;
 mod refresh;
 mod sizes;
@@ -16,7 +24,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
@@ -25,9 +33,11 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tower::service_fn;
 use tracing::info;
 
+use crate::cache::{self, Cache};
 use crate::client::{Deadlines, Peer};
 use crate::membership;
 use crate::model::{Address, NodeId, View};
@@ -36,6 +46,8 @@ use crate::route::{self, RouteTable};
 use crate::serve::guard::AllowedHosts;
 use crate::serve::{self, Handlers, Transport, serve};
 use admin::Metrics;
+use budget::RetryBudget;
+use coherence::Coherence;
 use hosts::Hosts;
 use observe::Observations;
 use sizes::Sizes;
@@ -56,6 +68,10 @@ pub struct Config {
     pub trusted: Vec<IpAddr>,
     /// How many nodes are tried for one request.
     pub tries_max: NonZeroUsize,
+    /// How many retries may be made for a hundred requests, besides those at nodes that were not even reached.
+    pub retry_per_cent: u32,
+    /// How many retries may be made at once when few were needed before.
+    pub retry_burst: u32,
     /// How many requests a node is sent at a time; further ones go to the next node.
     pub node_requests_max: NonZeroUsize,
     /// How long a connection to a node may take.
@@ -64,8 +80,10 @@ pub struct Config {
     pub first_byte_ms_max: u64,
     /// How long the nodes together may take to begin an answer, before the client is told that none does.
     pub request_ms_max: u64,
-    /// How long a node may be silent within a body.
+    /// How long a node may be silent within a body, before another one goes on.
     pub stall_ms_max: u64,
+    /// What is kept in memory.
+    pub cache: cache::Config,
     /// How large an object is taken to be before it was seen.
     pub assumed_size_bytes: u64,
     /// How requests are routed.
@@ -88,6 +106,9 @@ impl Default for Config {
             trusted: Vec::new(),
             // As many as are scored in full.
             tries_max: NonZeroUsize::new(16).expect("16 is not 0"),
+            retry_per_cent: 20,
+            // All requests that a node has when it falls silent.
+            retry_burst: 500,
             // A quarter of the connections that a node takes by default: one edge full of slow users leaves room for
             // other edges, for the node's peers and for its operators.
             node_requests_max: NonZeroUsize::new(256).expect("256 is not 0"),
@@ -95,7 +116,9 @@ impl Default for Config {
             first_byte_ms_max: 3_000,
             // Four silent nodes in a row.
             request_ms_max: 20_000,
-            stall_ms_max: 10_000,
+            // To ask another node costs a round trip; packets that are lost are sent again sooner than this.
+            stall_ms_max: 2_000,
+            cache: cache::Config::default(),
             assumed_size_bytes: 100_000,
             route: route::Config::default(),
             membership: membership::Config::default(),
@@ -142,8 +165,17 @@ struct Core {
     observations: Observations,
     routes: ArcSwap<Routes>,
     sizes: Sizes,
+    retries: RetryBudget,
+    cache: Arc<Cache>,
+    coherence: Coherence,
     metrics: Metrics,
+    /// When this edge started: what its moments count from.
+    started: Instant,
+    /// Fetches for the cache, which outlast the requests that began them.
+    fills: TaskTracker,
     stop: CancellationToken,
+    /// The last answer has ended, too.
+    drained: CancellationToken,
 }
 
 impl Core {
@@ -164,6 +196,8 @@ struct Routes {
     settled: bool,
     /// Whether that is so, and one of them can be used now.
     ready: bool,
+    /// Since when every change of an object would have been heard of; `None` if it would not.
+    covered_since: Option<Duration>,
 }
 
 /// A node as requests are sent to it.
@@ -194,6 +228,7 @@ pub async fn run(
         upstreams: BTreeMap::new(),
         settled: false,
         ready: false,
+        covered_since: None,
     };
     // An IPv4 client on an IPv6 socket is the IPv4 client, however it was configured.
     config.trusted.iter_mut().for_each(|trusted| *trusted = trusted.to_canonical());
@@ -202,11 +237,17 @@ pub async fn run(
         via: HeaderValue::from_static("1.1 metacdn"),
         tls: identity.client_config(),
         view: watch::channel(Arc::default()).0,
-        observations: Observations::new(config.route.measure.clone(), &config.membership),
+        observations: Observations::new(config.route.clone(), &config.membership),
         routes: ArcSwap::from_pointee(routes),
         sizes: Sizes::new(config.assumed_size_bytes),
+        retries: RetryBudget::new(config.retry_per_cent, config.retry_burst),
+        cache: Arc::new(Cache::new(config.cache.clone())),
+        coherence: Coherence::default(),
         metrics: Metrics::new(),
+        started: Instant::now(),
+        fills: TaskTracker::new(),
         stop: stop.clone(),
+        drained: CancellationToken::new(),
         config,
     });
     // Web pages reach only loopback in the operator's name; elsewhere callers prove who they are.
@@ -232,6 +273,9 @@ pub async fn run(
             std::panic::resume_unwind(error.into_panic());
         }
     }
+    core.drained.cancel();
+    core.fills.close();
+    core.fills.wait().await;
     info!(address = %public_at, "edge stopped");
     Ok(())
 }

@@ -8,12 +8,12 @@ use tokio::sync::Notify;
 
 use crate::membership::{self, Detector};
 use crate::model::{Liveness, NodeId};
-use crate::route::{FailureKind, Measurements, Try, measure};
+use crate::route::{self, FailureKind, Measurements, Standing, Try, eject};
 
 /// Measurements and signs of life of all nodes. All methods are short and never wait.
 pub(super) struct Observations {
     started: Instant,
-    config: measure::Config,
+    config: route::Config,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -26,12 +26,23 @@ struct State {
 #[derive(Debug, Clone, Copy, Default)]
 struct Observed {
     measurements: Measurements,
+    record: eject::Record,
     /// When the rate was last taught.
     rate_at: Option<Duration>,
 }
 
+/// What is known of one node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Seen {
+    pub(super) measurements: Measurements,
+    /// Whether it is heard of.
+    pub(super) liveness: Liveness,
+    /// Whether it may be chosen.
+    pub(super) standing: Standing,
+}
+
 impl Observations {
-    pub(super) fn new(config: measure::Config, membership: &membership::Config) -> Self {
+    pub(super) fn new(config: route::Config, membership: &membership::Config) -> Self {
         let state = State { detector: Detector::new(membership), measured: BTreeMap::new() };
         Self { started: Instant::now(), config, state: Mutex::new(state), changed: Notify::new() }
     }
@@ -39,6 +50,11 @@ impl Observations {
     /// Waits until something was observed since the last call.
     pub(super) async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Something else has changed that the route table depends on.
+    pub(super) fn note_change(&self) {
+        self.changed.notify_one();
     }
 
     /// Observes `ids` and no others.
@@ -70,9 +86,12 @@ impl Observations {
     /// This was seen of a request to `id`, or of a probe.
     pub(super) fn saw(&self, id: &NodeId, seen: &Try) {
         self.change(id, |observed, now| {
-            observed.measurements.record(seen, now, &self.config);
+            observed.measurements.record(seen, now, &self.config.measure);
+            // Without randomness the full time is right, too.
+            let chance = || getrandom::u32().map_or(1.0, |bits| f64::from(bits) / f64::from(u32::MAX));
+            observed.record.note(seen, now, chance, &self.config.eject);
             if let Try::Body { bytes, .. } = seen
-                && *bytes >= self.config.rate_bytes_min.get()
+                && *bytes >= self.config.measure.rate_bytes_min.get()
             {
                 observed.rate_at = Some(now);
             }
@@ -93,11 +112,13 @@ impl Observations {
         self.changed.notify_one();
     }
 
-    /// What is known of `id`, and whether it is heard of.
-    pub(super) fn of(&self, id: &NodeId) -> (Measurements, Liveness) {
+    /// What is known of `id` now.
+    pub(super) fn of(&self, id: &NodeId) -> Seen {
         let state = self.state();
-        let measurements = state.measured.get(id).map(|observed| observed.measurements).unwrap_or_default();
-        (measurements, state.detector.liveness(id, self.started.elapsed()))
+        let now = self.started.elapsed();
+        let Observed { measurements, record, .. } = state.measured.get(id).copied().unwrap_or_default();
+        let standing = record.standing(now, &self.config.eject);
+        Seen { measurements, liveness: state.detector.liveness(id, now), standing }
     }
 
     /// Whether the rate of `id` is unknown or was taught longer than `age` ago.
@@ -126,16 +147,18 @@ mod tests {
 
     #[test]
     fn a_request_that_outlasts_its_node_teaches_nothing() {
-        let observations = Observations::new(measure::Config::default(), &membership::Config::default());
+        let observations = Observations::new(route::Config::default(), &membership::Config::default());
         let id: NodeId = "GC".parse().expect("a name");
         observations.expect(std::iter::once(&id));
         observations.begin(&id);
         observations.saw(&id, &Try::FirstByte { after: Duration::from_millis(1) });
-        assert!(observations.of(&id).0.has_answered() && observations.of(&id).1 == Liveness::Alive);
+        let seen = observations.of(&id);
+        assert!(seen.measurements.has_answered() && seen.liveness == Liveness::Alive);
         observations.expect(std::iter::empty());
         observations.saw(&id, &Try::FirstByte { after: Duration::from_millis(1) });
         observations.end(&id);
-        assert_eq!(observations.of(&id), (Measurements::default(), Liveness::Down));
+        let seen = observations.of(&id);
+        assert_eq!((seen.measurements, seen.liveness), (Measurements::default(), Liveness::Down));
         assert!(observations.state().measured.is_empty());
     }
 }

@@ -2,22 +2,24 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, VIA,
+    AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
+    VIA,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
-use http_body::{Frame, SizeHint};
 use http_body_util::Full;
-use tracing::info;
 
 use super::Core;
-use super::fetch::{Asked, Fetched, NodeBody, NodeBodyError, fetch};
+use super::admin::Outcome;
+use super::body::{Inner, Log, ProxyBody};
+use super::fetch::{Answer, Unanswered, Wanted, forwarded};
+use super::memory;
+use super::obtain::{Obtained, Use, obtain};
+use crate::cache::{Head, Reader, Stored};
 use crate::model::{NodeId, ObjectKey};
 use crate::protocol::problem::{self, Problem};
 use crate::protocol::{POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path};
@@ -28,6 +30,12 @@ use crate::serve::{PeerAddress, RequestBody};
 /// The page for a folder, and for what is missing.
 const INDEX: &str = "index.html";
 const NOT_FOUND: &str = "404.html";
+
+/// What the cache did for an answer (RFC 9211).
+const CACHE_STATUS: &str = "cache-status";
+
+/// Why no node was asked.
+const CACHED: &str = "reason=cached";
 
 const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
 
@@ -57,13 +65,22 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
         client,
         start,
         bytes: 0,
+        resumed: 0,
         broken: Some("the client left before the answer began".to_owned()),
     };
     let response = match check(&core, &head.method, &head.uri, &head.headers, client) {
         Ok((path, policy)) => {
             let deadline = start + Duration::from_millis(core.config.request_ms_max);
-            let asked = Asked { method: &head.method, headers: &head.headers, policy, deadline };
-            respond(&core, &head.uri, path, &asked).await
+            match forwarded(&head.headers) {
+                Some(headers) => {
+                    let asked = Asked { uri: &head.uri, method: &head.method, headers, policy, deadline };
+                    respond(&core, path, &asked).await
+                }
+                None => {
+                    let detail = "the conditions and ranges of the request are too long";
+                    problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+                }
+            }
         }
         Err(refusal) => refusal.into_response(),
     };
@@ -130,38 +147,130 @@ fn asked_policy(core: &Core, headers: &HeaderMap, client: Option<SocketAddr>) ->
     words.parse().map(Some).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, format!("{POLICY_HEADER}: {error}")))
 }
 
-/// Maps the path to an object and answers with it, or with what stands for it.
-async fn respond(core: &Arc<Core>, uri: &Uri, path: String, asked: &Asked<'_>) -> Response<Inner> {
-    if !asked.fits() {
-        let detail = "the conditions and ranges of the request are too long";
-        return problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail);
+/// What a client asks for, whatever object it maps to.
+struct Asked<'a> {
+    uri: &'a Uri,
+    method: &'a Method,
+    /// Conditions and ranges.
+    headers: HeaderMap,
+    policy: Option<Policy>,
+    /// When the client has waited long enough for an answer to begin.
+    deadline: Instant,
+}
+
+impl Asked<'_> {
+    /// The same of `key`, by another method and with other conditions.
+    fn of(&self, key: &ObjectKey, method: &Method, headers: HeaderMap) -> Arc<Wanted> {
+        Arc::new(Wanted { key: key.clone(), method: method.clone(), headers, policy: self.policy })
     }
+}
+
+/// Maps the path to an object and answers with it, or with what stands for it.
+async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<Inner> {
     let folder = path.is_empty() || path.ends_with('/');
     let name = if folder { format!("{path}{INDEX}") } else { path };
     let key: ObjectKey = match name.parse() {
         Ok(key) => key,
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the path names no object: {error}")),
     };
-    match fetch(core, &key, asked).await {
-        Fetched::Answer { route, response, passed } => forward(core, &route, response, &passed),
-        Fetched::Refused(status) => problem(status, "a node refuses the request"),
-        Fetched::Unavailable { busy } => unavailable(busy),
-        Fetched::Missing if folder => missing(core, &key, asked).await,
-        Fetched::Missing => match redirect(core, uri, &key, asked).await {
+    let wanted = asked.of(&key, asked.method, asked.headers.clone());
+    match obtain(core, wanted.clone(), asked.deadline).await {
+        Ok(obtained) => answer_from(core, &wanted, obtained),
+        Err(Unanswered::Refused(status)) => problem(status, "a node refuses the request"),
+        Err(Unanswered::Missing) if folder => missing(core, &key, asked).await,
+        Err(Unanswered::Missing) => match redirect(core, &key, asked).await {
             Some(response) => response,
             None => missing(core, &key, asked).await,
         },
+        Err(Unanswered::Unavailable { busy }) => unavailable(busy),
+    }
+}
+
+/// The answer with what was obtained.
+fn answer_from(core: &Core, wanted: &Wanted, obtained: Obtained) -> Response<Inner> {
+    match obtained {
+        Obtained::Kept(stored, usage) => from_memory(core, wanted, stored, usage),
+        Obtained::Led { route, passed, head, reader } => {
+            core.metrics.looked_up(Outcome::Miss);
+            marked(core, along(&head, reader), &route, &passed, "metacdn; fwd=uri-miss; stored")
+        }
+        Obtained::Joined { head, reader } => {
+            core.metrics.looked_up(Outcome::Joined);
+            let mut response = along(&head, reader);
+            tell(response.headers_mut(), CACHED, "metacdn; fwd=uri-miss; collapsed");
+            response
+        }
+        Obtained::Fetched(Answer { route, response, passed }) => {
+            core.metrics.looked_up(Outcome::Passed);
+            let mut response = response.map(|body| Inner::Node(Box::new(body)));
+            end_to_end(response.headers_mut(), &core.via);
+            let why = if wanted.policy.is_some() { "metacdn; fwd=request" } else { "metacdn; fwd=uri-miss" };
+            marked(core, response, &route, &passed, why)
+        }
+    }
+}
+
+fn from_memory(core: &Core, wanted: &Wanted, stored: Arc<Stored>, usage: Use) -> Response<Inner> {
+    let mut response = memory::answer(stored, &wanted.method, &wanted.headers).map(Inner::Kept);
+    if let StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE = response.status() {
+        let range = response.headers_mut().remove(CONTENT_RANGE);
+        response = problem(response.status(), "the object in the edge's memory is not what the request assumes");
+        response.headers_mut().extend(range.map(|range| (CONTENT_RANGE, range)));
+    }
+    let (outcome, status) = match usage {
+        Use::Fresh => (Outcome::Hit, "metacdn; hit"),
+        Use::Revalidated => (Outcome::Revalidated, "metacdn; fwd=stale; fwd-status=304"),
+        Use::Unchecked(age) => {
+            response.headers_mut().insert(AGE, HeaderValue::from(age));
+            (Outcome::Unchecked, "metacdn; hit; detail=unchecked")
+        }
+    };
+    core.metrics.looked_up(outcome);
+    tell(response.headers_mut(), CACHED, status);
+    response
+}
+
+/// An answer that reads a fetch along.
+fn along(head: &Head, reader: Reader) -> Response<Inner> {
+    let mut response = Response::new(Inner::Shared(reader));
+    response.headers_mut().clone_from(&head.headers);
+    response
+}
+
+/// `response` with the node that gave it, and why.
+fn marked(
+    core: &Core,
+    mut response: Response<Inner>,
+    route: &Route,
+    passed: &[NodeId],
+    cache_status: &str,
+) -> Response<Inner> {
+    let mut why = route.header_value();
+    if !passed.is_empty() {
+        let names: Vec<_> = passed.iter().map(NodeId::as_str).collect();
+        why = format!("{why}; passed={}", names.join(","));
+    }
+    tell(response.headers_mut(), &why, cache_status);
+    core.metrics.routed(&route.node.id);
+    response.extensions_mut().insert(route.node.id.clone());
+    response
+}
+
+/// Says where an answer comes from (RFC 9211 for what the cache did).
+fn tell(headers: &mut HeaderMap, route: &str, cache_status: &str) {
+    for (name, value) in [(ROUTE_HEADER, route), (CACHE_STATUS, cache_status)] {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
     }
 }
 
 /// A redirect to the folder of that name, if it has a page.
-async fn redirect(core: &Arc<Core>, uri: &Uri, key: &ObjectKey, asked: &Asked<'_>) -> Option<Response<Inner>> {
+async fn redirect(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Option<Response<Inner>> {
     let page: ObjectKey = format!("{key}/{INDEX}").parse().ok()?;
-    let asked = Asked { method: &Method::HEAD, headers: &HeaderMap::new(), ..*asked };
-    let Fetched::Answer { .. } = fetch(core, &page, &asked).await else {
-        return None;
-    };
-    let query = uri.query().map_or_else(String::new, |query| format!("?{query}"));
+    let wanted = asked.of(&page, &Method::HEAD, HeaderMap::new());
+    obtain(core, wanted, asked.deadline).await.ok()?;
+    let query = asked.uri.query().map_or_else(String::new, |query| format!("?{query}"));
     let location = format!("/{}/{query}", encode_path(key.as_str()));
     let mut response = problem(StatusCode::MOVED_PERMANENTLY, format!("the folder is at {location}"));
     // Not for ever: the folder's page may go, and an object of that name come.
@@ -173,12 +282,13 @@ async fn redirect(core: &Arc<Core>, uri: &Uri, key: &ObjectKey, asked: &Asked<'_
 /// The site's page for what is missing, else a problem.
 async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Response<Inner> {
     let page: ObjectKey = NOT_FOUND.parse().expect("it is a key");
-    match fetch(core, &page, &Asked { headers: &HeaderMap::new(), ..*asked }).await {
-        Fetched::Answer { route, response, passed } if response.status() == StatusCode::OK => {
-            let mut response = forward(core, &route, response, &passed);
+    let wanted = asked.of(&page, asked.method, HeaderMap::new());
+    let obtained = obtain(core, wanted.clone(), asked.deadline).await;
+    match obtained.map(|obtained| answer_from(core, &wanted, obtained)) {
+        Ok(mut response) if response.status() == StatusCode::OK => {
             *response.status_mut() = StatusCode::NOT_FOUND;
             // They are about the page, not about what is missing.
-            for name in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES, VERSION] {
+            for name in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES, header::AGE, VERSION] {
                 response.headers_mut().remove(name);
             }
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -188,10 +298,8 @@ async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Respon
     }
 }
 
-/// The answer of a node, as the client gets it.
-fn forward(core: &Core, route: &Route, response: Response<NodeBody>, passed: &[NodeId]) -> Response<Inner> {
-    let mut response = response.map(Inner::Node);
-    let headers = response.headers_mut();
+/// Leaves of the headers of an answer what is for the client, and adds by whom it came.
+pub(super) fn end_to_end(headers: &mut HeaderMap, via: &HeaderValue) {
     let listed: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
@@ -202,18 +310,7 @@ fn forward(core: &Core, route: &Route, response: Response<NodeBody>, passed: &[N
     for name in HOP_BY_HOP.iter().chain(&listed) {
         headers.remove(name);
     }
-    headers.append(VIA, core.via.clone());
-    let mut why = route.header_value();
-    if !passed.is_empty() {
-        let names: Vec<_> = passed.iter().map(NodeId::as_str).collect();
-        why = format!("{why}; passed={}", names.join(","));
-    }
-    if let Ok(why) = HeaderValue::from_str(&why) {
-        headers.insert(ROUTE_HEADER, why);
-    }
-    core.metrics.routed(&route.node.id);
-    response.extensions_mut().insert(route.node.id.clone());
-    response
+    headers.append(VIA, via.clone());
 }
 
 fn unavailable(busy: usize) -> Response<Inner> {
@@ -233,75 +330,4 @@ fn problem(status: StatusCode, detail: impl Into<String>) -> Response<Inner> {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
-}
-
-/// Where the bytes of an answer come from.
-enum Inner {
-    /// A node.
-    Node(NodeBody),
-    /// The edge itself.
-    Own(Full<Bytes>),
-}
-
-/// The body of an answer; its end is the request's line in the log.
-pub(super) struct ProxyBody {
-    body: Inner,
-    log: Log,
-}
-
-impl http_body::Body for ProxyBody {
-    type Data = Bytes;
-    type Error = NodeBodyError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NodeBodyError>>> {
-        let frame = match &mut self.body {
-            Inner::Node(body) => Pin::new(body).poll_frame(cx),
-            Inner::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-        };
-        match &frame {
-            Poll::Ready(Some(Ok(frame))) => self.log.bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64),
-            Poll::Ready(Some(Err(error))) => self.log.broken = Some(error.to_string()),
-            Poll::Ready(None) | Poll::Pending => {}
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.body {
-            Inner::Node(body) => body.is_end_stream(),
-            Inner::Own(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Inner::Node(body) => body.size_hint(),
-            Inner::Own(body) => body.size_hint(),
-        }
-    }
-}
-
-/// What the log says of a request, once it is over however it ended.
-struct Log {
-    core: Arc<Core>,
-    method: Method,
-    path: String,
-    status: Option<StatusCode>,
-    node: Option<NodeId>,
-    client: Option<SocketAddr>,
-    start: Instant,
-    bytes: u64,
-    broken: Option<String>,
-}
-
-impl Drop for Log {
-    fn drop(&mut self) {
-        let Self { core, method, path, status, node, client, start, bytes, broken } = self;
-        core.metrics.sent_bytes.inc_by(*bytes);
-        let total_ms = start.elapsed().as_secs_f64() * 1_000.0;
-        info!(
-            %method, path, status = status.map(|status| status.as_u16()), node = node.as_ref().map(tracing::field::display),
-            bytes, total_ms, client = client.map(tracing::field::display), broken, "served"
-        );
-    }
 }

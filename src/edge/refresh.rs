@@ -10,11 +10,11 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use super::observe::failure;
+use super::observe::{Seen, failure};
 use super::{Core, Routes, Upstream};
 use crate::client::{ClientError, Deadlines, Opened, Peer, empty};
-use crate::model::{Address, Liveness, NodeId};
-use crate::protocol::feed::{FeedQuery, WAIT_MS_MAX};
+use crate::model::{Address, EntryKey, Liveness, NodeId, ObjectKey, Variant, Version};
+use crate::protocol::feed::{FeedAnswer, FeedQuery, WAIT_MS_MAX};
 use crate::protocol::{PING, PROBE};
 use crate::route::{Candidate, FailureKind, RouteTable, Try};
 
@@ -66,12 +66,14 @@ fn build(core: &Core) -> Routes {
             },
         };
         upstreams.insert(node.id.clone(), upstream);
-        let (measurements, liveness) = core.observations.of(&node.id);
+        let Seen { measurements, liveness, standing } = core.observations.of(&node.id);
         let tariff = view.tariffs().get(&node.provider).copied();
-        candidates.push(Candidate { node: Arc::new(node.clone()), liveness, tariff, measurements });
+        candidates.push(Candidate { node: Arc::new(node.clone()), liveness, tariff, measurements, standing });
     }
     let (settled, ready) = readiness(&candidates, known.settled);
-    Routes { table: RouteTable::new(&core.config.route, candidates), upstreams, settled, ready }
+    let seen = candidates.iter().map(|candidate| (&candidate.node.id, candidate.liveness));
+    let covered_since = core.coherence.since(seen);
+    Routes { table: RouteTable::new(&core.config.route, candidates), upstreams, settled, ready, covered_since }
 }
 
 /// Whether the first look at all nodes is over, now or `before`, and whether there is one to send users to. A node that
@@ -97,6 +99,7 @@ pub(super) async fn follow_nodes(core: Arc<Core>) {
             let stays = nodes.get(id).is_some_and(|node| node.address == *address);
             if !stays {
                 handles.iter().for_each(AbortHandle::abort);
+                core.coherence.forget(id);
             }
             stays
         });
@@ -106,7 +109,7 @@ pub(super) async fn follow_nodes(core: Arc<Core>) {
             }
             info!(node = %id, address = %node.address, "routing to");
             let feed = Peer::new(core.tls.clone(), Some(&id), node.address.clone(), Deadlines::default());
-            let follower = tasks.spawn(follow(core.clone(), feed));
+            let follower = tasks.spawn(follow(core.clone(), id.clone(), feed));
             let prober = tasks.spawn(probe(core.clone(), id.clone(), node.address.clone()));
             followed.insert(id, (node.address, [follower, prober]));
         }
@@ -129,10 +132,10 @@ async fn ask_seeds(core: Arc<Core>) {
     // Each with whether its silence was complained of.
     let mut seeds: Vec<_> = core.config.seeds.iter().map(|seed| (peer(seed), false)).collect();
     loop {
-        let lost = core.view.borrow().nodes().keys().all(|id| core.observations.of(id).1 == Liveness::Down);
+        let lost = core.view.borrow().nodes().keys().all(|id| core.observations.of(id).liveness == Liveness::Down);
         if lost {
             for (seed, complained) in &mut seeds {
-                match read_records(&core, seed, None).await {
+                match read_records(&core, seed, &FROM_THE_BEGIN).await {
                     Ok(_) => *complained = false,
                     Err(error) if *complained => {
                         debug!(address = %seed.address(), error = &error as &dyn std::error::Error, "seed failed");
@@ -148,24 +151,58 @@ async fn ask_seeds(core: Arc<Core>) {
     }
 }
 
-/// Follows the records of one node.
-async fn follow(core: Arc<Core>, peer: Peer) {
-    let mut position = None;
+/// The feed of a node from its begin: its records alone, for of what was written before the edge keeps nothing.
+const FROM_THE_BEGIN: FeedQuery = FeedQuery { since: 0, epoch: None, limit: None, wait_ms: 0, records: true };
+
+/// Follows the feed of one node: first all records, then everything that it lists.
+async fn follow(core: Arc<Core>, id: NodeId, peer: Peer) {
+    let mut query = FROM_THE_BEGIN;
     loop {
-        match read_records(&core, &peer, position.as_ref()).await {
-            Ok(next) => position = Some(next),
+        match read_records(&core, &peer, &query).await {
+            Ok(answer) => query = follow_on(&core, &id, &query, &answer),
             Err(error) => {
-                debug!(address = %peer.address(), error = &error as &dyn std::error::Error, "feed failed, will retry");
+                debug!(node = %id, error = &error as &dyn std::error::Error, "feed failed, will retry");
+                core.coherence.read(&id, false);
+                core.observations.note_change();
                 tokio::time::sleep(RETRY).await;
             }
         }
     }
 }
 
-/// Reads the next records of `peer` into the view; without a position all of them, at once.
-async fn read_records(core: &Core, peer: &Peer, position: Option<&FeedQuery>) -> Result<FeedQuery, ClientError> {
-    let first = FeedQuery { since: 0, epoch: None, limit: None, wait_ms: 0, records: true };
-    let answer = peer.feed(position.unwrap_or(&first)).await?;
+/// What to ask next of the feed of `id`, where `answer` came to `asked`.
+fn follow_on(core: &Core, id: &NodeId, asked: &FeedQuery, answer: &FeedAnswer) -> FeedQuery {
+    // Another life of its database, or one that went back: what it had listed meanwhile nobody will tell.
+    let gap = asked.epoch.is_some_and(|epoch| epoch != answer.epoch) || answer.next < asked.since;
+    let next = FeedQuery { since: answer.next, epoch: Some(answer.epoch), ..asked.clone() };
+    if gap && !asked.records {
+        core.coherence.forget(id);
+        core.observations.note_change();
+        return FROM_THE_BEGIN;
+    }
+    if asked.records {
+        if answer.end {
+            core.coherence.begin(id, core.started.elapsed());
+        }
+        return FeedQuery { records: !answer.end, ..next };
+    }
+    core.coherence.read(id, answer.end);
+    core.observations.note_change();
+    // At the end it pays to wait for news; before, the rest is there already.
+    FeedQuery { wait_ms: if answer.end { WAIT_MS_MAX / 2 } else { 0 }, ..next }
+}
+
+/// Reads what `query` asks of the feed of `peer`: records change the view, objects what is kept in memory.
+async fn read_records(core: &Core, peer: &Peer, query: &FeedQuery) -> Result<FeedAnswer, ClientError> {
+    let answer = peer.feed(query).await?;
+    for entry in &answer.entries {
+        if let EntryKey::Object(key) = &entry.key {
+            invalidate(core, key, &entry.version);
+        }
+    }
+    if answer.entries.iter().all(|entry| matches!(entry.key, EntryKey::Object(_))) {
+        return Ok(answer);
+    }
     core.view.send_if_modified(|view| {
         let mut next = (**view).clone();
         let mut changed = false;
@@ -180,9 +217,20 @@ async fn read_records(core: &Core, peer: &Peer, position: Option<&FeedQuery>) ->
         }
         changed
     });
-    // At the end it pays to wait for news; before, the rest is there already.
-    let wait_ms = if answer.end { WAIT_MS_MAX / 2 } else { 0 };
-    Ok(FeedQuery { since: answer.next, epoch: Some(answer.epoch), wait_ms, ..first })
+    Ok(answer)
+}
+
+/// The object `key` was written or deleted: forgets it, and the answers that depend on it by the names of variants.
+fn invalidate(core: &Core, key: &ObjectKey, version: &Version) {
+    core.cache.invalidate(key, version);
+    for variant in Variant::MADE {
+        if let Some(named) = variant.key_of(key) {
+            core.cache.invalidate(&named, version);
+        }
+    }
+    if let Some((image, _)) = Variant::named_by(key) {
+        core.cache.invalidate(&image, version);
+    }
 }
 
 /// Probes one node each second.
@@ -193,7 +241,7 @@ async fn probe(core: Arc<Core>, id: NodeId, address: Address) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let before = core.observations.of(&id).1;
+        let before = core.observations.of(&id).liveness;
         let bytes = if core.observations.rate_is_older_than(&id, RATE_PROBE_AGE) { RATE_PROBE_BYTES } else { 0 };
         let start = Instant::now();
         let learn = |seen: &Try| core.observations.saw(&id, seen);
@@ -209,7 +257,7 @@ async fn probe(core: Arc<Core>, id: NodeId, address: Address) {
                 learn(&Try::Failure { kind: FailureKind::Timeout, after: start.elapsed() });
             }
         }
-        let after = core.observations.of(&id).1;
+        let after = core.observations.of(&id).liveness;
         if before != after {
             warn!(node = %id, %before, %after, "liveness changed");
         }
@@ -240,7 +288,7 @@ pub(super) fn since_sent(opened: Option<&Opened>, start: Instant) -> Duration {
 mod tests {
     use super::*;
     use crate::model::{ImageMode, Node};
-    use crate::route::{Measurements, measure};
+    use crate::route::{Measurements, Standing, measure};
 
     fn candidate(liveness: Liveness, seen: &[Try]) -> Candidate {
         let address: Address = "127.0.0.1:22222".parse().expect("an address");
@@ -255,7 +303,7 @@ mod tests {
         for seen in seen {
             measurements.record(seen, Duration::ZERO, &measure::Config::default());
         }
-        Candidate { node: Arc::new(node), liveness, tariff: None, measurements }
+        Candidate { node: Arc::new(node), liveness, tariff: None, measurements, standing: Standing::In }
     }
 
     #[test]

@@ -76,6 +76,8 @@ impl World {
         let child = Command::new(env!("CARGO_BIN_EXE_metacdn"))
             .arg("proxy")
             .args(policy)
+            // Each answer tells of a choice.
+            .env("METACDN_EDGE_CACHE_CAPACITY_BYTES", "0")
             .args(["--listen", &public.to_string(), "--admin-listen", &admin.to_string(), "--config"])
             .arg(self.processes.profile())
             .stdin(Stdio::null())

@@ -9,6 +9,7 @@ use http_body_util::{BodyExt as _, Empty};
 use hyper_util::client::legacy;
 use hyper_util::rt::TokioExecutor;
 use metacdn::cli::demo::relay::{Link, Relay};
+use metacdn::edge;
 use metacdn::model::{Principal, Tariff};
 use metacdn::route::Policy;
 
@@ -101,6 +102,14 @@ impl World {
     }
 }
 
+/// By price, each request from a node; and a node that failed gets all of its requests again soon.
+pub fn by_price_uncached(config: &mut edge::Config) {
+    config.route.policy = Policy::Price;
+    config.cache.capacity_bytes = 0;
+    config.route.eject.out_ms = 500;
+    config.route.eject.slow_start_ms = 500.try_into().unwrap();
+}
+
 fn policy(words: &str) -> Policy {
     words.parse().unwrap()
 }
@@ -137,7 +146,7 @@ async fn price_time_and_both_choose_as_the_formula_says() {
 async fn a_failing_node_is_passed_over_and_a_returned_one_used_again() {
     let mut world = World::start([0, 0, 0]).await;
     world.publish(&[("a.txt", "text")]).await;
-    let (_edge, public, admin) = world.cluster.edge(|config| config.route.policy = Policy::Price).await;
+    let (_edge, public, admin) = world.cluster.edge(by_price_uncached).await;
     ready(admin).await;
     world.cluster.stop("GC").await;
     for _ in 0..20 {
@@ -155,7 +164,7 @@ async fn a_failing_node_is_passed_over_and_a_returned_one_used_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_key_is_found_while_only_one_node_holds_it() {
     let mut world = World::start([0, 0, 0]).await;
-    let (_edge, public, admin) = world.cluster.edge(|config| config.route.policy = Policy::Price).await;
+    let (_edge, public, admin) = world.cluster.edge(by_price_uncached).await;
     ready(admin).await;
     // A packet that was distributed already stays where it was sent to: on AWS, the last in the order of prices.
     let packet = serde_json::json!({ "file_name": "new.txt", "distributed": "T", "content": "bmV3" }).to_string();

@@ -6,14 +6,13 @@ use std::time::{Duration, Instant};
 use http::{Method, StatusCode};
 use metacdn::cli::demo::relay::Link;
 use metacdn::model::Principal;
-use metacdn::route::Policy;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::answers::{Answer, curl};
 use crate::cluster::{Cluster, PATIENCE, put, wait_until};
-use crate::edge::{World, ask, fetch, ready, text};
+use crate::edge::{World, ask, by_price_uncached, fetch, ready, text};
 
 /// What comes back for these bytes until the other side ends.
 async fn raw(at: SocketAddr, request: &str) -> Answer {
@@ -125,7 +124,7 @@ async fn a_broken_download_costs_its_silence_and_not_its_length() {
     let world = World::start([0, 0, 0]).await;
     let large = "x".repeat(4 << 20);
     world.publish(&[("a.txt", "text"), ("large", &large)]).await;
-    let (_edge, public, admin) = world.cluster.edge(|config| config.route.policy = Policy::Price).await;
+    let (_edge, public, admin) = world.cluster.edge(by_price_uncached).await;
     ready(admin).await;
     world.relays["GC"].set(Link { rate_bytes_per_second: Some(400_000), ..Link::default() });
     let (mut stream, status) = held_download(public, "/large").await;
@@ -136,7 +135,6 @@ async fn a_broken_download_costs_its_silence_and_not_its_length() {
         assert!(stream.read(&mut part).await.unwrap() > 0);
     }
     world.relays["GC"].reset_all();
-    while stream.read(&mut part).await.is_ok_and(|read| read > 0) {}
     // The penalty is half a second, divided by a success rate of about 0.9.
     wait_until("the failure shows", async || time_s(admin, "GC").await > 0.4).await;
     let time = time_s(admin, "GC").await;
@@ -147,7 +145,13 @@ async fn a_broken_download_costs_its_silence_and_not_its_length() {
 async fn silent_nodes_together_have_one_deadline() {
     let world = World::start([0, 0, 0]).await;
     world.publish(&[("a.txt", "text")]).await;
-    let (_edge, public, admin) = world.cluster.edge(|config| config.request_ms_max = 400).await;
+    let (_edge, public, admin) = world
+        .cluster
+        .edge(|config| {
+            config.request_ms_max = 400;
+            config.cache.capacity_bytes = 0;
+        })
+        .await;
     ready(admin).await;
     for relay in world.relays.values() {
         relay.set(Link { stalled: true, ..Link::default() });

@@ -106,6 +106,16 @@ impl Processes {
         self.folder.path().join("client.toml")
     }
 
+    /// Who the tests are.
+    pub fn identity(&self) -> Identity {
+        self.identity.clone()
+    }
+
+    /// The process of a node that runs.
+    pub fn pid(&self, name: &str) -> u32 {
+        self.nodes[name].child.as_ref().unwrap().id().unwrap()
+    }
+
     pub async fn kill(&mut self, name: &str) {
         self.nodes.get_mut(name).unwrap().child.take().unwrap().kill().await.unwrap();
     }

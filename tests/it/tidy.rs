@@ -34,6 +34,7 @@ const BELOW_ROLES: &[&str] = &[
     "store",
     "replicate",
     "membership",
+    "cache",
     "price",
     "resize",
     "route",
@@ -49,6 +50,7 @@ const LAYERS: &[Layer] = &[
     layer(2, "store", Only(&["model"])),
     layer(2, "replicate", Only(&["model"])),
     layer(2, "membership", Only(&["model"])),
+    layer(2, "cache", Only(&["model"])),
     layer(2, "price", Only(&["model"])),
     layer(2, "resize", Only(&["model"])),
     layer(2, "route", Only(&["model", "price"])),
@@ -462,5 +464,5 @@ fn shapeless_files_are_found() {
     assert_eq!(planted("tests/it/common/cluster.rs", "").len(), 1);
     assert_eq!(planted("src/cli/mod.rs", &"\n".repeat(FILE_LINES_MAX)).len(), 1);
     assert_eq!(planted("src/cli/mod.rs", &"\n".repeat(FILE_LINES_MAX - 1)), [""; 0]);
-    assert_eq!(planted("src/cache/mod.rs", "").len(), 1);
+    assert_eq!(planted("src/hoard/mod.rs", "").len(), 1);
 }

@@ -1,0 +1,120 @@
+//! One try: a request to one node, and what it teaches about the node.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderMap, Method, Response, StatusCode};
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
+
+use super::node_body::NodeBody;
+use super::observe::failure;
+use super::refresh::since_sent;
+use super::{Core, Routes, Upstream};
+use crate::client::{ClientError, empty};
+use crate::model::NodeId;
+use crate::protocol::VERSION_HEADER;
+use crate::route::{FailureKind, Try};
+
+/// What came of a try.
+#[expect(clippy::large_enum_variant, reason = "one exists for a request, and it is the common case that is large")]
+pub(super) enum Attempt {
+    /// A success, 304, 412 or 416.
+    Answer(Response<NodeBody>),
+    /// The node has no such object; perhaps because it knows of its deletion.
+    Missing { deleted: bool },
+    /// The request itself is at fault.
+    Refused(StatusCode),
+    /// The node has all the requests that it takes.
+    Busy,
+    /// Another node may do better. If the node was reached, the try has cost it something.
+    Failed { reached: bool },
+}
+
+/// Asks the node `id` for `target` with these headers and no others.
+pub(super) async fn attempt(
+    core: &Arc<Core>,
+    routes: &Routes,
+    id: &NodeId,
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+) -> Attempt {
+    let unreached = Attempt::Failed { reached: false };
+    let Some(Upstream { peer, free }) = routes.upstreams.get(id) else { return unreached };
+    let Ok(place) = free.clone().try_acquire_owned() else { return Attempt::Busy };
+    let Ok(mut request) = peer.request(method.clone(), target, empty()) else { return unreached };
+    request.headers_mut().extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+    let mut running = Running::begin(core.clone(), id.clone(), place);
+    let response = match peer.send(request).await {
+        Ok(response) => response,
+        Err(error) => {
+            debug!(node = %id, error = &error as &dyn std::error::Error, "try failed");
+            running.saw(&failure(&error, running.start.elapsed()));
+            return Attempt::Failed { reached: matches!(error, ClientError::Late { .. }) };
+        }
+    };
+    let status = response.status();
+    if is_failure(status) {
+        debug!(node = %id, %status, "try failed");
+        running.saw(&Try::Failure { kind: FailureKind::Error, after: running.start.elapsed() });
+        return Attempt::Failed { reached: true };
+    }
+    running.saw(&Try::FirstByte { after: since_sent(response.extensions().get(), running.start) });
+    match status {
+        StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE => {}
+        refused if refused.is_client_error() => {
+            // What it says of that is nobody's, so its answer has ended well.
+            running.ended();
+            let deleted = response.headers().contains_key(VERSION_HEADER);
+            let missing = refused == StatusCode::NOT_FOUND;
+            return if missing { Attempt::Missing { deleted } } else { Attempt::Refused(refused) };
+        }
+        _ => {}
+    }
+    Attempt::Answer(response.map(|body| NodeBody::new(body, running)))
+}
+
+/// Whether another node may do better. Of the statuses that blame the request, four are about this edge and this node:
+/// the certificate, and how much or how slowly they speak.
+fn is_failure(status: StatusCode) -> bool {
+    let between_us =
+        [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::REQUEST_TIMEOUT, StatusCode::TOO_MANY_REQUESTS];
+    let answers = status.is_success() || status == StatusCode::NOT_MODIFIED || status.is_client_error();
+    !answers || between_us.contains(&status)
+}
+
+/// A request to a node that is under way. If it is dropped before anything was seen, nobody waits for it any longer.
+pub(super) struct Running {
+    pub(super) core: Arc<Core>,
+    pub(super) id: NodeId,
+    start: Instant,
+    seen: bool,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Running {
+    fn begin(core: Arc<Core>, id: NodeId, place: OwnedSemaphorePermit) -> Self {
+        core.observations.begin(&id);
+        Self { core, id, start: Instant::now(), seen: false, _place: place }
+    }
+
+    pub(super) fn saw(&mut self, seen: &Try) {
+        self.seen = true;
+        self.core.observations.saw(&self.id, seen);
+    }
+
+    /// The answer has ended well and had no body worth a measurement.
+    pub(super) fn ended(&mut self) {
+        self.saw(&Try::Body { bytes: 0, took: std::time::Duration::ZERO });
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.seen {
+            self.saw(&Try::Abandoned { after: self.start.elapsed() });
+        }
+        self.core.observations.end(&self.id);
+    }
+}

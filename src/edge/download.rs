@@ -1,0 +1,295 @@
+//! The body of an answer that goes on at another node where one breaks off.
+
+use std::ops::Range;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf as _, Bytes};
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, RANGE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body::{Frame, SizeHint};
+
+use super::Core;
+use super::fetch::{Wanted, fetch_rest};
+use super::node_body::{NodeBody, NodeBodyError};
+use crate::model::NodeId;
+
+/// What is still to come of a body, and how another node is asked for it.
+#[derive(Debug, Clone)]
+pub(super) enum Rest {
+    /// These bytes of the representation with this strong entity tag (RFC 9110 section 14.2).
+    Bytes {
+        /// Where they stand in the representation.
+        range: Range<u64>,
+        /// The size of the representation.
+        total: u64,
+        /// Which one.
+        etag: HeaderValue,
+    },
+    /// All but the first bytes of a body that nodes make alike for the same request: several ranges in one.
+    Parts {
+        /// How many bytes were sent on already.
+        sent: u64,
+        /// How many there are.
+        length: u64,
+        /// The media type, with the boundary.
+        media_type: HeaderValue,
+        /// Of which representation.
+        etag: HeaderValue,
+    },
+    /// Nothing by which another node could be asked.
+    Unknown,
+}
+
+impl Rest {
+    /// All of the body of `response`.
+    pub(super) fn of<B>(response: &Response<B>) -> Self {
+        let field = |name: HeaderName| response.headers().get(name);
+        let Some(etag) = field(ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")).cloned() else {
+            return Self::Unknown;
+        };
+        let number = |text: &str| text.parse::<u64>().ok();
+        let length = || number(field(CONTENT_LENGTH)?.to_str().ok()?);
+        let rest = match response.status() {
+            StatusCode::OK => length().map(|total| Self::Bytes { range: 0..total, total, etag }),
+            StatusCode::PARTIAL_CONTENT => match content_range(response.headers()) {
+                Some((range, total)) => Some(Self::Bytes { range, total, etag }),
+                None => length().zip(field(CONTENT_TYPE).cloned()).map(|(length, media_type)| Self::Parts {
+                    sent: 0,
+                    length,
+                    media_type,
+                    etag,
+                }),
+            },
+            _ => None,
+        };
+        rest.unwrap_or(Self::Unknown)
+    }
+
+    /// How many bytes are to come, if that is known.
+    fn length(&self) -> Option<u64> {
+        match self {
+            Self::Bytes { range, .. } => Some(range.end - range.start),
+            Self::Parts { sent, length, .. } => Some(length - sent),
+            Self::Unknown => None,
+        }
+    }
+
+    /// So many bytes were sent on.
+    fn advance(&mut self, bytes: u64) {
+        match self {
+            Self::Bytes { range, .. } => range.start = (range.start + bytes).min(range.end),
+            Self::Parts { sent, length, .. } => *sent = (*sent + bytes).min(*length),
+            Self::Unknown => {}
+        }
+    }
+
+    /// The headers that ask for it, where the body was asked for with those of `first`. Of another representation no
+    /// byte is wanted, so it is If-Match rather than If-Range.
+    pub(super) fn headers(&self, first: &HeaderMap) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        match self {
+            Self::Bytes { range, etag, .. } => {
+                let range = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
+                headers.insert(RANGE, HeaderValue::try_from(range).expect("digits are visible ASCII"));
+                headers.insert(IF_MATCH, etag.clone());
+            }
+            Self::Parts { etag, .. } => {
+                headers.extend(first.get(RANGE).map(|range| (RANGE, range.clone())));
+                headers.insert(IF_MATCH, etag.clone());
+            }
+            Self::Unknown => {}
+        }
+        headers
+    }
+
+    /// Whether the body of `response` is what was asked for.
+    pub(super) fn is_answered_by<B>(&self, response: &Response<B>) -> bool {
+        match (self, Self::of(response)) {
+            (
+                Self::Bytes { range, total, etag },
+                Self::Bytes { range: given, total: given_total, etag: given_etag },
+            ) => {
+                response.status() == StatusCode::PARTIAL_CONTENT
+                    && (range, total, etag) == (&given, &given_total, &given_etag)
+            }
+            (
+                Self::Parts { length, media_type, etag, .. },
+                Self::Parts { length: given_length, media_type: given_type, etag: given_etag, .. },
+            ) => (length, media_type, etag) == (&given_length, &given_type, &given_etag),
+            _ => false,
+        }
+    }
+}
+
+/// The bytes and the size that a `Content-Range` names (RFC 9110 section 14.4).
+fn content_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
+    let (range, total) = headers.get(CONTENT_RANGE)?.to_str().ok()?.strip_prefix("bytes ")?.split_once('/')?;
+    let (first, last) = range.split_once('-')?;
+    let (first, last, total): (u64, u64, u64) = (first.parse().ok()?, last.parse().ok()?, total.parse().ok()?);
+    (first <= last && last < total).then(|| (first..last + 1, total))
+}
+
+type Resuming = Pin<Box<dyn Future<Output = Option<NodeBody>> + Send>>;
+
+/// The body of an answer, from one node after the other.
+pub(super) struct Download {
+    core: Arc<Core>,
+    wanted: Arc<Wanted>,
+    rest: Rest,
+    body: NodeBody,
+    /// Bytes at the begin of the node's body that the client has already.
+    skip: u64,
+    /// The nodes that broke off, the last one last.
+    failed: Vec<NodeId>,
+    /// Why the last node broke off, while another one is looked for.
+    resuming: Option<(NodeBodyError, Resuming)>,
+}
+
+impl Download {
+    pub(super) const fn new(core: Arc<Core>, wanted: Arc<Wanted>, body: NodeBody, rest: Rest) -> Self {
+        Self { core, wanted, rest, body, skip: 0, failed: Vec::new(), resuming: None }
+    }
+
+    /// How often another node went on.
+    pub(super) const fn resumed(&self) -> usize {
+        self.failed.len()
+    }
+
+    /// Looks for another node, where there is a way to ask it.
+    fn resume(&mut self, error: NodeBodyError) -> Result<(), NodeBodyError> {
+        // A body that ends too often is not worth the nodes' trouble.
+        if self.rest.length().is_none_or(|length| length == 0) || self.failed.len() >= self.core.config.tries_max.get()
+        {
+            return Err(error);
+        }
+        self.failed.push(self.body.node().clone());
+        let (core, wanted) = (self.core.clone(), self.wanted.clone());
+        self.resuming = Some((error, Box::pin(fetch_rest(core, wanted, self.rest.clone(), self.failed.clone()))));
+        Ok(())
+    }
+}
+
+impl http_body::Body for Download {
+    type Data = Bytes;
+    type Error = NodeBodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, NodeBodyError>>> {
+        let this = &mut *self;
+        loop {
+            if let Some((_, resuming)) = &mut this.resuming {
+                let body = ready!(resuming.as_mut().poll(cx));
+                match (body, this.resuming.take()) {
+                    (Some(body), _) => {
+                        this.skip = if let Rest::Parts { sent, .. } = this.rest { sent } else { 0 };
+                        this.body = body;
+                    }
+                    (None, error) => return Poll::Ready(error.map(|(error, _)| Err(error))),
+                }
+            }
+            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers have no meaning here.
+                    let Ok(mut bytes) = frame.into_data() else { continue };
+                    let known = this.skip.min(bytes.len() as u64);
+                    bytes.advance(known as usize);
+                    this.skip -= known;
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                    this.rest.advance(bytes.len() as u64);
+                    return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                }
+                Some(Err(error)) => {
+                    if let Err(error) = this.resume(error) {
+                        return Poll::Ready(Some(Err(error)));
+                    }
+                }
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.resuming.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.rest.length().map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn response(status: u16, headers: &[(HeaderName, &'static str)]) -> Response<()> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(status).expect("a status");
+        for (name, value) in headers {
+            response.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        response
+    }
+
+    fn asked(rest: &Rest) -> (String, String) {
+        let first = HeaderMap::from_iter([(RANGE, HeaderValue::from_static("bytes=0-1,5-6"))]);
+        let headers = rest.headers(&first);
+        let text = |name| headers.get(name).map_or("", |value: &HeaderValue| value.to_str().expect("text")).to_owned();
+        (text(RANGE), text(IF_MATCH))
+    }
+
+    #[test]
+    fn the_rest_is_asked_for_by_range_under_the_same_tag() {
+        let whole = response(200, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "10")]);
+        let part = response(206, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "4"), (CONTENT_RANGE, "bytes 5-8/10")]);
+        for (first, sent, range) in [(&whole, 0, "bytes=0-9"), (&whole, 7, "bytes=7-9"), (&part, 1, "bytes=6-8")] {
+            let mut rest = Rest::of(first);
+            rest.advance(sent);
+            assert_eq!(asked(&rest), (range.to_owned(), "\"a\"".to_owned()));
+        }
+    }
+
+    #[test]
+    fn only_the_same_bytes_answer_it() {
+        let mut rest = Rest::of(&response(200, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "10")]));
+        rest.advance(7);
+        let given =
+            |status, etag, range| response(status, &[(ETAG, etag), (CONTENT_LENGTH, "3"), (CONTENT_RANGE, range)]);
+        assert!(rest.is_answered_by(&given(206, "\"a\"", "bytes 7-9/10")));
+        for other in [
+            given(206, "\"b\"", "bytes 7-9/10"),
+            given(206, "\"a\"", "bytes 6-9/10"),
+            given(206, "\"a\"", "bytes 7-9/11"),
+            given(206, "W/\"a\"", "bytes 7-9/10"),
+            given(200, "\"a\"", "bytes 7-9/10"),
+            given(412, "\"a\"", "bytes 7-9/10"),
+        ] {
+            assert!(!rest.is_answered_by(&other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn several_parts_are_asked_for_again_and_skipped() {
+        let parts = |boundary| response(206, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "100"), (CONTENT_TYPE, boundary)]);
+        let mut rest = Rest::of(&parts("multipart/byteranges; boundary=x"));
+        rest.advance(30);
+        assert_eq!(asked(&rest), ("bytes=0-1,5-6".to_owned(), "\"a\"".to_owned()));
+        assert_eq!(rest.length(), Some(70));
+        assert!(rest.is_answered_by(&parts("multipart/byteranges; boundary=x")));
+        assert!(!rest.is_answered_by(&parts("multipart/byteranges; boundary=y")));
+    }
+
+    #[test]
+    fn without_a_strong_tag_or_a_length_there_is_no_way() {
+        for first in [
+            response(200, &[(CONTENT_LENGTH, "10")]),
+            response(200, &[(ETAG, "W/\"a\""), (CONTENT_LENGTH, "10")]),
+            response(200, &[(ETAG, "\"a\"")]),
+            response(304, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "10")]),
+        ] {
+            assert!(matches!(Rest::of(&first), Rest::Unknown));
+        }
+    }
+}
