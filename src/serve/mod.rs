@@ -1,7 +1,7 @@
 //! What every server needs: accept, limits, drain, TLS, and who is calling.
 //!
 //! Knows nothing of what is served: a handler gets each HTTP request, and, where packets are spoken, each packet's
-//! connection. Requests carry the caller ([`Principal`]) and [`PeerAddress`] in their extensions.
+//! connection. Requests carry the caller ([`Principal`]), [`PeerAddress`] and [`ClientLink`] in their extensions.
 
 use std::error::Error;
 use std::io;
@@ -30,6 +30,7 @@ pub mod condition;
 mod framing;
 pub mod guard;
 mod guarded;
+mod link;
 mod packet;
 pub mod range;
 mod requests;
@@ -37,6 +38,7 @@ mod sniff;
 mod stream;
 mod tls;
 
+pub use link::{ClientLink, Sent};
 pub use packet::{PacketConnection, PacketHandler, ReceiveError, Received};
 
 /// How long accepting rests when the system has no resources for another connection.

@@ -22,7 +22,7 @@ use tower::{Service, ServiceExt};
 use super::body::Timed;
 use super::guarded::{Guarded, TwoLengths};
 use super::stream::Stream;
-use super::{Config, PeerAddress, RequestBody};
+use super::{ClientLink, Config, PeerAddress, RequestBody};
 use crate::model::Principal;
 
 /// Enough for fast transfers; hyper's own limit of 400 KiB, times all connections, would be the memory of a machine.
@@ -44,11 +44,13 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let stall = config.stall_timeout();
+    let link = stream.link();
     let stream = Guarded::new(stream, config.header_timeout(), stall);
     let requests = Requests {
         handler,
         principal,
         peer: PeerAddress(peer),
+        link,
         stall,
         two_lengths: stream.two_lengths(),
         count: AtomicU64::new(0),
@@ -78,6 +80,7 @@ struct Requests<S> {
     handler: S,
     principal: Principal,
     peer: PeerAddress,
+    link: ClientLink,
     stall: Duration,
     two_lengths: TwoLengths,
     count: AtomicU64,
@@ -100,6 +103,7 @@ where
         let mut request = request.map(|body| Timed::new(body, self.stall));
         request.extensions_mut().insert(self.principal.clone());
         request.extensions_mut().insert(self.peer);
+        request.extensions_mut().insert(self.link.clone());
         let answer = self.handler.clone().oneshot(request);
         EitherFuture::Left(answer.map_ok(|response| response.map(Either::Left)))
     }

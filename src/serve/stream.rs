@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+
+use super::link::{ClientLink, Tcp};
 
 /// How long a closed connection is still read from, so that the last answer arrives: closing over unread bytes makes
 /// the system send a reset, which may destroy the answer on its way.
@@ -16,9 +17,9 @@ pub(super) const LINGER: Duration = Duration::from_secs(2);
 
 /// The two kinds of connection.
 pub(super) enum Transported {
-    Plain(TcpStream),
+    Plain(Tcp),
     // A TLS session is large, and most of a plain connection's life should not carry its size.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
 }
 
 /// A connection whose first bytes may have been read before.
@@ -40,6 +41,14 @@ impl Stream {
 
     pub(super) const fn is_tls(&self) -> bool {
         matches!(self.transported, Transported::Tls(_))
+    }
+
+    /// The link of whoever is on the other side.
+    pub(super) fn link(&self) -> ClientLink {
+        match &self.transported {
+            Transported::Plain(stream) => stream.link(),
+            Transported::Tls(stream) => stream.get_ref().0.link(),
+        }
     }
 
     fn inner(self: Pin<&mut Self>) -> Pin<&mut dyn Duplex> {

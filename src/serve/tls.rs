@@ -10,12 +10,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use super::Transport;
+use super::link::Tcp;
 use super::stream::{Stream, Transported};
 use crate::model::Principal;
 use crate::protocol::certificate::principal_of;
 
 /// Takes up a connection as its listener's transport demands.
 pub(super) async fn accept(tcp: TcpStream, peer: SocketAddr, transport: &Transport) -> io::Result<(Stream, Principal)> {
+    let tcp = Tcp::new(tcp);
     match transport {
         Transport::Plain => Ok((Stream::new(Transported::Plain(tcp)), Principal::Anonymous)),
         Transport::Loopback => {
@@ -28,7 +30,7 @@ pub(super) async fn accept(tcp: TcpStream, peer: SocketAddr, transport: &Transpo
     }
 }
 
-async fn accept_tls(tcp: TcpStream, config: Arc<ServerConfig>) -> io::Result<(Stream, Principal)> {
+async fn accept_tls(tcp: Tcp, config: Arc<ServerConfig>) -> io::Result<(Stream, Principal)> {
     let stream = TlsAcceptor::from(config).accept(tcp).await?;
     let (_, session) = stream.get_ref();
     let principal = match session.peer_certificates().and_then(<[CertificateDer<'_>]>::first) {

@@ -2,6 +2,7 @@
 
 mod callers;
 mod limits;
+mod links;
 mod packets;
 mod stopping;
 
