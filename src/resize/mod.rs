@@ -4,6 +4,8 @@
 //! [`make`]s the variants. Knows nothing of objects, networks or tasks. Without the feature `images` of the build it
 //! decodes and encodes in pure Rust, slower ([`CODECS`] says which).
 
+pub mod choose;
+
 use std::io::{Read, Seek};
 
 use serde::{Deserialize, Serialize};
