@@ -1,19 +1,37 @@
 //! Smaller variants of photographs: bytes in, bytes out.
 //!
 //! A [`Plan`] reads the header alone and says what the work would cost; whoever runs it admits it by that, and then
-//! [`make`]s the variants. Knows nothing of objects, networks or tasks. Without the feature `images` of the build it
-//! decodes and encodes in pure Rust, slower ([`CODECS`] says which).
+//! [`make`]s the variants. Knows nothing of objects, networks or tasks. Without the feature `images` of the build, JPEG
+//! is decoded and encoded in Rust, slower ([`CODECS`] says which).
+//!
+//! A variant depends on its source alone, never on what else is wanted: what an upload made in advance and what a
+//! download makes are the same bytes, as long as the build is the same.
 
 pub mod choose;
 
-use std::io::{Read, Seek};
+use std::io::Cursor;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Variant;
 
+mod header;
+mod jpeg;
+mod pixels;
+mod plan;
+mod png;
+mod webp;
+
+use header::{Format, Header};
+use pixels::Pixels;
+pub use plan::Plan;
+
 /// The codecs of this build, for people.
-pub const CODECS: &str = "";
+#[cfg(feature = "images")]
+pub const CODECS: &str = "JPEG by libjpeg-turbo, PNG by png, WebP by libwebp";
+/// The codecs of this build, for people.
+#[cfg(not(feature = "images"))]
+pub const CODECS: &str = "JPEG by zune-jpeg and jpeg-encoder (no libjpeg-turbo), PNG by png, WebP by libwebp";
 
 /// Which images are resized.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,29 +55,48 @@ pub enum Unsuitable {
     /// No image of a kind that is resized.
     #[error("it is no image of a kind that is resized")]
     OtherType,
+    /// Coded in a way of its format that is not read.
+    #[error("it is coded in a way that is not read: {0}")]
+    OtherCoding(&'static str),
+    /// Inks instead of colours: how they would look depends on the printer.
+    #[error("it is in the colours of print (CMYK)")]
+    Cmyk,
+    /// It moves.
+    #[error("it is animated")]
+    Animated,
+    /// The file is larger than what is resized.
+    #[error("its file is larger than {max} bytes")]
+    TooManyBytes {
+        /// The most.
+        max: u64,
+    },
+    /// Wider times higher than what is resized.
+    #[error("it is {width} by {height}, more than {max} pixels")]
+    TooManyPixels {
+        /// Its width, as stored.
+        width: u32,
+        /// Its height, as stored.
+        height: u32,
+        /// The most.
+        max: u64,
+    },
+    /// A colour profile larger than any of a display or camera.
+    #[error("its colour profile is too large to be kept")]
+    LargeProfile,
+    /// Truncated, or against the rules of its format.
+    #[error("it is broken: {0}")]
+    Broken(String),
+    /// Its bytes are not those that the plan was made for.
+    #[error("it is not the image that was planned for")]
+    Changed,
+    /// Its bytes cannot be read.
+    #[error("it cannot be read")]
+    Unreadable(#[source] std::io::Error),
 }
 
-/// What resizing an image would take, as its header says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {}
-
-impl Plan {
-    /// Reads the header of the image of `size` bytes at the start of `source`.
-    ///
-    /// # Errors
-    /// Why it is not resized.
-    pub fn read<R: Read + Seek>(_source: R, _size: u64, _config: &Config) -> Result<Self, Unsuitable> {
-        Err(Unsuitable::OtherType)
-    }
-
-    /// The most memory that [`make`] takes at a time, its source included, in bytes.
-    pub const fn memory_bytes(&self) -> u64 {
-        0
-    }
-
-    /// The media type of the image and its variants.
-    pub const fn media_type(&self) -> &'static str {
-        ""
+impl Unsuitable {
+    fn broken(why: impl ToString) -> Self {
+        Self::Broken(why.to_string())
     }
 }
 
@@ -72,10 +109,62 @@ pub struct Made {
     pub bytes: Vec<u8>,
 }
 
-/// Makes the `wanted` variants of the image `source`, whose header `plan` has read: the same bytes each time. Blocks.
+/// Makes the `wanted` variants of the image `source`, whose header `plan` has read: the same bytes each time, largest
+/// variant first. The original is nothing to be made. A variant may be larger than its source, in bytes, where that was
+/// compressed harder: the caller chooses. Blocks.
 ///
 /// # Errors
 /// When the image is broken, or more than its header said.
-pub fn make(_source: &[u8], _plan: &Plan, _wanted: &[Variant]) -> Result<Vec<Made>, Unsuitable> {
-    Err(Unsuitable::OtherType)
+pub fn make(source: &[u8], plan: &Plan, wanted: &[Variant]) -> Result<Vec<Made>, Unsuitable> {
+    let header = plan.header();
+    if Header::read(Cursor::new(source))? != *header {
+        return Err(Unsuitable::Changed);
+    }
+    let mut left = Variant::MADE.into_iter().filter(|variant| wanted.contains(variant)).peekable();
+    let mut made = Vec::new();
+    let mut decoded: Option<Decoded> = None;
+    while let Some(variant) = left.next() {
+        let size = header.scaled(variant);
+        let shrink = header.shrink(size);
+        if decoded.as_ref().is_none_or(|decoded| decoded.shrink != shrink) {
+            // Two decoded images at a time would be the peak of memory.
+            drop(decoded.take());
+        }
+        let image = match decoded.take() {
+            Some(image) => image,
+            None => Decoded { pixels: decode(source, header, shrink)?, shrink },
+        };
+        let extent = [header.width, header.height].map(|side| f64::from(side) / f64::from(shrink));
+        let scaled = image.pixels.scaled(extent, size)?;
+        decoded = left.peek().is_some().then_some(image);
+        let turned = scaled.turned(header.orientation);
+        made.push(Made { variant, bytes: encode(source, header.format, &turned)? });
+    }
+    Ok(made)
 }
+
+/// An image that was decoded at one of `shrink` parts of its width and height.
+struct Decoded {
+    pixels: Pixels,
+    shrink: u32,
+}
+
+fn decode(source: &[u8], header: &Header, shrink: u32) -> Result<Pixels, Unsuitable> {
+    match header.format {
+        Format::Jpeg { .. } => jpeg::decode(source, header, shrink),
+        Format::Png => png::decode(source, header),
+        Format::WebP { .. } => webp::decode(source, header),
+    }
+}
+
+/// Encodes `pixels` in the format and with the colour profile of the image `source`.
+fn encode(source: &[u8], format: Format, pixels: &Pixels) -> Result<Vec<u8>, Unsuitable> {
+    match format {
+        Format::Jpeg { .. } => jpeg::encode(source, pixels),
+        Format::Png => png::encode(source, pixels),
+        Format::WebP { .. } => webp::encode(source, pixels),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,117 @@
+//! A decoded image: scaled, turned, of 8 bits a channel.
+
+use fast_image_resize::images::{Image, ImageRef};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+
+use super::Unsuitable;
+use super::header::Orientation;
+
+/// Rows of pixels without gaps.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pixels {
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// Bytes of each: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
+    pub(super) channels: u8,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Pixels {
+    /// Scales what lies within `extent` of the upper left corner to `size`. An image that was decoded at half of its
+    /// size is rounded up, so that its last column may be half outside.
+    pub(super) fn scaled(&self, extent: [f64; 2], size: [u32; 2]) -> Result<Self, Unsuitable> {
+        let kind = match self.channels {
+            1 => PixelType::U8,
+            2 => PixelType::U8x2,
+            3 => PixelType::U8x3,
+            _ => PixelType::U8x4,
+        };
+        let from = ImageRef::new(self.width, self.height, &self.bytes, kind).map_err(Unsuitable::broken)?;
+        let mut to = Image::new(size[0], size[1], kind);
+        let options = ResizeOptions::new()
+            .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
+            .crop(0.0, 0.0, extent[0], extent[1])
+            // What is transparent has a colour, too, that must not bleed into its surroundings.
+            .use_alpha(self.channels % 2 == 0);
+        Resizer::new().resize(&from, &mut to, &options).map_err(Unsuitable::broken)?;
+        Ok(Self { width: size[0], height: size[1], channels: self.channels, bytes: to.into_vec() })
+    }
+
+    /// Turns the image to be seen as it was meant.
+    pub(super) fn turned(self, orientation: Orientation) -> Self {
+        match self.channels {
+            _ if orientation == Orientation::UPRIGHT => self,
+            1 => self.turned_as::<1>(orientation),
+            2 => self.turned_as::<2>(orientation),
+            3 => self.turned_as::<3>(orientation),
+            _ => self.turned_as::<4>(orientation),
+        }
+    }
+
+    fn turned_as<const CHANNELS: usize>(self, orientation: Orientation) -> Self {
+        let (pixels, _) = self.bytes.as_chunks::<CHANNELS>();
+        let [columns, rows] = [self.width as usize, self.height as usize];
+        let (right, bottom) = (columns - 1, rows - 1);
+        // Where the pixel of column x and row y of the result comes from.
+        let from: fn(usize, usize, usize, usize) -> (usize, usize) = match orientation.as_exif() {
+            2 => |x, y, right, _| (right - x, y),
+            3 => |x, y, right, bottom| (right - x, bottom - y),
+            4 => |x, y, _, bottom| (x, bottom - y),
+            5 => |x, y, _, _| (y, x),
+            6 => |x, y, _, bottom| (y, bottom - x),
+            7 => |x, y, right, bottom| (right - y, bottom - x),
+            8 => |x, y, right, _| (right - y, x),
+            _ => |x, y, _, _| (x, y),
+        };
+        let lies = orientation.as_exif() >= 5;
+        let [width, height] = if lies { [self.height, self.width] } else { [self.width, self.height] };
+        let mut bytes = Vec::with_capacity(self.bytes.len());
+        for y in 0..height as usize {
+            for x in 0..width as usize {
+                let (column, row) = from(x, y, right, bottom);
+                bytes.extend_from_slice(&pixels[row * columns + column]);
+            }
+        }
+        Self { width, height, channels: self.channels, bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_orientation_turns_as_exif_says() {
+        // 1 2 3
+        // 4 5 6
+        for (orientation, width, turned) in [
+            (1, 3, [1, 2, 3, 4, 5, 6]),
+            (2, 3, [3, 2, 1, 6, 5, 4]),
+            (3, 3, [6, 5, 4, 3, 2, 1]),
+            (4, 3, [4, 5, 6, 1, 2, 3]),
+            (5, 2, [1, 4, 2, 5, 3, 6]),
+            (6, 2, [4, 1, 5, 2, 6, 3]),
+            (7, 2, [6, 3, 5, 2, 4, 1]),
+            (8, 2, [3, 6, 2, 5, 1, 4]),
+        ] {
+            let orientation = Orientation::of_exif(orientation).expect("it is one of eight");
+            for channels in 1..=4 {
+                let wide = |values: [u8; 6]| values.into_iter().flat_map(|value| vec![value; channels]).collect();
+                let image = Pixels { width: 3, height: 2, channels: channels as u8, bytes: wide([1, 2, 3, 4, 5, 6]) };
+                let expected = Pixels { width, height: 6 / width, channels: channels as u8, bytes: wide(turned) };
+                assert_eq!(image.turned(orientation), expected, "{orientation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn colours_of_transparent_pixels_do_not_bleed() {
+        let column = |x| if x < 8 { [0, 0, 255, 0] } else { [255, 0, 0, 255] };
+        let bytes = (0..16 * 16).flat_map(|index| column(index % 16)).collect();
+        let image = Pixels { width: 16, height: 16, channels: 4, bytes };
+        let scaled = image.scaled([16.0, 16.0], [5, 5]).unwrap();
+        for pixel in scaled.bytes.chunks_exact(4) {
+            assert!(pixel[3] == 0 || pixel[2] == 0, "{pixel:?}");
+        }
+    }
+}
