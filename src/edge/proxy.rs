@@ -22,7 +22,7 @@ use super::obtain::{Obtained, Use, obtain};
 use crate::cache::{Head, Reader, Stored};
 use crate::model::{NodeId, ObjectKey};
 use crate::protocol::problem::{self, Problem};
-use crate::protocol::{POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path};
+use crate::protocol::{POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path, without_dot_segments};
 use crate::route::{Policy, Route};
 use crate::serve::guard::Target;
 use crate::serve::{PeerAddress, RequestBody};
@@ -134,7 +134,7 @@ fn check(
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "the path must start with /"));
     };
     let path = decode_path(path).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    Ok((path, asked_policy(core, headers, client)?))
+    Ok((without_dot_segments(&path), asked_policy(core, headers, client)?))
 }
 
 fn asked_policy(core: &Core, headers: &HeaderMap, client: Option<SocketAddr>) -> Result<Option<Policy>, Refusal> {

@@ -93,6 +93,17 @@ pub fn decode_path(path: &str) -> Result<String, PathError> {
     percent_decode_str(path).decode_utf8().map(Into::into).map_err(|_| PathError::NotText)
 }
 
+/// `path` without its segments `.`, which RFC 3986 section 5.2.4 removes; clients such as apt send them all the same.
+/// Segments `..` stay, and are part of no key.
+pub fn without_dot_segments(path: &str) -> String {
+    let mut segments: Vec<&str> = path.split('/').filter(|segment| *segment != ".").collect();
+    if path == "." || path.ends_with("/.") {
+        // It names the folder, not what may be stored under the folder's name.
+        segments.push("");
+    }
+    segments.join("/")
+}
+
 /// The key that the percent-encoded `path` names, without a leading slash.
 ///
 /// # Errors
@@ -135,5 +146,23 @@ mod tests {
         assert_eq!(decode_key("a%2F..%2Fb"), Err(PathError::Key(KeyError::Traversal)));
         assert_eq!(decode_key("%ff"), Err(PathError::NotText));
         assert_eq!(decode_key("a%00"), Err(PathError::Key(KeyError::Control(0))));
+    }
+
+    #[test]
+    fn dot_segments_are_no_part_of_a_path() {
+        for (path, meant) in [
+            ("", ""),
+            (".", ""),
+            ("./", ""),
+            ("./a", "a"),
+            ("a/./././b", "a/b"),
+            ("a/.", "a/"),
+            ("a/./", "a/"),
+            ("a//b", "a//b"),
+            (".a/b./...", ".a/b./..."),
+            ("a/./../b", "a/../b"),
+        ] {
+            assert_eq!(without_dot_segments(path), meant, "{path}");
+        }
     }
 }

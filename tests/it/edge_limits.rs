@@ -50,6 +50,10 @@ async fn a_request_has_one_host_and_a_path() {
     for (head, status) in [
         ("GET /a.txt HTTP/1.1\r\nHost: localhost", 200),
         ("GET http://localhost/a.txt HTTP/1.1\r\nHost: evil.example.org", 200),
+        ("GET /././a.txt HTTP/1.1\r\nHost: localhost", 200),
+        ("GET /%2e/a.txt HTTP/1.1\r\nHost: localhost", 200),
+        ("GET /a.txt/. HTTP/1.1\r\nHost: localhost", 404),
+        ("GET /./../a.txt HTTP/1.1\r\nHost: localhost", 400),
         ("GET http://evil.example.org/a.txt HTTP/1.1\r\nHost: localhost", 403),
         ("GET /a.txt HTTP/1.1\r\nHost: localhost\r\nHost: evil.example.org", 400),
         ("GET /a.txt HTTP/1.1\r\nHost: localhost\r\nHost: localhost", 400),
