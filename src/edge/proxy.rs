@@ -10,6 +10,7 @@ use http::header::{
     AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
     VIA,
 };
+use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 
@@ -129,6 +130,11 @@ fn check(
     if !core.hosts.contain(target.host()) {
         let detail = format!("this edge does not serve {}", target.host());
         return Err(Refusal::new(StatusCode::FORBIDDEN, detail));
+    }
+    // An answer for `https` would vouch for what came over no such connection (RFC 9110 section 7.4).
+    if let Some(scheme) = uri.scheme().filter(|scheme| **scheme != Scheme::HTTP) {
+        let detail = format!("this edge serves {} by http, not by {scheme}", target.host());
+        return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
     let Some(path) = uri.path().strip_prefix('/') else {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "the path must start with /"));
