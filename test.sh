@@ -20,6 +20,11 @@ need_debian() {
     need_build_tools
     need_command strace strace "shows in which order a node writes, syncs and answers"
     need_command curl curl "a client that users have: downloads, ranges, conditions"
+    need_command wget wget "a client that users have: resumed downloads, whole sites"
+    need_command aria2c aria2 "a client that users have: one file over eight connections"
+    need_command rclone rclone "a client that users have: folders by their pages"
+    need_command ffmpeg ffmpeg "plays films from the edge, by range and by HLS, and makes the films and pictures of tests"
+    need_command git git "clones a published repository"
     need_command openssl openssl "makes and reads certificates with code that is not ours"
     need_command python3 python3 "runs the clients that share no code with metacdn"
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then

@@ -5,6 +5,7 @@ mod answers;
 mod bad_input;
 mod choice;
 mod cli;
+mod clients;
 mod cluster;
 mod config;
 mod demo;

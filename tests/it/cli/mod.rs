@@ -19,13 +19,13 @@ use tempfile::TempDir;
 use crate::cluster::Cluster;
 
 /// A user of a cluster: a home folder, with a configuration.
-struct User {
+pub struct User {
     home: TempDir,
 }
 
 /// How a run of the program ended.
 #[derive(Debug)]
-struct Ended {
+pub struct Ended {
     code: i32,
     stdout: String,
     stderr: String,
@@ -38,7 +38,7 @@ impl Ended {
     }
 
     #[track_caller]
-    fn ok(self) -> Self {
+    pub fn ok(self) -> Self {
         assert_eq!(self.code, 0, "{self:?}");
         self
     }
@@ -56,7 +56,7 @@ impl Ended {
 
 impl User {
     /// A user who knows all nodes of `cluster`.
-    fn of(cluster: &Cluster, names: &[&str]) -> Self {
+    pub fn of(cluster: &Cluster, names: &[&str]) -> Self {
         Self::with_seeds(cluster, &names.iter().map(|name| cluster.address(name)).collect::<Vec<_>>())
     }
 
@@ -99,7 +99,7 @@ impl User {
     }
 
     /// Runs the program to its end.
-    async fn run(&self, args: &[&str]) -> Ended {
+    pub async fn run(&self, args: &[&str]) -> Ended {
         self.run_seeing(args, |_| {}).await
     }
 
@@ -128,7 +128,7 @@ impl User {
 }
 
 /// Bytes that are alike nowhere.
-fn noise(size: usize, seed: u64) -> Vec<u8> {
+pub fn noise(size: usize, seed: u64) -> Vec<u8> {
     let mut bytes = vec![0; size];
     blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
     bytes
