@@ -25,6 +25,8 @@ need_debian() {
     need_command rclone rclone "a client that users have: folders by their pages"
     need_command ffmpeg ffmpeg "plays films from the edge, by range and by HLS, and makes the films and pictures of tests"
     need_command git git "clones a published repository"
+    need_command chromium chromium "a browser that shows a published page"
+    need_command firefox-esr firefox-esr "a browser that shows a published page"
     need_command openssl openssl "makes and reads certificates with code that is not ours"
     need_command python3 python3 "runs the clients that share no code with metacdn"
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then

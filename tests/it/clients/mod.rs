@@ -2,6 +2,7 @@
 //!
 //! Every byte is compared twice: what the client has in the end, and what the edge answered on the way.
 
+mod browsers;
 mod downloads;
 mod films;
 mod packages;
