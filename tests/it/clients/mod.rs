@@ -5,6 +5,7 @@
 mod browsers;
 mod downloads;
 mod films;
+mod foreign;
 mod packages;
 mod wiretap;
 
