@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
 use tracing::info;
 
@@ -29,6 +29,22 @@ pub(super) enum Inner {
     Shared(Reader),
     /// The edge itself.
     Own(Full<Bytes>),
+}
+
+impl Inner {
+    /// How many bytes are to come, as far as that is known.
+    pub(super) fn left(&self) -> u64 {
+        self.size_hint().lower()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Node(body) => body.size_hint(),
+            Self::Kept(body) => SizeHint::with_exact(body.left()),
+            Self::Shared(reader) => SizeHint::with_exact(reader.left()),
+            Self::Own(body) => body.size_hint(),
+        }
+    }
 }
 
 /// The body of an answer; its end is the request's line in the log.
@@ -83,12 +99,7 @@ impl http_body::Body for ProxyBody {
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Inner::Node(body) => body.size_hint(),
-            Inner::Kept(body) => SizeHint::with_exact(body.left()),
-            Inner::Shared(reader) => SizeHint::with_exact(reader.left()),
-            Inner::Own(body) => body.size_hint(),
-        }
+        self.body.size_hint()
     }
 }
 

@@ -13,8 +13,8 @@ use super::Core;
 use super::attempt::{Attempt, attempt};
 use super::download::{Download, Rest};
 use super::node_body::NodeBody;
-use crate::model::{Liveness, NodeId, ObjectKey};
-use crate::protocol::object_path;
+use crate::model::{Liveness, NodeId, ObjectKey, Variant};
+use crate::protocol::{VARIANT_QUERY, object_path};
 use crate::route::{Policy, Ranking, Reason, Request, Route};
 
 /// The request headers that decide what a node answers (RFC 9110 sections 13 and 14). No other travels on.
@@ -38,6 +38,8 @@ const REST_OF_ALL: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) key: ObjectKey,
+    /// Which of the sizes, of an image.
+    pub(super) variant: Variant,
     pub(super) method: Method,
     /// Conditions and ranges.
     pub(super) headers: HeaderMap,
@@ -48,7 +50,11 @@ pub(super) struct Wanted {
 impl Wanted {
     /// The path at a node.
     fn target(&self) -> String {
-        object_path(&self.key)
+        let path = object_path(&self.key);
+        match self.variant {
+            Variant::Original => path,
+            variant => format!("{path}?{VARIANT_QUERY}={variant}"),
+        }
     }
 
     fn rank(&self, core: &Core) -> Ranking {
@@ -115,7 +121,7 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
                 if !passed.is_empty() {
                     route.reason = Reason::NextBest;
                 }
-                if let Some(size) = whole_size(&response) {
+                if let Some(size) = whole_size(&response).filter(|_| wanted.variant == Variant::Original) {
                     core.sizes.learn(wanted.key.as_str(), size);
                 }
                 let rest = Rest::of(&response);

@@ -7,10 +7,12 @@ mod admin;
 mod attempt;
 mod body;
 mod budget;
+mod choice;
 mod coherence;
 mod download;
 mod fetch;
 mod hosts;
+mod links;
 mod memory;
 mod node_body;
 mod observe;
@@ -42,6 +44,7 @@ use crate::client::{Deadlines, Peer};
 use crate::membership;
 use crate::model::{Address, NodeId, View};
 use crate::protocol::identity::{Identity, TlsVersions};
+use crate::resize::choose::Thresholds;
 use crate::route::{self, RouteTable};
 use crate::serve::guard::AllowedHosts;
 use crate::serve::{self, Handlers, Transport, serve};
@@ -49,6 +52,7 @@ use admin::Metrics;
 use budget::RetryBudget;
 use coherence::Coherence;
 use hosts::Hosts;
+use links::Links;
 use observe::Observations;
 use sizes::Sizes;
 
@@ -82,6 +86,8 @@ pub struct Config {
     pub request_ms_max: u64,
     /// How long a node may be silent within a body, before another one goes on.
     pub stall_ms_max: u64,
+    /// How fast a client's link must be for the larger variants of images.
+    pub thresholds: Thresholds,
     /// What is kept in memory.
     pub cache: cache::Config,
     /// How large an object is taken to be before it was seen.
@@ -118,6 +124,7 @@ impl Default for Config {
             request_ms_max: 20_000,
             // To ask another node costs a round trip; packets that are lost are sent again sooner than this.
             stall_ms_max: 2_000,
+            thresholds: Thresholds::default(),
             cache: cache::Config::default(),
             assumed_size_bytes: 100_000,
             route: route::Config::default(),
@@ -168,6 +175,7 @@ struct Core {
     retries: RetryBudget,
     cache: Arc<Cache>,
     coherence: Coherence,
+    links: Links,
     metrics: Metrics,
     /// When this edge started: what its moments count from.
     started: Instant,
@@ -198,6 +206,8 @@ struct Routes {
     ready: bool,
     /// Since when every change of an object would have been heard of; `None` if it would not.
     covered_since: Option<Duration>,
+    /// Whether there is a node that makes variants of images.
+    resizes: bool,
 }
 
 /// A node as requests are sent to it.
@@ -229,6 +239,7 @@ pub async fn run(
         settled: false,
         ready: false,
         covered_since: None,
+        resizes: false,
     };
     // An IPv4 client on an IPv6 socket is the IPv4 client, however it was configured.
     config.trusted.iter_mut().for_each(|trusted| *trusted = trusted.to_canonical());
@@ -243,6 +254,7 @@ pub async fn run(
         retries: RetryBudget::new(config.retry_per_cent, config.retry_burst),
         cache: Arc::new(Cache::new(config.cache.clone())),
         coherence: Coherence::default(),
+        links: Links::default(),
         metrics: Metrics::new(),
         started: Instant::now(),
         fills: TaskTracker::new(),
@@ -264,6 +276,7 @@ pub async fn run(
     tasks.spawn(serve(listeners.admin, admin_transport, serve::Config::default(), admin, stop.clone()));
     tasks.spawn(refresh::rebuild(core.clone()));
     tasks.spawn(refresh::follow_nodes(core.clone()));
+    tasks.spawn(links::run(core.clone()));
     info!(address = %public_at, admin = %admin_at, policy = %core.config.route.policy, "edge started");
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended

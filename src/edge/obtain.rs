@@ -14,7 +14,7 @@ use super::download::Download;
 use super::fetch::{Answer, Unanswered, Wanted, fetch};
 use super::proxy::end_to_end;
 use crate::cache::{CacheKey, Fill, Head, Lead, Lookup, Reader, Stored};
-use crate::model::{NodeId, Variant, Version};
+use crate::model::{NodeId, Version};
 use crate::protocol::VERSION_HEADER;
 use crate::route::Route;
 
@@ -53,7 +53,7 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
     if wanted.policy.is_some() || !core.cache.takes(0) || has_several_ranges(&wanted.headers) {
         return alone().await;
     }
-    let key = CacheKey { key: wanted.key.clone(), variant: Variant::Original };
+    let key = CacheKey { key: wanted.key.clone(), variant: wanted.variant };
     let found = if wanted.method == Method::GET && wanted.headers.is_empty() {
         core.cache.join(&key)
     } else {

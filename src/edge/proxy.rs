@@ -17,16 +17,17 @@ use http_body_util::Full;
 use super::Core;
 use super::admin::Outcome;
 use super::body::{Inner, Log, ProxyBody};
+use super::choice::{Client, choose, mark_adaptive};
 use super::fetch::{Answer, Unanswered, Wanted, forwarded};
 use super::memory;
 use super::obtain::{Obtained, Use, obtain};
 use crate::cache::{Head, Reader, Stored};
-use crate::model::{NodeId, ObjectKey};
+use crate::model::{NodeId, ObjectKey, Variant};
 use crate::protocol::problem::{self, Problem};
 use crate::protocol::{POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path, without_dot_segments};
 use crate::route::{Policy, Route};
+use crate::serve::RequestBody;
 use crate::serve::guard::Target;
-use crate::serve::{PeerAddress, RequestBody};
 
 /// The page for a folder, and for what is missing.
 const INDEX: &str = "index.html";
@@ -55,7 +56,7 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 /// Answers a request, whatever happens.
 pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Result<Response<ProxyBody>, Infallible> {
     let start = Instant::now();
-    let client = request.extensions().get::<PeerAddress>().map(|peer| peer.0);
+    let client = Client::of(request.extensions(), request.headers());
     let (head, _) = request.into_parts();
     let mut log = Log {
         core: core.clone(),
@@ -63,18 +64,19 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
         path: head.uri.path().to_owned(),
         status: None,
         node: None,
-        client,
+        client: client.peer,
         start,
         bytes: 0,
         resumed: 0,
         broken: Some("the client left before the answer began".to_owned()),
     };
-    let response = match check(&core, &head.method, &head.uri, &head.headers, client) {
+    let response = match check(&core, &head.method, &head.uri, &head.headers, client.peer) {
         Ok((path, policy)) => {
             let deadline = start + Duration::from_millis(core.config.request_ms_max);
             match forwarded(&head.headers) {
                 Some(headers) => {
-                    let asked = Asked { uri: &head.uri, method: &head.method, headers, policy, deadline };
+                    let asked =
+                        Asked { uri: &head.uri, method: &head.method, headers, policy, client: &client, deadline };
                     respond(&core, path, &asked).await
                 }
                 None => {
@@ -89,6 +91,9 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
     log.status = Some(response.status());
     log.node = response.extensions().get().cloned();
     log.broken = None;
+    if let (Some(peer), Some(link)) = (client.peer, &client.link) {
+        core.links.watch(peer, link, response.body().left());
+    }
     Ok(response.map(|body| ProxyBody { body, log }))
 }
 
@@ -160,14 +165,15 @@ struct Asked<'a> {
     /// Conditions and ranges.
     headers: HeaderMap,
     policy: Option<Policy>,
+    client: &'a Client,
     /// When the client has waited long enough for an answer to begin.
     deadline: Instant,
 }
 
 impl Asked<'_> {
     /// The same of `key`, by another method and with other conditions.
-    fn of(&self, key: &ObjectKey, method: &Method, headers: HeaderMap) -> Arc<Wanted> {
-        Arc::new(Wanted { key: key.clone(), method: method.clone(), headers, policy: self.policy })
+    fn of(&self, key: &ObjectKey, method: &Method, headers: HeaderMap, variant: Variant) -> Arc<Wanted> {
+        Arc::new(Wanted { key: key.clone(), variant, method: method.clone(), headers, policy: self.policy })
     }
 }
 
@@ -179,9 +185,19 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
         Ok(key) => key,
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the path names no object: {error}")),
     };
-    let wanted = asked.of(&key, asked.method, asked.headers.clone());
+    let choice = match choose(core, &key, asked.uri, asked.client) {
+        Ok(choice) => choice,
+        Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
+    };
+    let wanted = asked.of(&key, asked.method, asked.headers.clone(), choice.variant);
     match obtain(core, wanted.clone(), asked.deadline).await {
-        Ok(obtained) => answer_from(core, &wanted, obtained),
+        Ok(obtained) => {
+            let mut response = answer_from(core, &wanted, obtained);
+            if choice.adaptive {
+                mark_adaptive(response.headers_mut());
+            }
+            response
+        }
         Err(Unanswered::Refused(status)) => problem(status, "a node refuses the request"),
         Err(Unanswered::Missing) if folder => missing(core, &key, asked).await,
         Err(Unanswered::Missing) => match redirect(core, &key, asked).await {
@@ -274,7 +290,7 @@ fn tell(headers: &mut HeaderMap, route: &str, cache_status: &str) {
 /// A redirect to the folder of that name, if it has a page.
 async fn redirect(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Option<Response<Inner>> {
     let page: ObjectKey = format!("{key}/{INDEX}").parse().ok()?;
-    let wanted = asked.of(&page, &Method::HEAD, HeaderMap::new());
+    let wanted = asked.of(&page, &Method::HEAD, HeaderMap::new(), Variant::Original);
     obtain(core, wanted, asked.deadline).await.ok()?;
     let query = asked.uri.query().map_or_else(String::new, |query| format!("?{query}"));
     let location = format!("/{}/{query}", encode_path(key.as_str()));
@@ -288,7 +304,7 @@ async fn redirect(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Optio
 /// The site's page for what is missing, else a problem.
 async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Response<Inner> {
     let page: ObjectKey = NOT_FOUND.parse().expect("it is a key");
-    let wanted = asked.of(&page, asked.method, HeaderMap::new());
+    let wanted = asked.of(&page, asked.method, HeaderMap::new(), Variant::Original);
     let obtained = obtain(core, wanted.clone(), asked.deadline).await;
     match obtained.map(|obtained| answer_from(core, &wanted, obtained)) {
         Ok(mut response) if response.status() == StatusCode::OK => {

@@ -13,7 +13,7 @@ use tracing::{debug, info, warn};
 use super::observe::{Seen, failure};
 use super::{Core, Routes, Upstream};
 use crate::client::{ClientError, Deadlines, Opened, Peer, empty};
-use crate::model::{Address, EntryKey, Liveness, NodeId, ObjectKey, Variant, Version};
+use crate::model::{Address, EntryKey, ImageMode, Liveness, NodeId, ObjectKey, Variant, Version};
 use crate::protocol::feed::{FeedAnswer, FeedQuery, WAIT_MS_MAX};
 use crate::protocol::{PING, PROBE};
 use crate::route::{Candidate, FailureKind, RouteTable, Try};
@@ -73,7 +73,8 @@ fn build(core: &Core) -> Routes {
     let (settled, ready) = readiness(&candidates, known.settled);
     let seen = candidates.iter().map(|candidate| (&candidate.node.id, candidate.liveness));
     let covered_since = core.coherence.since(seen);
-    Routes { table: RouteTable::new(&core.config.route, candidates), upstreams, settled, ready, covered_since }
+    let resizes = candidates.iter().any(|candidate| candidate.node.images != ImageMode::Off);
+    Routes { table: RouteTable::new(&core.config.route, candidates), upstreams, settled, ready, covered_since, resizes }
 }
 
 /// Whether the first look at all nodes is over, now or `before`, and whether there is one to send users to. A node that
@@ -287,7 +288,7 @@ pub(super) fn since_sent(opened: Option<&Opened>, start: Instant) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{ImageMode, Node};
+    use crate::model::Node;
     use crate::route::{Measurements, Standing, measure};
 
     fn candidate(liveness: Liveness, seen: &[Try]) -> Candidate {

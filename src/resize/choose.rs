@@ -145,8 +145,8 @@ impl Transfer {
 /// A kernel counts time in ticks of 1 to 10 ms: what took none did not take no time.
 const BUSY_MIN: Duration = Duration::from_millis(1);
 
-/// Smaller transfers say more of the round trip than of the rate.
-const LEARNED_BYTES_MIN: u64 = 64 << 10;
+/// Smaller transfers, in bytes, say more of the round trip than of the rate.
+pub const LEARNED_BYTES_MIN: u64 = 64 << 10;
 
 /// A connection that carried less has not shown its rate: it starts slowly, and what filled the buffers on the way has
 /// not been slowed down by the link yet.

@@ -26,6 +26,7 @@ use tracing::{debug, error, info, warn};
 use crate::model::Principal;
 
 pub mod body;
+pub mod cache_control;
 pub mod condition;
 mod framing;
 pub mod guard;
