@@ -131,11 +131,11 @@ fn decimal(value: f64) -> String {
     digits.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn serialize_name<S: Serializer>(node: &Arc<Node>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize_name<S: Serializer>(node: &Arc<Node>, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&node.id)
 }
 
-fn serialize_dollars<S: Serializer>(price: &Option<NanoDollars>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize_dollars<S: Serializer>(price: &Option<NanoDollars>, serializer: S) -> Result<S::Ok, S::Error> {
     match price {
         Some(price) => serializer.collect_str(price),
         None => serializer.serialize_none(),

@@ -114,6 +114,25 @@ pub struct Measurements {
     in_flight: u32,
 }
 
+/// What a node's expected time is made of: `first_byte_s` times `load_factor`, plus `transfer_s`, plus `failures_s`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct TimeParts {
+    /// Time to the first byte of an idle node.
+    pub first_byte_s: f64,
+    /// Requests in flight.
+    pub in_flight: u32,
+    /// What those lengthen the time to the first byte by.
+    pub load_factor: f64,
+    /// Time of the body at the measured rate; 0 while that is unknown.
+    pub transfer_s: f64,
+    /// The measured rate.
+    pub rate_bytes_per_s: Option<f64>,
+    /// The share of time, of late, in which tries succeed.
+    pub success_rate: f64,
+    /// What tries in vain are expected to add.
+    pub failures_s: f64,
+}
+
 impl Default for Measurements {
     fn default() -> Self {
         Self { first_byte: None, rate: None, success_rate: 1.0, tried_at: None, has_answered: false, in_flight: 0 }
@@ -170,11 +189,34 @@ impl Measurements {
     ///
     /// An unknown rate costs no time: so the first large object teaches it, once, rather than never.
     pub fn time_s(&self, size: u64, config: &Config) -> Option<f64> {
-        let load = f64::from(self.in_flight) / f64::from(config.capacity_requests.get());
-        let transfer = self.rate.map_or(0.0, |rate| size as f64 * rate.seconds / rate.bytes);
-        let time = self.first_byte?.seconds * (1.0 + load) + transfer;
+        let time = self.first_byte?.seconds * self.load_factor(config) + self.transfer_s(size);
         let failure_rate = 1.0 - self.success_rate;
         Some(time / self.success_rate.max(SUCCESS_RATE_MIN) + failure_rate * seconds(config.retry_ms))
+    }
+
+    /// What [`Measurements::time_s`] is made of.
+    pub fn time_parts(&self, size: u64, config: &Config) -> Option<TimeParts> {
+        let first_byte_s = self.first_byte?.seconds;
+        let load_factor = self.load_factor(config);
+        let transfer_s = self.transfer_s(size);
+        Some(TimeParts {
+            first_byte_s,
+            in_flight: self.in_flight,
+            load_factor,
+            transfer_s,
+            // One that was taught by transfers that took no time at all is none that could be written down.
+            rate_bytes_per_s: self.rate.map(|rate| rate.bytes / rate.seconds).filter(|rate| rate.is_finite()),
+            success_rate: self.success_rate,
+            failures_s: self.time_s(size, config)? - (first_byte_s * load_factor + transfer_s),
+        })
+    }
+
+    fn load_factor(&self, config: &Config) -> f64 {
+        1.0 + f64::from(self.in_flight) / f64::from(config.capacity_requests.get())
+    }
+
+    fn transfer_s(&self, size: u64) -> f64 {
+        self.rate.map_or(0.0, |rate| size as f64 * rate.seconds / rate.bytes)
     }
 
     fn learn_first_byte(&mut self, sample: f64, now: Duration, config: &Config) {
@@ -293,6 +335,21 @@ mod tests {
         assert!(near(time_ms(&measurements, 0), 80.0));
         (0..65).for_each(|_| measurements.end());
         assert!(near(time_ms(&measurements, 0), 40.0));
+    }
+
+    #[test]
+    fn the_parts_of_a_time_make_it_up() {
+        let body = Try::Body { bytes: 1_000_000, took: ms(500) };
+        let mut measurements = after(&[(0, answer(40)), (0, body), (0, failure(FailureKind::Error, 0))]);
+        (0..16).for_each(|_| measurements.begin());
+        let parts = measurements.time_parts(100_000, &Config::default()).expect("measured");
+        assert!(near(parts.first_byte_s, 0.5) && near(parts.load_factor, 1.25) && parts.in_flight == 16);
+        assert!(near(parts.transfer_s, 0.05) && near(parts.rate_bytes_per_s.expect("taught"), 2_000_000.0));
+        // 675 ms at a success rate of 0.9, and a tenth of a retry.
+        assert!(near(parts.success_rate, 0.9) && near(parts.failures_s, 0.675 / 0.9 - 0.675 + 0.05));
+        let sum = parts.first_byte_s * parts.load_factor + parts.transfer_s + parts.failures_s;
+        assert!(near(sum * 1_000.0, time_ms(&measurements, 100_000)));
+        assert_eq!(Measurements::default().time_parts(0, &Config::default()), None);
     }
 
     #[test]

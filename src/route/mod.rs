@@ -14,16 +14,22 @@ use crate::price::{PriceBasis, price};
 
 pub mod eject;
 mod explain;
+mod explanation;
 pub mod measure;
 mod policy;
 mod score;
+mod sweep;
 #[cfg(test)]
 mod tests;
+mod threshold;
 
 pub use eject::Standing;
 pub use explain::{Ranking, Reason, Route};
-pub use measure::{FailureKind, Measurements, Try};
+pub use explanation::{Changes, ExplainedRoute, Explanation, LeftOut};
+pub use measure::{FailureKind, Measurements, TimeParts, Try};
 pub use policy::{Beta, Policy, PolicyError};
+pub use sweep::Span;
+pub use threshold::{Threshold, Wins};
 
 use score::{Handicap, Scales, Scored};
 
@@ -145,11 +151,7 @@ impl RouteTable {
     pub fn rank(&self, request: &Request<'_>) -> Ranking {
         let policy = request.policy.unwrap_or(self.policy);
         let reduced = policy.reduced();
-        let key_hash = xxh3_64(request.key.as_bytes());
-        let alive = self.entries.iter().enumerate().filter(|(_, entry)| entry.liveness != Liveness::Down);
-        let mut scored = Vec::with_capacity(self.entries.len());
-        scored.extend(alive.map(|(index, entry)| self.score(index, entry, request.size, key_hash, reduced)));
-        score::order(&mut scored, reduced, self.band_per_mille);
+        let scored = self.ordered(request, reduced);
         let route = |(place, each): (usize, &Scored)| Route {
             node: Arc::clone(&self.entries[each.index].node),
             liveness: self.entries[each.index].liveness,
@@ -159,6 +161,16 @@ impl RouteTable {
             reason: score::reason(&scored, place, reduced),
         };
         Ranking { policy, routes: scored.iter().enumerate().map(route).collect() }
+    }
+
+    /// The candidates that are not down in the order of `policy` (a reduced one), best first.
+    fn ordered(&self, request: &Request<'_>, policy: Policy) -> Vec<Scored> {
+        let key_hash = xxh3_64(request.key.as_bytes());
+        let alive = self.entries.iter().enumerate().filter(|(_, entry)| entry.liveness != Liveness::Down);
+        let mut scored = Vec::with_capacity(self.entries.len());
+        scored.extend(alive.map(|(index, entry)| self.score(index, entry, request.size, key_hash, policy)));
+        score::order(&mut scored, policy, self.band_per_mille);
+        scored
     }
 
     fn score(&self, index: usize, entry: &Entry, size: u64, key_hash: u64, policy: Policy) -> Scored {

@@ -73,12 +73,12 @@ pub(super) struct Scored {
 }
 
 impl Scored {
-    fn by_price(&self, other: &Self) -> Ordering {
+    pub(super) fn by_price(&self, other: &Self) -> Ordering {
         let price = |scored: &Self| scored.price.map_or(u64::MAX, NanoDollars::get);
         price(self).cmp(&price(other))
     }
 
-    fn by_time(&self, other: &Self) -> Ordering {
+    pub(super) fn by_time(&self, other: &Self) -> Ordering {
         self.time_s.unwrap_or(f64::INFINITY).total_cmp(&other.time_s.unwrap_or(f64::INFINITY))
     }
 
@@ -86,7 +86,7 @@ impl Scored {
         self.score.unwrap_or(f64::INFINITY).total_cmp(&other.score.unwrap_or(f64::INFINITY))
     }
 
-    fn by_rendezvous(&self, other: &Self) -> Ordering {
+    pub(super) fn by_rendezvous(&self, other: &Self) -> Ordering {
         other.rendezvous.cmp(&self.rendezvous).then(self.index.cmp(&other.index))
     }
 }

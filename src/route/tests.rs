@@ -14,7 +14,7 @@ const fn answer(first_byte_ms: u64) -> Try {
     Try::FirstByte { after: Duration::from_millis(first_byte_ms) }
 }
 
-fn candidate(name: &str, price: Option<&str>, first_byte_ms: Option<u64>) -> Candidate {
+pub(super) fn candidate(name: &str, price: Option<&str>, first_byte_ms: Option<u64>) -> Candidate {
     let address: crate::model::Address = "127.0.0.1:22222".parse().expect("an address");
     let node = Node {
         id: name.parse().expect("a name"),
@@ -32,7 +32,7 @@ fn candidate(name: &str, price: Option<&str>, first_byte_ms: Option<u64>) -> Can
     Candidate { node: node.into(), liveness: Liveness::Alive, tariff, measurements, standing: Standing::In }
 }
 
-fn combined(beta: f64) -> Policy {
+pub(super) fn combined(beta: f64) -> Policy {
     Policy::Combined { beta: Beta::new(beta).expect("a beta") }
 }
 
@@ -52,7 +52,7 @@ fn by(candidates: &[Candidate], policy: Policy) -> Vec<String> {
     names(&rank(&Config::default(), candidates, policy, "cat.jpg")).into_iter().map(ToOwned::to_owned).collect()
 }
 
-fn reference() -> [Candidate; 3] {
+pub(super) fn reference() -> [Candidate; 3] {
     [
         candidate("AWS", Some(".30"), Some(5)),
         candidate("GC", Some(".10"), Some(60)),
@@ -258,7 +258,7 @@ fn settings_have_defaults_and_refuse_nonsense() {
 }
 
 /// Candidates on a coarse grid, so that floats cannot turn a tie into a difference.
-fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
+pub(super) fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
     proptest::collection::vec((1..50_u32, 1..50_u64), 1..10).prop_map(|metrics| {
         let each = |(number, (cents, tens_of_ms)): (usize, (u32, u64))| {
             candidate(
@@ -271,7 +271,7 @@ fn any_candidates() -> impl Strategy<Value = Vec<Candidate>> {
     })
 }
 
-fn any_policy() -> impl Strategy<Value = Policy> {
+pub(super) fn any_policy() -> impl Strategy<Value = Policy> {
     prop_oneof![
         Just(Policy::Price),
         Just(Policy::Time),
