@@ -40,6 +40,22 @@ pub(super) fn time(time: Duration) -> String {
     }
 }
 
+/// How long an answer takes, in seconds: `40 µs`, `4.2 ms`, `85 ms`, `3.1 s`, `2 min 5 s`.
+pub(super) fn latency(seconds: f64) -> String {
+    // Each unit begins where the one before would show a digit too many.
+    if seconds >= 59.95 {
+        time(Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX))
+    } else if seconds >= 0.9995 {
+        format!("{seconds:.1} s")
+    } else if seconds >= 0.00995 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else if seconds >= 0.000_099_5 {
+        format!("{:.1} ms", seconds * 1e3)
+    } else {
+        format!("{:.0} µs", seconds * 1e6)
+    }
+}
+
 /// A moment in this machine's time zone, as ISO 8601 writes it: `2026-11-22T09:24:11+01:00`.
 pub(super) fn local_time(unix_ms: u64) -> String {
     match moment(unix_ms) {
@@ -103,6 +119,16 @@ mod tests {
             (352_800_000, "4 d 2 h"),
         ] {
             assert_eq!(time(Duration::from_millis(ms)), text, "{ms}");
+        }
+        for (seconds, text) in [
+            (0.0, "0 µs"),
+            (4e-5, "40 µs"),
+            (0.0042, "4.2 ms"),
+            (0.085, "85 ms"),
+            (3.07, "3.1 s"),
+            (125.0, "2 min 5 s"),
+        ] {
+            assert_eq!(latency(seconds), text);
         }
         assert_eq!(utc_time(1_000), "1970-01-01T00:00:01Z");
         assert_eq!(utc_time(u64::MAX), "?");

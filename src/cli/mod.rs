@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 pub mod certs;
 pub mod config;
 pub mod demo;
+mod explain;
 pub mod failure;
 mod human;
 mod interrupt;
@@ -86,6 +87,8 @@ pub enum Command {
     Prices(prices::PricesArgs),
     /// Show what each node holds
     Status,
+    /// Show why an edge answers a request from this node, and what would change that
+    Explain(explain::ExplainArgs),
     /// Run a node
     Server(server::Args),
     /// Run an edge (the reference's proxy) in front of the cluster, which routes by price, time or both
@@ -122,6 +125,7 @@ impl Cli {
             Command::Servers => ask(servers::run(&options)),
             Command::Prices(args) => ask(prices::run(args, &options)),
             Command::Status => ask(status::run(&options)),
+            Command::Explain(args) => ask(explain::run(args, &options)),
             Command::Server(args) => block_on(server::run(args, options.config.as_deref(), &options.home()?)),
             Command::Proxy(args) => block_on(proxy::run(args, options.config.as_deref(), &options.home()?)),
             Command::Run(args) => block_on(run::run(args, options.config.as_deref())),

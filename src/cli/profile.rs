@@ -1,6 +1,6 @@
 //! Which cluster a command speaks to, and as whom.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use super::Options;
 use super::failure::explain;
 use crate::client::{ClientError, Deadlines, Peer};
-use crate::config::Draft;
+use crate::config::{Config, Draft};
 use crate::model::{Address, NodeId};
 use crate::protocol::status::Servers;
 
@@ -50,26 +50,18 @@ impl Cluster {
     /// # Errors
     /// When there is no configuration, or it cannot be used.
     pub fn open(options: &Options) -> anyhow::Result<Self> {
-        let profile = options.home()?.join(DEMO_PROFILE);
-        let path = match &options.config {
-            Some(path) => path,
-            None if profile.exists() => &profile,
+        match profile(options)? {
+            Some(path) => Self::load(&path),
             None => bail!(
                 "no configuration: name one with --config FILE or METACDN_CONFIG=FILE, or run `metacdn demo`, which \
                  writes {}",
-                profile.display()
+                options.home()?.join(DEMO_PROFILE).display()
             ),
-        };
-        Self::load(path)
+        }
     }
 
     fn load(path: &Path) -> anyhow::Result<Self> {
-        let mut draft = Draft::read(path)?;
-        draft.overlay_environment(std::env::vars_os());
-        // They are for the roles: variables that complete another machine's section are no mistake of this command.
-        draft.remove_section("node");
-        draft.remove_section("edge");
-        let config = draft.build()?.config;
+        let config = read(path)?;
         let identity = config.identity.load(SystemTime::now())?;
         let seeds = config.client.map(|client| client.seeds).unwrap_or_default();
         if seeds.is_empty() {
@@ -138,6 +130,28 @@ impl Cluster {
         }
         bail!("no node of the cluster answers: {}; is it running? (`metacdn demo` starts one)", reasons.join("; "))
     }
+}
+
+/// The file that the options, or else the demo, say is the configuration of this user's commands.
+///
+/// # Errors
+/// When the user has no home folder.
+pub(super) fn profile(options: &Options) -> anyhow::Result<Option<PathBuf>> {
+    let of_demo = || Ok(Some(options.home()?.join(DEMO_PROFILE)).filter(|path| path.exists()));
+    options.config.clone().map_or_else(of_demo, |path| Ok(Some(path)))
+}
+
+/// What the configuration at `path`, and the environment, say to a command.
+///
+/// # Errors
+/// When it cannot be used.
+pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
+    let mut draft = Draft::read(path)?;
+    draft.overlay_environment(std::env::vars_os());
+    // They are for the roles: variables that complete another machine's section are no mistake of this command.
+    draft.remove_section("node");
+    draft.remove_section("edge");
+    Ok(draft.build()?.config)
 }
 
 /// The name that is `wanted`, or the only one that is but for its case.

@@ -1,4 +1,5 @@
-//! Connections to one server: TCP, then TLS under the name that its certificate must carry.
+//! Connections to one server: TCP, then TLS under the name that its certificate must carry. On loopback it may be TCP
+//! alone.
 
 use std::future::Future;
 use std::io;
@@ -14,6 +15,7 @@ use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 use tower::Service;
 
 use crate::model::{Address, NodeId, Principal};
@@ -22,26 +24,47 @@ use crate::model::{Address, NodeId, Principal};
 /// never by the address.
 #[derive(Clone)]
 pub(super) struct Connector {
-    tls: TlsConnector,
-    name: ServerName<'static>,
+    /// With whom, and under which name; none for TCP alone.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
     address: Address,
     deadline: Duration,
 }
 
+/// Who has to answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Expected<'a> {
+    /// This node.
+    Node(&'a NodeId),
+    /// Any node of the cluster.
+    AnyNode,
+    /// Any edge of the cluster.
+    AnyEdge,
+}
+
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector").field("name", &self.name).field("address", &self.address).finish_non_exhaustive()
+        let name = self.tls.as_ref().map(|(_, name)| name);
+        f.debug_struct("Connector").field("name", &name).field("address", &self.address).finish_non_exhaustive()
     }
 }
 
 impl Connector {
     pub(super) fn new(
         tls: Arc<rustls::ClientConfig>,
-        expected: Option<&NodeId>,
+        expected: Expected<'_>,
         address: Address,
         deadline: Duration,
     ) -> Self {
-        Self { tls: TlsConnector::from(tls), name: server_name(expected), address, deadline }
+        Self { tls: Some((TlsConnector::from(tls), server_name(expected))), address, deadline }
+    }
+
+    pub(super) const fn plain(address: Address, deadline: Duration) -> Self {
+        Self { tls: None, address, deadline }
+    }
+
+    /// How URIs begin that lead through it: their port is left out where it is the scheme's own.
+    pub(super) const fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 }
 
@@ -55,28 +78,32 @@ pub async fn connect(
     address: &Address,
     deadline: Duration,
 ) -> io::Result<TlsStream<TcpStream>> {
-    open(TlsConnector::from(tls), server_name(expected), address.clone(), deadline).await
+    let (tls, name) = (TlsConnector::from(tls), server_name(expected.into()));
+    within(deadline, async { tls.connect(name, dial(address).await?).await }).await
 }
 
-fn server_name(expected: Option<&NodeId>) -> ServerName<'static> {
+impl<'a> From<Option<&'a NodeId>> for Expected<'a> {
+    fn from(node: Option<&'a NodeId>) -> Self {
+        node.map_or(Self::AnyNode, Self::Node)
+    }
+}
+
+fn server_name(expected: Expected<'_>) -> ServerName<'static> {
     let name = match expected {
-        Some(id) => Principal::Node(id.clone()).dns_name().unwrap_or_default(),
-        None => Principal::ANY_NODE.to_owned(),
+        Expected::Node(id) => Principal::Node(id.clone()).dns_name().unwrap_or_default(),
+        Expected::AnyNode => Principal::ANY_NODE.to_owned(),
+        Expected::AnyEdge => Principal::ANY_EDGE.to_owned(),
     };
     ServerName::try_from(name).expect("the name of a node is a DNS label")
 }
 
-async fn open(
-    tls: TlsConnector,
-    name: ServerName<'static>,
-    address: Address,
-    deadline: Duration,
-) -> io::Result<TlsStream<TcpStream>> {
-    let connecting = async {
-        let stream = TcpStream::connect((address.host(), address.port())).await?;
-        stream.set_nodelay(true)?;
-        tls.connect(name, stream).await
-    };
+async fn dial(address: &Address) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((address.host(), address.port())).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn within<T>(deadline: Duration, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} ms", deadline.as_millis()));
     tokio::time::timeout(deadline, connecting).await.map_err(|_| late())?
 }
@@ -91,9 +118,16 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { tls, name, address, deadline } = self.clone();
+        let Self { tls, address, deadline } = self.clone();
         Box::pin(async move {
-            let stream = open(tls, name, address, deadline).await?;
+            let connecting = async {
+                let stream = dial(&address).await?;
+                Ok(match tls {
+                    Some((tls, name)) => Either::Left(tls.connect(name, stream).await?),
+                    None => Either::Right(stream),
+                })
+            };
+            let stream = within(deadline, connecting).await?;
             Ok(PooledStream { stream: TokioIo::new(stream), opened: Opened(Instant::now()) })
         })
     }
@@ -101,7 +135,7 @@ impl Service<Uri> for Connector {
 
 /// A connection as the pool wants it.
 pub(super) struct PooledStream {
-    stream: TokioIo<TlsStream<TcpStream>>,
+    stream: TokioIo<Either<TlsStream<TcpStream>, TcpStream>>,
     opened: Opened,
 }
 

@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use crate::model::{Address, NodeId};
 use crate::protocol::CONTROL_BODY_MAX;
 use crate::protocol::problem::Problem;
-use connect::Connector;
+use connect::{Connector, Expected};
 
 pub use connect::{Opened, connect};
 pub use control::Prices;
@@ -131,6 +131,7 @@ impl ClientError {
 pub struct Peer {
     address: Address,
     deadlines: Deadlines,
+    scheme: &'static str,
     http: legacy::Client<Connector, Body>,
 }
 
@@ -142,13 +143,28 @@ impl Peer {
         address: Address,
         deadlines: Deadlines,
     ) -> Self {
-        let connector = Connector::new(tls, expected, address.clone(), deadlines.connect);
+        Self::through(Connector::new(tls, expected.into(), address.clone(), deadlines.connect), address, deadlines)
+    }
+
+    /// The edge whose admin address that is, over TLS: any edge of the cluster.
+    pub fn edge(tls: Arc<rustls::ClientConfig>, address: Address, deadlines: Deadlines) -> Self {
+        let connector = Connector::new(tls, Expected::AnyEdge, address.clone(), deadlines.connect);
+        Self::through(connector, address, deadlines)
+    }
+
+    /// Whoever answers at `address` over plain HTTP: on loopback, where listeners for this machine's operator speak it.
+    pub fn plain(address: Address, deadlines: Deadlines) -> Self {
+        Self::through(Connector::plain(address.clone(), deadlines.connect), address, deadlines)
+    }
+
+    fn through(connector: Connector, address: Address, deadlines: Deadlines) -> Self {
+        let scheme = connector.scheme();
         let http = legacy::Client::builder(TokioExecutor::new())
             .pool_idle_timeout(Duration::from_secs(50))
             .pool_max_idle_per_host(64)
             .pool_timer(hyper_util::rt::TokioTimer::new())
             .build(connector);
-        Self { address, deadlines, http }
+        Self { address, deadlines, scheme, http }
     }
 
     /// Where the node is reached.
@@ -172,7 +188,7 @@ impl Peer {
     /// `request` with the peer's address in front of its path.
     fn addressed(&self, mut request: Request<Body>) -> Result<Request<Body>, ClientError> {
         let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri = format!("https://{}{path}", self.address);
+        let uri = format!("{}://{}{path}", self.scheme, self.address);
         *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| self.not_understood(&error))?;
         request.headers_mut().remove(HOST);
         Ok(request)

@@ -40,11 +40,15 @@ impl Fields {
         let default = Config {
             identity: IdentityFiles { authority: identity.clone(), certificate: identity.clone(), key: identity },
             log: telemetry::Config::default(),
-            client: Some(ClientConfig { seeds: vec![address.clone()] }),
+            client: Some(ClientConfig { seeds: vec![address.clone()], edge: None }),
             node: Some(node.clone()),
             edge: Some(edge::Config::default()),
         };
         let mut sample = default.clone();
+        sample.client = Some(ClientConfig {
+            seeds: vec![address.clone()],
+            edge: Some("127.0.0.1:8081".parse().expect("an address")),
+        });
         sample.node = Some(node::Config {
             provider: Some("AWS".parse().expect("a name")),
             advertise: Some(address.clone()),
@@ -264,7 +268,7 @@ mod tests {
                 "suspect_after_ms",
                 "did you mean `edge.membership.suspect_after_ms` or `node.membership.suspect_after_ms`?",
             ),
-            ("client.xyz", "here can stand `seeds`"),
+            ("client.xyz", "here can stand `edge`, `seeds`"),
         ] {
             assert_eq!(FIELDS.advice(slip), advice, "{slip}");
         }

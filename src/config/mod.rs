@@ -52,6 +52,8 @@ pub struct Config {
 pub struct ClientConfig {
     /// Addresses of nodes of the cluster; the first that answers is asked.
     pub seeds: Vec<Address>,
+    /// The admin address of the edge that is asked for its reasons.
+    pub edge: Option<Address>,
 }
 
 impl Config {

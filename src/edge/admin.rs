@@ -15,13 +15,14 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::{Registry, Unit};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Core;
 use crate::model::{NodeId, ObjectKey, Principal};
+use crate::price::PriceBasis;
 use crate::protocol::problem::{self, Problem};
 use crate::protocol::{HEALTH, METRICS, READY, ROUTES};
-use crate::route::{self, Policy, Ranking};
+use crate::route::{self, Explanation, Policy};
 use crate::serve::guard::{self, AllowedHosts};
 
 /// The media type of the metrics (OpenMetrics 1.0).
@@ -154,12 +155,22 @@ struct RoutesQuery {
     policy: Option<String>,
 }
 
-/// `GET /routes?key=KEY`: the nodes in the order in which they would be tried, and why.
+/// What a route is answered with.
+#[derive(Debug, Serialize)]
+struct RoutesAnswer {
+    #[serde(flatten)]
+    explanation: Explanation,
+    /// Whether the object had this size when this edge last saw it.
+    size_known: bool,
+    price_basis: PriceBasis,
+}
+
+/// `GET /routes?key=KEY`: the nodes in the order in which they would be tried, why, and what would change that.
 async fn routes(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
     query: Result<Query<RoutesQuery>, QueryRejection>,
-) -> Result<Json<Ranking>, Response> {
+) -> Result<Json<RoutesAnswer>, Response> {
     if principal == Principal::Anonymous {
         return Err(refuse(StatusCode::FORBIDDEN, "this needs a certificate of the cluster"));
     }
@@ -170,7 +181,9 @@ async fn routes(
         .transpose()
         .map_err(|error: route::PolicyError| refuse(StatusCode::BAD_REQUEST, error.to_string()))?;
     let size = size.unwrap_or_else(|| core.sizes.guess(key.as_str()));
-    Ok(Json(core.routes.load().table.rank(&route::Request { key: key.as_str(), size, policy })))
+    let explanation = core.routes.load().table.explain(&route::Request { key: key.as_str(), size, policy });
+    let size_known = core.sizes.seen(key.as_str()) == Some(size);
+    Ok(Json(RoutesAnswer { explanation, size_known, price_basis: core.config.route.price_basis }))
 }
 
 fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {

@@ -26,9 +26,14 @@ impl Sizes {
 
     /// How large the object is likely to be, in bytes.
     pub(super) fn guess(&self, key: &str) -> u64 {
+        self.seen(key).unwrap_or(self.unknown)
+    }
+
+    /// How large the object was when it was last seen, if that is remembered.
+    pub(super) fn seen(&self, key: &str) -> Option<u64> {
         let (place, tag) = self.place(key);
         let bits = place.load(Ordering::Relaxed);
-        if bits != 0 && bits >> SIZE_BITS == tag { bits & SIZE_MAX } else { self.unknown }
+        (bits != 0 && bits >> SIZE_BITS == tag).then_some(bits & SIZE_MAX)
     }
 
     /// Learns the size of an object.
@@ -54,6 +59,7 @@ mod tests {
         sizes.learn("film", 5_000_000_000);
         sizes.learn("empty", 0);
         assert_eq!((sizes.guess("film"), sizes.guess("empty"), sizes.guess("new")), (5_000_000_000, 0, 100));
+        assert_eq!((sizes.seen("film"), sizes.seen("empty"), sizes.seen("new")), (Some(5_000_000_000), Some(0), None));
         sizes.learn("film", u64::MAX);
         assert_eq!(sizes.guess("film"), SIZE_MAX);
     }

@@ -46,6 +46,9 @@ impl Principal {
     /// The name that every node of a cluster shares, for a first contact that knows only an address.
     pub const ANY_NODE: &'static str = "node.metacdn.internal";
 
+    /// The name that every edge of a cluster shares: who asks one knows its address alone.
+    pub const ANY_EDGE: &'static str = "edge.metacdn.internal";
+
     /// The DNS name that stands for the caller in its certificate; none where there is no certificate.
     pub fn dns_name(&self) -> Option<String> {
         match self {
@@ -125,7 +128,10 @@ mod tests {
         ];
         for caller in callers {
             let name = caller.dns_name().unwrap();
-            assert_eq!(Principal::from_dns_names(["localhost", &name, Principal::ANY_NODE]), Ok(caller));
+            assert_eq!(
+                Principal::from_dns_names(["localhost", &name, Principal::ANY_NODE, Principal::ANY_EDGE]),
+                Ok(caller)
+            );
         }
         assert_eq!(
             Principal::from_dns_names(["AWS.Node.MetaCDN.internal"]),

@@ -115,7 +115,7 @@ pub struct Measurements {
 }
 
 /// What a node's expected time is made of: `first_byte_s` times `load_factor`, plus `transfer_s`, plus `failures_s`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct TimeParts {
     /// Time to the first byte of an idle node.
     pub first_byte_s: f64,

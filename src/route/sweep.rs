@@ -5,12 +5,12 @@
 
 use std::cmp::Ordering;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::model::NodeId;
 
 /// A stretch of a range over which one node is chosen.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Span<T> {
     /// The node.
     pub node: NodeId,

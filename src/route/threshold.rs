@@ -4,14 +4,14 @@
 
 use std::cmp::Ordering;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::score::{Scales, Scored};
 use super::{Beta, Policy};
 use crate::model::NanoDollars;
 
 /// The figures with which something holds.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Threshold<T> {
     /// None.

@@ -222,6 +222,16 @@ impl Cluster {
 
     /// As [`Cluster::edge`], at another address.
     pub async fn edge_at(&self, at: &str, change: impl FnOnce(&mut edge::Config)) -> (Running, SocketAddr, SocketAddr) {
+        self.edge_as(Principal::Edge("edge".parse().unwrap()), at, change).await
+    }
+
+    /// As [`Cluster::edge_at`], under another certificate.
+    pub async fn edge_as(
+        &self,
+        principal: Principal,
+        at: &str,
+        change: impl FnOnce(&mut edge::Config),
+    ) -> (Running, SocketAddr, SocketAddr) {
         let mut config = edge::Config {
             seeds: self.nodes.values().map(|node| node.ports.api.into()).collect(),
             ..edge::Config::default()
@@ -232,7 +242,7 @@ impl Cluster {
             admin: TcpListener::bind(at).await.unwrap(),
         };
         let (public, admin) = (listeners.public.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
-        let identity = self.identity(Principal::Edge("edge".parse().unwrap()));
+        let identity = self.identity(principal);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let task = tokio::spawn(async move { edge::run(config, identity, listeners, stopped).await.unwrap() });

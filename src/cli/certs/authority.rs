@@ -238,6 +238,7 @@ fn names(holder: &Holder) -> Result<Vec<SanType>, AuthorityError> {
         Principal::Client(_) if !holder.hosts.is_empty() => return Err(AuthorityError::ClientHost),
         Principal::Client(_) => return Ok(names),
         Principal::Node(_) => names.push(SanType::DnsName(Principal::ANY_NODE.try_into()?)),
+        Principal::Edge(_) => names.push(SanType::DnsName(Principal::ANY_EDGE.try_into()?)),
         _ => {}
     }
     names.push(SanType::DnsName("localhost".try_into()?));

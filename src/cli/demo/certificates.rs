@@ -84,9 +84,10 @@ pub(super) fn write_configs(folder: &Path, places: &[Place], proxy: Place) -> an
     };
     let client = format!(
         "# The profile by which the commands of a person find the cluster: metacdn --config FILE list\n\n\
-         {}\n[client]\nseeds = {}\n",
+         {}\n[client]\nseeds = {}\n# Who says why a node is chosen: metacdn explain KEY\nedge = \"{}\"\n",
         identity(CLIENT),
-        seeds(None)
+        seeds(None),
+        proxy.download,
     );
     write(folder, CLIENT, &client)?;
     for (index, (machine, place)) in MACHINES.iter().zip(places).enumerate() {
@@ -139,7 +140,7 @@ mod tests {
     fn the_configurations_are_ones() {
         let folder = tempfile::tempdir().unwrap();
         create(folder.path(), SystemTime::now()).unwrap();
-        let at = |port| format!("127.0.0.1:{port}").parse().unwrap();
+        let at = |port| -> std::net::SocketAddr { format!("127.0.0.1:{port}").parse().unwrap() };
         let place = |port| Place { api: at(port), download: at(port + 1), price: at(port + 2) };
         write_configs(folder.path(), &[place(1), place(4), place(7)], place(10)).unwrap();
         for (name, principal) in [
@@ -157,7 +158,10 @@ mod tests {
                 assert_eq!(effective.verify(SystemTime::now()).unwrap().warnings.len(), 0, "{name}");
             }
             let seeds = match (config.client, config.node, config.edge) {
-                (Some(client), None, None) => client.seeds.len() - 1,
+                (Some(client), None, None) => {
+                    assert_eq!(client.edge, Some(at(11).into()));
+                    client.seeds.len() - 1
+                }
                 (None, Some(node), None) => {
                     assert_eq!(node.data, folder.path().join(name));
                     node.seeds.len()

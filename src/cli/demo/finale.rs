@@ -55,6 +55,8 @@ pub(super) fn commands(report: &Report, program: Option<&Path>) -> Vec<String> {
     say("# Fetch it. The header metacdn-route says which node gave it, and why.".to_owned());
     say(format!("curl -i {url}/hello.txt"));
     say(format!("curl -i -H 'metacdn-policy: p' {url}/hello.txt"));
+    say("# The whole table, and what would change the choice.".to_owned());
+    say("metacdn explain hello.txt --policy 'c 0.5'".to_owned());
     say("# Make AWS the cheapest, and see the choice follow within a second.".to_owned());
     let form = "provider=AWS&server_hourly_cost=.01&network_hourly_cost=.10";
     say(format!("curl -d '{form}' \\\n  {price}/cost/post"));

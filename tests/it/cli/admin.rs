@@ -80,7 +80,7 @@ async fn help_and_version_are_answers() {
     let cluster = Cluster::start(&[]).await;
     let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);
     let help = user.run(&["--help"]).await.ok();
-    for command in ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "certs"] {
+    for command in ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "explain", "certs"] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {help:?}");
     }
     assert!(user.run(&["--version"]).await.ok().stdout.starts_with("metacdn "));

@@ -1,6 +1,7 @@
 //! The commands that a person types, run as the real program against real nodes.
 
 mod admin;
+mod explain;
 mod objects;
 mod packets;
 mod upload;
@@ -8,6 +9,7 @@ mod upload;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -76,6 +78,13 @@ impl User {
         );
         fs::write(profile.join("client.toml"), text).unwrap();
         user
+    }
+
+    /// Has the user's configuration name an edge.
+    fn configure_edge(&self, admin: SocketAddr) {
+        let path = self.home.path().join("demo/client.toml");
+        let text = fs::read_to_string(&path).unwrap() + &format!("edge = '{admin}'\n");
+        fs::write(path, text).unwrap();
     }
 
     /// A path in the user's folder, below which the folders are made.
