@@ -34,6 +34,9 @@ pub use control::Prices;
 pub use objects::{ObjectReply, Upload};
 pub use reader::Reader;
 
+/// Enough for fast transfers; hyper's own limit of 400 KiB, times all downloads, would be the memory of a machine.
+const BUFFER_BYTES: usize = 32 * 1024;
+
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
 
@@ -163,6 +166,7 @@ impl Peer {
             .pool_idle_timeout(Duration::from_secs(50))
             .pool_max_idle_per_host(64)
             .pool_timer(hyper_util::rt::TokioTimer::new())
+            .http1_max_buf_size(BUFFER_BYTES)
             .build(connector);
         Self { address, deadlines, scheme, http }
     }
