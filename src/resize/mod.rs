@@ -23,7 +23,7 @@ mod png;
 mod webp;
 
 use header::{Format, Header};
-use pixels::Pixels;
+use pixels::Picture;
 pub use plan::Plan;
 
 /// The codecs of this build, for people.
@@ -132,10 +132,10 @@ pub fn make(source: &[u8], plan: &Plan, wanted: &[Variant]) -> Result<Vec<Made>,
         }
         let image = match decoded.take() {
             Some(image) => image,
-            None => Decoded { pixels: decode(source, header, shrink)?, shrink },
+            None => Decoded { picture: decode(source, header, shrink)?, shrink },
         };
         let extent = [header.width, header.height].map(|side| f64::from(side) / f64::from(shrink));
-        let scaled = image.pixels.scaled(extent, size)?;
+        let scaled = image.picture.scaled(extent, size)?;
         decoded = left.peek().is_some().then_some(image);
         let turned = scaled.turned(header.orientation);
         made.push(Made { variant, bytes: encode(source, header.format, &turned)? });
@@ -145,24 +145,24 @@ pub fn make(source: &[u8], plan: &Plan, wanted: &[Variant]) -> Result<Vec<Made>,
 
 /// An image that was decoded at one of `shrink` parts of its width and height.
 struct Decoded {
-    pixels: Pixels,
+    picture: Picture,
     shrink: u32,
 }
 
-fn decode(source: &[u8], header: &Header, shrink: u32) -> Result<Pixels, Unsuitable> {
+fn decode(source: &[u8], header: &Header, shrink: u32) -> Result<Picture, Unsuitable> {
     match header.format {
         Format::Jpeg { .. } => jpeg::decode(source, header, shrink),
-        Format::Png => png::decode(source, header),
-        Format::WebP { .. } => webp::decode(source, header),
+        Format::Png => png::decode(source, header).map(Picture::Packed),
+        Format::WebP { .. } => webp::decode(source, header).map(Picture::Packed),
     }
 }
 
-/// Encodes `pixels` in the format and with the colour profile of the image `source`.
-fn encode(source: &[u8], format: Format, pixels: &Pixels) -> Result<Vec<u8>, Unsuitable> {
+/// Encodes `picture` in the format and with the colour profile of the image `source`.
+fn encode(source: &[u8], format: Format, picture: &Picture) -> Result<Vec<u8>, Unsuitable> {
     match format {
-        Format::Jpeg { .. } => jpeg::encode(source, pixels),
-        Format::Png => png::encode(source, pixels),
-        Format::WebP { .. } => webp::encode(source, pixels),
+        Format::Jpeg { .. } => jpeg::encode(source, picture),
+        Format::Png => png::encode(source, picture.packed()?),
+        Format::WebP { .. } => webp::encode(source, picture.packed()?),
     }
 }
 

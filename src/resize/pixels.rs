@@ -1,4 +1,7 @@
-//! A decoded image: scaled, turned, of 8 bits a channel.
+//! A decoded image: scaled and turned.
+//!
+//! Either pixels of all channels, or a plane for each channel of which those of colour are half as wide and high, which
+//! is how JPEG stores photographs: half as many values to be scaled, and nothing to be converted.
 
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
@@ -6,7 +9,50 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use super::Unsuitable;
 use super::header::Orientation;
 
-/// Rows of pixels without gaps.
+/// A decoded image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Picture {
+    /// All channels of a pixel together.
+    Packed(Pixels),
+    /// Brightness, and two of colour at half of its width and height, rounded up.
+    Planes([Pixels; 3]),
+}
+
+impl Picture {
+    /// Scales what lies within `extent` of the upper left corner to `size`. An image that was decoded at half of its
+    /// size is rounded up, so that its last column may be half outside.
+    pub(super) fn scaled(&self, extent: [f64; 2], size: [u32; 2]) -> Result<Self, Unsuitable> {
+        match self {
+            Self::Packed(pixels) => Ok(Self::Packed(pixels.scaled(extent, size)?)),
+            Self::Planes([brightness, blue, red]) => {
+                let (half_extent, half_size) = (extent.map(|side| side / 2.0), size.map(|side| side.div_ceil(2)));
+                Ok(Self::Planes([
+                    brightness.scaled(extent, size)?,
+                    blue.scaled(half_extent, half_size)?,
+                    red.scaled(half_extent, half_size)?,
+                ]))
+            }
+        }
+    }
+
+    /// Turns the image to be seen as it was meant.
+    pub(super) fn turned(self, orientation: Orientation) -> Self {
+        match self {
+            Self::Packed(pixels) => Self::Packed(pixels.turned(orientation)),
+            Self::Planes(planes) => Self::Planes(planes.map(|plane| plane.turned(orientation))),
+        }
+    }
+
+    /// The pixels, which planes have none of.
+    pub(super) fn packed(&self) -> Result<&Pixels, Unsuitable> {
+        match self {
+            Self::Packed(pixels) => Ok(pixels),
+            Self::Planes(_) => Err(Unsuitable::OtherCoding("planes where pixels belong")),
+        }
+    }
+}
+
+/// Rows of pixels without gaps, of 8 bits a channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Pixels {
     pub(super) width: u32,
@@ -17,9 +63,7 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
-    /// Scales what lies within `extent` of the upper left corner to `size`. An image that was decoded at half of its
-    /// size is rounded up, so that its last column may be half outside.
-    pub(super) fn scaled(&self, extent: [f64; 2], size: [u32; 2]) -> Result<Self, Unsuitable> {
+    fn scaled(&self, extent: [f64; 2], size: [u32; 2]) -> Result<Self, Unsuitable> {
         let kind = match self.channels {
             1 => PixelType::U8,
             2 => PixelType::U8x2,
@@ -37,8 +81,7 @@ impl Pixels {
         Ok(Self { width: size[0], height: size[1], channels: self.channels, bytes: to.into_vec() })
     }
 
-    /// Turns the image to be seen as it was meant.
-    pub(super) fn turned(self, orientation: Orientation) -> Self {
+    fn turned(self, orientation: Orientation) -> Self {
         match self.channels {
             _ if orientation == Orientation::UPRIGHT => self,
             1 => self.turned_as::<1>(orientation),

@@ -41,13 +41,17 @@ impl Plan {
         let Header { format, width, height, channels, .. } = &self.header;
         let bytes_a_pixel = *channels as u64;
         let pixels = *width as u64 * *height as u64;
-        let decoded = pixels * bytes_a_pixel;
+        let decoded = match format {
+            // And a row and a column of colour where their number is odd.
+            Format::Jpeg { planes: true, .. } => (pixels + *width as u64 + *height as u64) * 3 / 2,
+            _ => pixels * bytes_a_pixel,
+        };
         let hundredths = Variant::Medium.hundredths() as u64;
         // Scaled in one direction, then in both.
         let halfway = decoded * hundredths / 100;
         let medium = halfway * hundredths / 100;
         let while_decoding = match format {
-            Format::Jpeg { coefficients_bytes } => *coefficients_bytes,
+            Format::Jpeg { coefficients_bytes, .. } => *coefficients_bytes,
             Format::WebP { lossless: true } => pixels * 4,
             Format::WebP { lossless: false } => pixels,
             Format::Png => 0,

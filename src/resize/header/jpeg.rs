@@ -16,6 +16,8 @@ struct Frame {
     progressive: bool,
     /// What its coefficients take if they are kept, in bytes.
     coefficients_bytes: u64,
+    /// Whether its colour is stored at half of the width and height.
+    halved: bool,
 }
 
 pub(super) fn read<R: Read + Seek>(source: &mut Source<R>) -> Result<Header, Unsuitable> {
@@ -42,8 +44,10 @@ pub(super) fn read<R: Read + Seek>(source: &mut Source<R>) -> Result<Header, Uns
                 let frame = frame.ok_or_else(|| Unsuitable::broken("a scan comes before the frame"))?;
                 let [components] = source.bytes()?;
                 let kept = frame.progressive || components < frame.components;
+                let coefficients_bytes = if kept { frame.coefficients_bytes } else { 0 };
+                let planes = frame.halved && crate::resize::jpeg::PLANES;
                 return Ok(Header {
-                    format: Format::Jpeg { coefficients_bytes: if kept { frame.coefficients_bytes } else { 0 } },
+                    format: Format::Jpeg { coefficients_bytes, planes },
                     width: frame.width,
                     height: frame.height,
                     channels: frame.components,
@@ -97,5 +101,7 @@ fn read_frame(marker: u8, segment: &[u8]) -> Result<Frame, Unsuitable> {
     let blocks_a_unit: u64 = factors.iter().map(|factor| u64::from(factor[0]) * u64::from(factor[1])).sum();
     let blocks = units(width, largest(0)) * units(height, largest(1)) * blocks_a_unit;
     // 64 coefficients of two bytes.
-    Ok(Frame { width, height, components, progressive: marker == 0xc2, coefficients_bytes: blocks * 128 })
+    let coefficients_bytes = blocks * 128;
+    let halved = factors == [[2, 2], [1, 1], [1, 1]];
+    Ok(Frame { width, height, components, progressive: marker == 0xc2, coefficients_bytes, halved })
 }

@@ -32,6 +32,8 @@ pub(super) enum Format {
         /// What its coefficients take in memory while it is decoded, in bytes: those that come in several scans are
         /// kept whole.
         coefficients_bytes: u64,
+        /// Whether it is decoded into planes, those of colour at half of the width and height.
+        planes: bool,
     },
     Png,
     WebP {

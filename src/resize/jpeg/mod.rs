@@ -9,9 +9,9 @@ mod codec;
 
 use super::Unsuitable;
 use super::header::Header;
-use super::pixels::Pixels;
+use super::pixels::Picture;
 
-pub(super) use codec::SHRINKS;
+pub(super) use codec::{PLANES, SHRINKS};
 
 /// Of 100; libjpeg's scale. Colour has half of the resolution each way.
 const QUALITY: u8 = 80;
@@ -26,14 +26,14 @@ const PROFILE_BYTES_MAX: usize = 4 << 20;
 const PROFILE_PART_MAX: usize = 0xffff - 2 - PROFILE_MARK.len() - 2;
 
 /// Decodes at one of `shrink` parts of the width and height, rounded up.
-pub(super) fn decode(source: &[u8], header: &Header, shrink: u32) -> Result<Pixels, Unsuitable> {
+pub(super) fn decode(source: &[u8], header: &Header, shrink: u32) -> Result<Picture, Unsuitable> {
     codec::decode(source, header, shrink)
 }
 
-/// Encodes `pixels`, with the profile of `source`.
-pub(super) fn encode(source: &[u8], pixels: &Pixels) -> Result<Vec<u8>, Unsuitable> {
+/// Encodes `picture`, with the profile of `source`.
+pub(super) fn encode(source: &[u8], picture: &Picture) -> Result<Vec<u8>, Unsuitable> {
     let profile = profile(source)?;
-    let mut file = codec::encode(pixels)?;
+    let mut file = codec::encode(picture)?;
     if !profile.is_empty() {
         // JFIF wants its own segment to be the first.
         let jfif = if file.get(2..4) == Some(&[0xff, 0xe0]) { 2 + segment_length(&file[4..]) } else { 0 };

@@ -8,13 +8,16 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::super::Unsuitable;
 use super::super::header::Header;
-use super::super::pixels::Pixels;
+use super::super::pixels::{Picture, Pixels};
 use super::{QUALITY, SCANS_MAX};
 
 /// Whether a fraction of the size can be decoded for less than the whole.
 pub(in super::super) const SHRINKS: bool = false;
 
-pub(super) fn decode(source: &[u8], header: &Header, _shrink: u32) -> Result<Pixels, Unsuitable> {
+/// Whether colour that is stored at half of the size stays so.
+pub(in super::super) const PLANES: bool = false;
+
+pub(super) fn decode(source: &[u8], header: &Header, _shrink: u32) -> Result<Picture, Unsuitable> {
     let Header { width, height, channels, .. } = *header;
     let colours = if channels == 1 { ColorSpace::Luma } else { ColorSpace::RGB };
     let options = DecoderOptions::default()
@@ -33,10 +36,11 @@ pub(super) fn decode(source: &[u8], header: &Header, _shrink: u32) -> Result<Pix
     if bytes.len() != width as usize * height as usize * usize::from(channels) {
         return Err(Unsuitable::Changed);
     }
-    Ok(Pixels { width, height, channels, bytes })
+    Ok(Picture::Packed(Pixels { width, height, channels, bytes }))
 }
 
-pub(super) fn encode(pixels: &Pixels) -> Result<Vec<u8>, Unsuitable> {
+pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, Unsuitable> {
+    let pixels = picture.packed()?;
     let too_large = |_| Unsuitable::OtherCoding("larger than JPEG can be");
     let width = u16::try_from(pixels.width).map_err(too_large)?;
     let height = u16::try_from(pixels.height).map_err(too_large)?;
