@@ -187,7 +187,7 @@ impl Catalog {
         self.read(|connection| query::summary(connection))
     }
 
-    fn read<T>(&self, ask: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    pub(super) fn read<T>(&self, ask: impl FnOnce(&mut Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let mut connection = self.shared.readers.take(&self.shared.path)?;
         let answer = ask(&mut connection);
         self.shared.readers.give_back(connection);

@@ -10,6 +10,7 @@ mod readers;
 mod rows;
 mod schema;
 mod transaction;
+mod variants;
 
 use std::io;
 use std::path::PathBuf;
@@ -20,6 +21,7 @@ pub use blobs::{BlobWriter, Blobs};
 pub use catalog::Catalog;
 pub use query::{FeedPage, Listing, Select, Summary, Want};
 pub use transaction::{Cursor, Progress, Transaction};
+pub use variants::{VariantBlob, VariantState};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -9,7 +9,9 @@ use super::StoreError;
 /// `entries` has one row per key, its newest version, under the sequence in which this node listed it: the feed is a
 /// range scan. `strays` are entries of this node alone, which no peer is told of. `wants` are entries whose bytes are
 /// still to be fetched; a key may have several, for the newest may be the one that nobody can give any more. `kind`: 0 deleted, 1 live, 2 record.
-const STEPS: [&str; 1] = ["
+/// `variants` are blobs that this node made of the images in others; one without a hash is served as its original.
+const STEPS: [&str; 2] = [
+    "
     CREATE TABLE marks (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE entries (
         sequence INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
@@ -33,7 +35,15 @@ const STEPS: [&str; 1] = ["
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX wants_in_order ON wants (failures, time DESC);
     CREATE TABLE cursors (peer TEXT PRIMARY KEY, epoch TEXT NOT NULL, since INTEGER NOT NULL) STRICT, WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE variants (
+        original BLOB NOT NULL, variant TEXT NOT NULL, hash BLOB, size INTEGER, media_type TEXT,
+        PRIMARY KEY (original, variant)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX variants_by_hash ON variants (hash) WHERE hash IS NOT NULL;
+",
+];
 
 /// Settings of every connection: readers go on while the one writer commits, and a commit is on stable storage.
 const SETTINGS: &str = "
