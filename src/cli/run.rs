@@ -11,7 +11,6 @@ use tracing::{info, warn};
 
 use super::roles::{Ports, Roles, raise_file_limit};
 use crate::config::{Draft, Effective};
-use crate::model::ImageMode;
 use crate::telemetry;
 
 /// The configuration that is read if none is named.
@@ -59,9 +58,6 @@ pub(super) async fn serve(effective: &Effective, ports: Ports) -> anyhow::Result
         warn!(%warning, "configuration will become a problem");
     }
     let roles = Roles::bind(effective, verified.identity, ports).await?;
-    if let Some(node) = effective.config.node.as_ref().filter(|node| node.images != ImageMode::Off) {
-        warn!(mode = %node.images, "image mode is stored and announced; images are not changed yet");
-    }
     raise_file_limit(roles.files_max());
     for (field, address) in roles.addresses()? {
         info!(field, %address, "listening");

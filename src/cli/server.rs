@@ -14,7 +14,6 @@ use crate::telemetry;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What is done with images for slow links: nothing, smaller ones made when they arrive, or when they are asked for
-    /// (stored and announced; images are not changed yet)
     #[arg(value_parser = ["off", "static", "dynamic"])]
     images: Option<String>,
     /// The node's name, the one in its certificate

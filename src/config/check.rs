@@ -104,6 +104,12 @@ pub(super) fn rules(config: &Config) -> Vec<(String, String)> {
         if node.object_bytes_max == 0 {
             refuse("node.object_bytes_max", "nothing could be stored".to_owned());
         }
+        let resize = [
+            ("memory_bytes_max", node.resize.memory_bytes_max),
+            ("variants_bytes_max", node.resize.variants_bytes_max),
+            ("wait_ms_max", node.resize.wait_ms_max),
+        ];
+        positive("node.resize", &resize, &mut refuse);
         hosts("node.hosts", &node.hosts, &mut refuse);
         silence("node.membership", &node.membership, &mut refuse);
         limits("node.serve", &node.serve, &mut refuse);
@@ -157,8 +163,8 @@ fn limits(table: &str, config: &serve::Config, refuse: &mut impl FnMut(&str, Str
     positive(table, &times, refuse);
 }
 
-fn positive(table: &str, times: &[(&str, u64)], refuse: &mut impl FnMut(&str, String)) {
-    for (field, _) in times.iter().filter(|(_, time)| *time == 0) {
+fn positive(table: &str, values: &[(&str, u64)], refuse: &mut impl FnMut(&str, String)) {
+    for (field, _) in values.iter().filter(|(_, value)| *value == 0) {
         refuse(&format!("{table}.{field}"), "must be more than 0".to_owned());
     }
 }

@@ -172,6 +172,11 @@ fn contradictions_are_told() {
         ("[node]\nmembership.down_after_ms = 10", "node.membership.down_after_ms: must be more than suspect_after_ms"),
         ("[edge]\nserve.connections_max = 0", "edge.serve.connections_max: must be from 1"),
         ("[node]\nserve.header_bytes_max = 10", "node.serve.header_bytes_max: must be at least 1024"),
+        (
+            "[node]\nresize.thresholds = '1 2'",
+            "node.resize.thresholds: \"1 2\": medium from 2 bytes a second would be above",
+        ),
+        ("[node]\nresize.memory_bytes_max = 0", "node.resize.memory_bytes_max: must be more than 0"),
         ("[edge]\nstall_ms_max = 0", "edge.stall_ms_max: must be more than 0"),
         ("log.filter = 'a=loud'", "log.filter: \"a=loud\" is no filter"),
         ("[client]\nseeds = []", "client.seeds: name the address"),

@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use super::error::ApiError;
 use super::ops::{Listener, RequestLabels};
-use super::{Core, feed, objects, ops, prices, servers, serving};
+use super::{Core, feed, links, objects, ops, prices, servers, serving};
 use crate::protocol::{BLOBS, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, SERVERS, STATUS};
 use crate::serve::guard::{self, AllowedHosts};
 
@@ -47,7 +47,8 @@ pub(super) fn download(core: &Arc<Core>, hosts: AllowedHosts) -> Router {
         .route("/servers", post(servers::update))
         .route(&format!("{}/", servers::DOWNLOAD), get(servers::download))
         .route(&format!("{}/{{*key}}", servers::DOWNLOAD), get(servers::download))
-        .route("/getrandom", get(servers::random));
+        .route("/getrandom", get(servers::random))
+        .route("/datarate", get(links::report));
     finish(router, core, Listener::Download, Some(hosts))
 }
 

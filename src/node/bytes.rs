@@ -119,6 +119,19 @@ pub(super) fn body_of(file: Arc<File>, pieces: Vec<Piece>) -> Body {
     }))
 }
 
+/// The body that `pieces` make of `bytes`, which are a file in memory.
+pub(super) fn body_in_memory(bytes: &Bytes, mut pieces: Vec<Piece>) -> Body {
+    let piece = |piece: Piece| match piece {
+        Piece::Bytes(bytes) => bytes,
+        Piece::File(range) => bytes.slice(range.start as usize..range.end as usize),
+    };
+    if pieces.len() == 1 {
+        return pieces.pop().map_or_else(Body::empty, |one| Body::from(piece(one)));
+    }
+    let pieces: Vec<_> = pieces.into_iter().map(|one| Ok::<_, io::Error>(piece(one))).collect();
+    Body::from_stream(stream::iter(pieces))
+}
+
 /// Reads a range of `file`, all of it.
 pub(super) fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let mut bytes = vec![0; (range.end - range.start) as usize];

@@ -9,6 +9,7 @@ mod bytes;
 mod error;
 mod feed;
 mod fetch;
+mod links;
 mod members;
 mod objects;
 mod ops;
@@ -16,19 +17,21 @@ mod packets;
 mod prices;
 mod pull;
 mod records;
+mod resolve;
 mod servers;
 mod serving;
+mod variants;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -36,12 +39,15 @@ use tracing::info;
 use crate::membership::{self, Detector};
 use crate::model::{Address, Epoch, FieldValue, ImageMode, Node, NodeId, Principal, Provider};
 use crate::protocol::identity::{Identity, TlsVersions};
+use crate::resize::choose::Rates;
 use crate::serve::guard::AllowedHosts;
 use crate::serve::{self, Handlers, Transport, serve};
 use crate::store::{Blobs, Catalog, StoreError};
 use members::Members;
 use ops::Metrics;
 use pull::OwnRecords;
+pub use variants::Config as ResizeConfig;
+use variants::Variants;
 
 /// How long a starting node waits for one that still holds its data folder. A stopped process lets go at once; one that
 /// drains may take this long for its last reads.
@@ -108,6 +114,9 @@ pub struct Config {
     /// When a silent node is suspect or down.
     #[serde(default)]
     pub membership: membership::Config,
+    /// How images are resized.
+    #[serde(default)]
+    pub resize: ResizeConfig,
     /// The limits of each listener.
     #[serde(default)]
     pub serve: serve::Config,
@@ -134,6 +143,7 @@ impl Config {
             cache_control: default_cache_control(),
             fetch_parallel: default_fetch_parallel(),
             membership: membership::Config::default(),
+            resize: ResizeConfig::default(),
             serve: serve::Config::default(),
         }
     }
@@ -216,6 +226,8 @@ struct Core {
     tls: Arc<rustls::ClientConfig>,
     metrics: Metrics,
     json_budget: Arc<Semaphore>,
+    variants: Variants,
+    rates: Mutex<Rates>,
     stop: CancellationToken,
 }
 
@@ -230,7 +242,7 @@ pub async fn run(
     listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), NodeError> {
-    let core = start(config, &identity, &listeners, stop.clone()).await?;
+    let (core, jobs) = start(config, &identity, &listeners, stop.clone()).await?;
     announce::list_self(&core).await?;
     // Before anything runs: who was known before is told where this node is now.
     let mut records = OwnRecords::default();
@@ -258,6 +270,8 @@ pub async fn run(
     tasks.spawn(records.follow(core.clone()));
     tasks.spawn(pull::follow_members(core.clone()));
     tasks.spawn(fetch::run(core.clone()));
+    tasks.spawn(variants::run(core.clone(), jobs));
+    tasks.spawn(variants::follow(core.clone()));
     tasks.spawn(announce::run(core.clone()));
     tasks.spawn(announce::keep_name(core.clone()));
     info!(node = %core.me.id, address = %core.me.address, download = %core.me.download, "node started");
@@ -279,7 +293,7 @@ async fn start(
     identity: &Identity,
     listeners: &Listeners,
     stop: CancellationToken,
-) -> Result<Arc<Core>, NodeError> {
+) -> Result<(Arc<Core>, mpsc::Receiver<variants::Job>), NodeError> {
     let expected = Principal::Node(config.id.clone());
     if *identity.principal() != expected {
         return Err(NodeError::OtherIdentity { found: identity.principal().clone(), expected: config.id });
@@ -307,8 +321,11 @@ async fn start(
     let tls = identity.client_config();
     let members = Members::new(config.id.clone(), tls.clone(), Detector::new(&config.membership));
     let json_budget = Arc::new(Semaphore::new(packets::JSON_BUDGET_KIB));
-    let core = Core { me, config, catalog, blobs, members, tls, metrics: Metrics::new(), json_budget, stop };
-    Ok(Arc::new(core))
+    let mut metrics = Metrics::new();
+    let (variants, jobs) = Variants::new(config.images, config.resize.clone(), &mut metrics.registry);
+    let rates = Mutex::default();
+    let core = Core { me, config, catalog, blobs, members, tls, metrics, json_budget, variants, rates, stop };
+    Ok((Arc::new(core), jobs))
 }
 
 /// Opens the catalogue; a predecessor that is still ending is waited for.

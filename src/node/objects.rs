@@ -18,6 +18,7 @@ use serde::Deserialize;
 use super::access::{Right, require};
 use super::bytes::{Intake, off_runtime};
 use super::error::ApiError;
+use super::resolve::{Wish, variant_of};
 use super::serving::{VERSION_NAME, answer, changed, holds, version_value};
 use super::{Core, unix_ms};
 use crate::model::{Content, ContentHash, Entry, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
@@ -150,7 +151,8 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     require(&principal, Right::Read)?;
     let key = key_of(request.uri(), OBJECTS)?;
-    answer(&core, key, request.method(), request.headers()).await
+    let wish = variant_of(request.uri())?.map_or(Wish::AsPublished, Wish::Exactly);
+    answer(&core, key, wish, request.method(), request.headers()).await
 }
 
 /// `DELETE /v1/objects/KEY`.

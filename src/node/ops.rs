@@ -26,7 +26,7 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 
 /// What a node counts.
 pub(super) struct Metrics {
-    registry: Registry,
+    pub(super) registry: Registry,
     pub(super) requests: Family<RequestLabels, Counter>,
     pub(super) stored_bytes: Counter,
     pub(super) pulled_entries: Counter,

@@ -18,8 +18,10 @@ use serde::Serialize;
 use super::Core;
 use super::access::{Right, require};
 use super::error::ApiError;
+use super::links::{Client, learning};
 use super::objects::key_of;
 use super::records::{Change, change_record};
+use super::resolve::{Wish, variant_of};
 use super::serving::answer;
 use crate::model::{Address, Node, NodeId, Principal, RecordKey};
 use crate::protocol::status::Servers;
@@ -88,14 +90,22 @@ pub(super) async fn download(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     require_download(&core, &principal)?;
-    let key = key_of(request.uri(), DOWNLOAD)?;
-    answer(&core, key, request.method(), request.headers()).await
+    let (head, _) = request.into_parts();
+    let key = key_of(&head.uri, DOWNLOAD)?;
+    let client = || Client::of(&head.extensions, &head.headers);
+    let wish = match variant_of(&head.uri)? {
+        Some(variant) => Wish::Exactly(variant),
+        None => client().map_or(Wish::AsPublished, Wish::Suiting),
+    };
+    let response = answer(&core, key, wish, &head.method, &head.headers).await?;
+    Ok(learning(&core, client(), response))
 }
 
 /// `GET /getrandom`: 10 MB of random bytes, by which the reference's proxy measures a link.
 pub(super) async fn random(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
+    request: Request<Body>,
 ) -> Result<Response, ApiError> {
     require_download(&core, &principal)?;
     let mut seed = [0; 32];
@@ -117,10 +127,11 @@ pub(super) async fn random(
         (CONTENT_LENGTH, HeaderValue::from(RANDOM_BYTES)),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, Body::from_stream(chunks)).into_response())
+    let response = (headers, Body::from_stream(chunks)).into_response();
+    Ok(learning(&core, Client::of(request.extensions(), request.headers()), response))
 }
 
-fn require_download(core: &Core, principal: &Principal) -> Result<(), ApiError> {
+pub(super) fn require_download(core: &Core, principal: &Principal) -> Result<(), ApiError> {
     if core.config.public_downloads { Ok(()) } else { require(principal, Right::Read) }
 }
 

@@ -11,21 +11,25 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, RANGE,
-    X_CONTENT_TYPE_OPTIONS,
+    VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 
 use super::Core;
 use super::access::{Right, require};
-use super::bytes::{Piece, body_of, off_runtime, read_range};
+use super::bytes::{Piece, body_in_memory, body_of, off_runtime, read_range};
 use super::error::ApiError;
-use crate::model::{ContentHash, Entry, EntryKey, ObjectKey, Principal, Version};
-use crate::protocol::{BLOBS, VERSION_HEADER};
+use super::resolve::{Caching, Found, Wish, resolve};
+use crate::model::{ContentHash, Entry, ObjectKey, Principal, Version};
+use crate::protocol::{BLOBS, VARIANT_HEADER, VERSION_HEADER};
 use crate::serve::condition::{self, Validators, Verdict};
 use crate::serve::range::{self, Selection};
 
 /// The version of an object, or of its deletion.
 pub(super) const VERSION_NAME: HeaderName = HeaderName::from_static(VERSION_HEADER);
+
+/// Which variant of an image the answer carries.
+const VARIANT_NAME: HeaderName = HeaderName::from_static(VARIANT_HEADER);
 
 /// Bodies up to this size are read at once and sent with their head.
 const SMALL_BYTES: u64 = 64 << 10;
@@ -37,41 +41,36 @@ const BLOB_TYPE: &str = "application/octet-stream";
 pub(super) async fn answer(
     core: &Arc<Core>,
     key: ObjectKey,
+    wish: Wish,
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let catalog = core.catalog.clone();
-    let entry_key = EntryKey::Object(key.clone());
-    let found = off_runtime(move || catalog.find(&entry_key)).await?;
-    let deleted = found.as_ref().map(|entry| version_value(&entry.version));
-    let Some(object) = found.and_then(Entry::into_object) else {
-        // The version of the deletion tells an edge that this node has not merely missed the object.
-        let error = ApiError::not_found(format!("object {key}"));
-        return Err(match deleted {
-            Some(version) => error.with_header(VERSION_NAME, version),
-            None => error,
-        });
-    };
-    let etag = object.content.hash.etag();
-    let modified = modified(&object.version);
+    let Found { bytes, media_type, caching, version, written, variant } = resolve(core, key, wish).await?;
+    let etag = bytes.hash.etag();
+    let modified = modified(&written);
     let validators = Validators { etag: &etag, modified };
     let mut response = match condition::evaluate(method, headers, Some(validators)) {
         Verdict::Failed => return Err(changed()),
         Verdict::NotModified => not_modified(),
         Verdict::Go => {
             let selection = match condition::range_applies(method, headers, validators) {
-                true => selection(method, headers, object.content.size),
+                true => selection(method, headers, bytes.size),
                 false => Selection::Whole,
             };
-            let bytes = Held { hash: object.content.hash, size: object.content.size, file: None };
-            content(core, bytes, object.content.media_type.as_str(), method, selection).await?
+            content(core, bytes, media_type.as_str(), method, selection).await?
         }
     };
     let fields = response.headers_mut();
     fields.insert(ETAG, text_value(&etag));
     fields.insert(LAST_MODIFIED, text_value(&httpdate::fmt_http_date(modified)));
-    fields.insert(CACHE_CONTROL, text_value(object.content.cache_control.as_str()));
-    fields.insert(VERSION_NAME, version_value(&object.version));
+    fields.insert(CACHE_CONTROL, text_value(&caching.control()));
+    fields.insert(VERSION_NAME, version_value(&version));
+    if let Some(variant) = variant {
+        fields.insert(VARIANT_NAME, HeaderValue::from_static(variant.as_str()));
+    }
+    if matches!(caching, Caching::OneClient(_)) {
+        fields.insert(VARY, HeaderValue::from_static("save-data"));
+    }
     Ok(response)
 }
 
@@ -92,7 +91,7 @@ pub(super) async fn blob(
     });
     let (file, size) = opened.await?.ok_or_else(|| ApiError::not_found(format!("blob {hash}")))?;
     let selection = selection(request.method(), request.headers(), size);
-    let bytes = Held { hash, size, file: Some(file) };
+    let bytes = Held { hash, size, place: Place::Blob(Some(file)) };
     content(&core, bytes, BLOB_TYPE, request.method(), selection).await
 }
 
@@ -103,11 +102,29 @@ fn selection(method: &Method, headers: &HeaderMap, size: u64) -> Selection {
 }
 
 /// Bytes that this node holds.
-struct Held {
+pub(super) struct Held {
     hash: ContentHash,
     size: u64,
-    /// Their file, if it is open already.
-    file: Option<File>,
+    place: Place,
+}
+
+/// Where bytes are.
+enum Place {
+    /// In a blob, whose file may be open already.
+    Blob(Option<File>),
+    Memory(Bytes),
+}
+
+impl Held {
+    /// The bytes of a blob.
+    pub(super) const fn blob(hash: ContentHash, size: u64) -> Self {
+        Self { hash, size, place: Place::Blob(None) }
+    }
+
+    /// Bytes in memory.
+    pub(super) const fn memory(hash: ContentHash, bytes: Bytes) -> Self {
+        Self { hash, size: bytes.len() as u64, place: Place::Memory(bytes) }
+    }
 }
 
 /// The answer with the bytes that `selection` names.
@@ -181,7 +198,11 @@ fn length_of(pieces: &[Piece]) -> u64 {
 
 async fn body(core: &Arc<Core>, bytes: Held, pieces: Vec<Piece>, length: u64) -> Result<Body, ApiError> {
     let blobs = core.blobs.clone();
-    let Held { hash, file, .. } = bytes;
+    let Held { hash, place, .. } = bytes;
+    let file = match place {
+        Place::Blob(file) => file,
+        Place::Memory(bytes) => return Ok(body_in_memory(&bytes, pieces)),
+    };
     let small = match pieces.as_slice() {
         [Piece::File(range)] if length <= SMALL_BYTES => Some(range.clone()),
         _ => None,

@@ -1,0 +1,232 @@
+//! What a request for a key is answered with: the object, or the variant of an image that was asked for or suits.
+
+use std::sync::Arc;
+
+use axum::extract::Query;
+use http::Uri;
+use serde::Deserialize;
+
+use super::Core;
+use super::bytes::off_runtime;
+use super::error::ApiError;
+use super::links::Client;
+use super::serving::{Held, VERSION_NAME, version_value};
+use super::variants::{Derived, derive};
+use crate::model::{Entry, EntryKey, FieldValue, ImageMode, ObjectKey, ObjectMeta, Variant, Version};
+use crate::store::StoreError;
+
+/// Which form of an image a request wants. Other objects have but one.
+pub(super) enum Wish {
+    /// As it was published.
+    AsPublished,
+    /// This variant.
+    Exactly(Variant),
+    /// The variant that suits the client's link.
+    Suiting(Client),
+}
+
+/// What a request is answered with.
+pub(super) struct Found {
+    pub(super) bytes: Held,
+    pub(super) media_type: FieldValue,
+    pub(super) caching: Caching,
+    /// The version of the object under the key that was asked for, of which this may be a variant.
+    pub(super) version: Version,
+    /// The version of what the bytes were uploaded as, or made of.
+    pub(super) written: Version,
+    /// Which variant it is, of an image.
+    pub(super) variant: Option<Variant>,
+}
+
+/// What caches are told.
+pub(super) enum Caching {
+    /// What came with the object.
+    AsPublished(FieldValue),
+    /// The same, but each client may get another variant.
+    OneClient(FieldValue),
+    /// Nothing: soon there will be something better.
+    NoStore,
+}
+
+/// The query of a download.
+#[derive(Debug, Deserialize)]
+struct VariantQuery {
+    variant: Option<String>,
+}
+
+/// The variant that the query of `uri` asks for.
+pub(super) fn variant_of(uri: &Uri) -> Result<Option<Variant>, ApiError> {
+    let Query(VariantQuery { variant }) = Query::try_from_uri(uri)?;
+    variant.map(|text| text.parse().map_err(ApiError::bad_request)).transpose()
+}
+
+/// Whether `object` calls itself an image, by its media type or its name. Only its bytes know.
+pub(super) fn is_image(object: &ObjectMeta) -> bool {
+    let types = [object.content.media_type.as_str(), object.key.guessed_media_type()];
+    types.iter().any(|media_type| media_type.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("image/")))
+}
+
+/// Finds what a request for `key` is answered with.
+pub(super) async fn resolve(core: &Arc<Core>, key: ObjectKey, wish: Wish) -> Result<Found, ApiError> {
+    let looking = core.clone();
+    let name = key.clone();
+    match off_runtime(move || look_up(&looking, &name, &wish)).await? {
+        Place::Object { object, variant, adaptive } => Ok(found(object, variant, adaptive)),
+        Place::Uploaded { image, object, variant, adaptive } => {
+            Ok(Found { version: image.version, ..found(object, Some(variant), adaptive) })
+        }
+        Place::Derivable { image, variant, adaptive } => {
+            let derived = derive(core, &image.content, variant).await;
+            Ok(found_derived(image, derived, variant, adaptive))
+        }
+        Place::Nothing(deleted) => {
+            let error = ApiError::not_found(format!("object {key}"));
+            // The version of the deletion tells an edge that this node has not merely missed the object.
+            Err(match deleted {
+                Some(version) => error.with_header(VERSION_NAME, version_value(&version)),
+                None => error,
+            })
+        }
+    }
+}
+
+/// What the catalogue says of a request.
+enum Place {
+    Object {
+        object: ObjectMeta,
+        variant: Option<Variant>,
+        adaptive: bool,
+    },
+    /// Someone uploaded the variant of the image under the name that it has.
+    Uploaded {
+        image: ObjectMeta,
+        object: ObjectMeta,
+        variant: Variant,
+        adaptive: bool,
+    },
+    Derivable {
+        image: ObjectMeta,
+        variant: Variant,
+        adaptive: bool,
+    },
+    /// Nothing, since this version.
+    Nothing(Option<Version>),
+}
+
+/// Looks the key up, and those that it or the wish refer to. Blocks on the disk.
+fn look_up(core: &Core, key: &ObjectKey, wish: &Wish) -> Result<Place, StoreError> {
+    let find = |key: ObjectKey| core.catalog.find(&EntryKey::Object(key));
+    let live = |key: ObjectKey| find(key).map(|entry| entry.and_then(Entry::into_object));
+    let resizes = core.config.images != ImageMode::Off;
+    let entry = find(key.clone())?;
+    let deleted = entry.as_ref().map(|entry| entry.version.clone());
+    let Some(object) = entry.and_then(Entry::into_object) else {
+        let named = Variant::named_by(key).filter(|_| resizes);
+        let Some((image, variant)) = named else { return Ok(Place::Nothing(deleted)) };
+        return Ok(match live(image)?.filter(is_image) {
+            Some(image) => Place::Derivable { image, variant, adaptive: false },
+            None => Place::Nothing(deleted),
+        });
+    };
+    if !is_image(&object) {
+        let variant = matches!(wish, Wish::Exactly(_)).then_some(Variant::Original);
+        return Ok(Place::Object { object, variant, adaptive: false });
+    }
+    let (variant, adaptive) = match wish {
+        Wish::AsPublished => (Variant::Original, false),
+        Wish::Exactly(variant) => (*variant, false),
+        // Who names a variant has chosen.
+        Wish::Suiting(client) if resizes && Variant::named_by(key).is_none() => (client.suiting(core), true),
+        Wish::Suiting(_) => (Variant::Original, false),
+    };
+    if variant == Variant::Original || !resizes {
+        return Ok(Place::Object { object, variant: Some(Variant::Original), adaptive });
+    }
+    let uploaded = variant.key_of(key).map(live).transpose()?.flatten();
+    Ok(match uploaded {
+        Some(uploaded) => Place::Uploaded { image: object, object: uploaded, variant, adaptive },
+        None => Place::Derivable { image: object, variant, adaptive },
+    })
+}
+
+fn found(object: ObjectMeta, variant: Option<Variant>, adaptive: bool) -> Found {
+    let ObjectMeta { content, version, .. } = object;
+    let caching = if adaptive { Caching::OneClient } else { Caching::AsPublished };
+    Found {
+        bytes: Held::blob(content.hash, content.size),
+        media_type: content.media_type,
+        caching: caching(content.cache_control),
+        written: version.clone(),
+        version,
+        variant,
+    }
+}
+
+fn found_derived(image: ObjectMeta, derived: Option<Derived>, variant: Variant, adaptive: bool) -> Found {
+    let whole = found(image, Some(Variant::Original), adaptive);
+    match derived {
+        Some(Derived::AsIs) => whole,
+        None => Found { caching: Caching::NoStore, ..whole },
+        Some(Derived::Blob(blob)) => Found {
+            bytes: Held::blob(blob.hash, blob.size),
+            media_type: blob.media_type,
+            variant: Some(variant),
+            ..whole
+        },
+        Some(Derived::Memory(made)) => Found {
+            bytes: Held::memory(made.hash, made.bytes),
+            media_type: made.media_type,
+            variant: Some(variant),
+            ..whole
+        },
+    }
+}
+
+impl Caching {
+    /// The `Cache-Control` of the answer.
+    pub(super) fn control(&self) -> String {
+        match self {
+            Self::AsPublished(told) => told.as_str().to_owned(),
+            Self::OneClient(told) => private(told.as_str()),
+            Self::NoStore => "no-store".to_owned(),
+        }
+    }
+}
+
+/// `told` for caches of one client (RFC 9111 section 5.2.2.7): what is meant for shared ones goes.
+fn private(told: &str) -> String {
+    let shared = |directive: &str| {
+        let name = directive.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+        matches!(&*name, "" | "public" | "private" | "s-maxage" | "proxy-revalidate")
+    };
+    let own = told.split(',').map(str::trim).filter(|directive| !shared(directive));
+    std::iter::once("private").chain(own).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_for_shared_caches_goes() {
+        for (told, expected) in [
+            ("max-age=60", "private, max-age=60"),
+            ("public, max-age=60, s-maxage=600", "private, max-age=60"),
+            ("Private, no-cache", "private, no-cache"),
+            ("no-store", "private, no-store"),
+        ] {
+            assert_eq!(private(told), expected);
+        }
+    }
+
+    #[test]
+    fn the_query_names_a_variant_or_is_refused() {
+        let read = |text: &str| variant_of(&text.parse().expect("a target")).ok();
+        assert_eq!(read("/a"), Some(None));
+        assert_eq!(read("/a?other=1&variant=low"), Some(Some(Variant::Low)));
+        assert_eq!(read("/a?variant=lo%77"), Some(Some(Variant::Low)));
+        for bad in ["/a?variant=", "/a?variant=tiny", "/a?variant=low&variant=low"] {
+            assert_eq!(read(bad), None, "{bad}");
+        }
+    }
+}
