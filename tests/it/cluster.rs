@@ -126,6 +126,11 @@ impl Cluster {
         self.nodes.get_mut(name).unwrap().running.take().unwrap().stop().await;
     }
 
+    /// Changes the configuration with which a stopped node will start.
+    pub fn change(&mut self, name: &str, change: impl FnOnce(&mut node::Config)) {
+        change(&mut self.nodes.get_mut(name).unwrap().config);
+    }
+
     /// Starts a stopped node again, where it was and as it was configured.
     pub async fn restart(&mut self, name: &str) {
         let node = &self.nodes[name];

@@ -16,6 +16,7 @@ mod edge_cache;
 mod edge_limits;
 mod failover;
 mod full_disk;
+mod images;
 mod objects;
 mod openapi;
 mod packets;

@@ -25,7 +25,7 @@ const TAKEN_MAX: u64 = GIGABYTE / 2;
 const ALONE: &str = "METACDN_TEST_ALONE";
 
 /// Whether this process has nothing to do but the test `name`; if not, one that has is run and must succeed.
-fn alone(name: &str) -> bool {
+pub fn alone(name: &str) -> bool {
     if std::env::var_os(ALONE).is_some() {
         return true;
     }
@@ -38,7 +38,7 @@ fn alone(name: &str) -> bool {
 }
 
 /// The resident memory of this process: now, and its highest since [`forget_peak`].
-fn memory() -> (u64, u64) {
+pub fn memory() -> (u64, u64) {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let bytes = |field: &str| {
         let line = status.lines().find(|line| line.starts_with(field)).unwrap();
@@ -47,7 +47,7 @@ fn memory() -> (u64, u64) {
     (bytes("VmRSS:"), bytes("VmHWM:"))
 }
 
-fn forget_peak() {
+pub fn forget_peak() {
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
 }
 

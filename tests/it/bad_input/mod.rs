@@ -2,7 +2,7 @@
 
 mod http;
 mod keys;
-mod memory;
+pub mod memory;
 mod packets;
 
 use std::path::Path;
