@@ -229,8 +229,9 @@ fn invalidate(core: &Core, key: &ObjectKey, version: &Version) {
             core.cache.invalidate(&named, version);
         }
     }
+    // The variants of the image have its version, which says nothing of this object.
     if let Some((image, _)) = Variant::named_by(key) {
-        core.cache.invalidate(&image, version);
+        core.cache.remove(&image);
     }
 }
 

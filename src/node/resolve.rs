@@ -13,6 +13,7 @@ use super::links::Client;
 use super::serving::{Held, VERSION_NAME, version_value};
 use super::variants::{Derived, derive};
 use crate::model::{Entry, EntryKey, FieldValue, ImageMode, ObjectKey, ObjectMeta, Variant, Version};
+use crate::serve::cache_control::for_one_client;
 use crate::store::StoreError;
 
 /// Which form of an image a request wants. Other objects have but one.
@@ -187,37 +188,15 @@ impl Caching {
     pub(super) fn control(&self) -> String {
         match self {
             Self::AsPublished(told) => told.as_str().to_owned(),
-            Self::OneClient(told) => private(told.as_str()),
+            Self::OneClient(told) => for_one_client(told.as_str()),
             Self::NoStore => "no-store".to_owned(),
         }
     }
 }
 
-/// `told` for caches of one client (RFC 9111 section 5.2.2.7): what is meant for shared ones goes.
-fn private(told: &str) -> String {
-    let shared = |directive: &str| {
-        let name = directive.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
-        matches!(&*name, "" | "public" | "private" | "s-maxage" | "proxy-revalidate")
-    };
-    let own = told.split(',').map(str::trim).filter(|directive| !shared(directive));
-    std::iter::once("private").chain(own).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_for_shared_caches_goes() {
-        for (told, expected) in [
-            ("max-age=60", "private, max-age=60"),
-            ("public, max-age=60, s-maxage=600", "private, max-age=60"),
-            ("Private, no-cache", "private, no-cache"),
-            ("no-store", "private, no-store"),
-        ] {
-            assert_eq!(private(told), expected);
-        }
-    }
 
     #[test]
     fn the_query_names_a_variant_or_is_refused() {

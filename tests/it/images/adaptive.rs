@@ -83,7 +83,7 @@ async fn adaptive_answers_are_for_one_client_and_can_be_overridden() {
 }
 
 /// A relay to `target` that carries `rate` bytes a second.
-async fn narrow(target: SocketAddr, rate: u64) -> Relay {
+pub(super) async fn narrow(target: SocketAddr, rate: u64) -> Relay {
     let link = Link { rate_bytes_per_second: Some(rate), ..Link::default() };
     Relay::start(target, link, "127.0.0.1:0".parse().unwrap()).await.unwrap()
 }

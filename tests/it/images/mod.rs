@@ -1,6 +1,7 @@
 //! Images: what a node makes of them, and for whom. All pictures are drawn here.
 
 mod adaptive;
+mod at_edges;
 mod hostile;
 mod life;
 mod names;
