@@ -188,3 +188,20 @@ async fn nodes_and_edges_speak_ipv6() {
     assert!(public.is_ipv6());
     assert_eq!(fetch(public, "/six.txt").await.body(), b"six");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backfill_that_breaks_off_again_and_again_is_resumed() {
+    let world = crate::edge::World::start([0, 0, 0]).await;
+    // No connection lives to see the end of the object: only what is resumed ever arrives.
+    for relay in world.relays.values() {
+        relay.change(|link| link.cut_after_bytes = Some(1_000_000));
+        relay.reset_all();
+    }
+    let large: Vec<u8> = (0..4_000_000_u32).map(|i| (i ^ (i >> 9)) as u8).collect();
+    put(&world.cluster.client("AWS"), "large", large.clone()).await;
+    for name in ["GC", "Program"] {
+        let client = world.cluster.client(name);
+        wait_until(&format!("{name} holds it"), async || objects(&client).await.len() == 1).await;
+        assert!(get(&client, "large").await.unwrap() == large, "{name}");
+    }
+}

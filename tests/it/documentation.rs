@@ -102,3 +102,28 @@ async fn the_metrics_that_the_operations_page_names_exist() {
         assert!(family == name || scraped.contains(&format!("# TYPE {family} counter")), "{name} is no counter");
     }
 }
+
+/// The text of every Rust file below `folder`.
+fn sources(folder: &Path) -> String {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: std::path::PathBuf| match path.is_dir() {
+        true => sources(&path),
+        false => std::fs::read_to_string(&path).unwrap_or_default(),
+    };
+    entries.map(text).collect()
+}
+
+#[test]
+fn every_row_of_the_reference_has_its_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/reference.md")).unwrap();
+    let tests = sources(&root.join("tests/it")) + &sources(&root.join("src"));
+    let rows = page.lines().filter(|line| line.starts_with("| ") && !line.ends_with("| test |"));
+    let mut count = 0;
+    for row in rows {
+        let test = row.trim_end_matches('|').rsplit('|').next().unwrap().trim().trim_matches('`');
+        assert!(tests.contains(&format!("fn {test}(")), "there is no test {test}, which stands in: {row}");
+        count += 1;
+    }
+    assert!(count >= 50, "only {count} rows found");
+}
