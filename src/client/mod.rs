@@ -35,7 +35,7 @@ pub use objects::{ObjectReply, Upload};
 pub use reader::Reader;
 
 /// Enough for fast transfers; hyper's own limit of 400 KiB, times all downloads, would be the memory of a machine.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;

@@ -26,7 +26,7 @@ use super::{ClientLink, Config, PeerAddress, RequestBody};
 use crate::model::Principal;
 
 /// Enough for fast transfers; hyper's own limit of 400 KiB, times all connections, would be the memory of a machine.
-const BUFFER_BYTES: usize = 64 * 1024;
+const BUFFER_BYTES: usize = 32 * 1024;
 
 /// Answers the requests of one connection until it ends or, after `shutdown`, the running answer does.
 pub(super) async fn serve<S, B>(
