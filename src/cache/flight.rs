@@ -41,13 +41,26 @@ enum Phase {
     Failed { head: Arc<Head> },
     /// It is nothing that can be shared.
     Released,
+    /// Whoever was to fetch it has gone.
+    Left,
+}
+
+/// What those learn who wait for an object that another one is to fetch.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Told {
+    /// It comes.
+    Comes(Arc<Head>),
+    /// Everyone has to fetch for himself.
+    Alone,
+    /// Whoever was to fetch it has gone: somebody else is to.
+    Again,
 }
 
 impl Flight {
     pub(super) fn head(&self) -> Option<Arc<Head>> {
         match &self.state().phase {
             Phase::Streaming { head, .. } | Phase::Whole { head, .. } | Phase::Failed { head } => Some(head.clone()),
-            Phase::Waiting | Phase::Released => None,
+            Phase::Waiting | Phase::Released | Phase::Left => None,
         }
     }
 
@@ -65,7 +78,7 @@ impl Flight {
     }
 }
 
-/// The one who is to fetch an object. Dropped, it lets all who wait fetch for themselves.
+/// The one who is to fetch an object. Dropped, it lets one of those who wait do so.
 #[derive(Debug)]
 pub struct Lead {
     cache: Arc<Cache>,
@@ -81,10 +94,11 @@ impl Lead {
     /// The object comes: a way to pass its bytes on, and one to read them. `None` if there is no room for it; all who
     /// wait then fetch for themselves, and whoever leads goes on as it does.
     pub fn begin(mut self, head: Head) -> Option<(Fill, Reader)> {
-        if !self.cache.takes(head.size) {
+        let room = if self.cache.takes(head.size) { self.cache.reserve(charge(&self.key, head.size)) } else { None };
+        let Some(place) = room else {
+            self.refuse();
             return None;
-        }
-        let place = self.cache.reserve(charge(&self.key, head.size))?;
+        };
         let flight = self.flight.take()?;
         let bytes = BytesMut::with_capacity(head.size as usize);
         flight.change(|phase| *phase = Phase::Streaming { head: Arc::new(head), bytes, place: Arc::new(place) });
@@ -93,12 +107,23 @@ impl Lead {
     }
 }
 
-impl Drop for Lead {
-    fn drop(&mut self) {
+impl Lead {
+    /// It is nothing that can be shared: all who wait fetch for themselves.
+    pub fn refuse(mut self) {
+        self.end(Phase::Released);
+    }
+
+    fn end(&mut self, end: Phase) {
         if let Some(flight) = self.flight.take() {
             self.cache.release(&self.key, &flight);
-            flight.change(|phase| *phase = Phase::Released);
+            flight.change(|phase| *phase = end);
         }
+    }
+}
+
+impl Drop for Lead {
+    fn drop(&mut self) {
+        self.end(Phase::Left);
     }
 }
 
@@ -173,15 +198,16 @@ impl Reader {
         Self { flight, number, read: 0 }
     }
 
-    /// What comes; `None` if everyone has to fetch for himself.
-    pub async fn head(&mut self) -> Option<Arc<Head>> {
+    /// What comes.
+    pub async fn head(&mut self) -> Told {
         std::future::poll_fn(|cx| {
             let mut state = self.flight.state();
             match &state.phase {
                 Phase::Streaming { head, .. } | Phase::Whole { head, .. } | Phase::Failed { head } => {
-                    Poll::Ready(Some(head.clone()))
+                    Poll::Ready(Told::Comes(head.clone()))
                 }
-                Phase::Released => Poll::Ready(None),
+                Phase::Released => Poll::Ready(Told::Alone),
+                Phase::Left => Poll::Ready(Told::Again),
                 Phase::Waiting => {
                     state.readers.insert(self.number, cx.waker().clone());
                     Poll::Pending
@@ -208,7 +234,7 @@ impl Reader {
             }
             Phase::Whole { bytes, .. } if self.read < bytes.len() => bytes.slice(self.read..),
             Phase::Whole { .. } => return Poll::Ready(None),
-            Phase::Failed { .. } | Phase::Released => return Poll::Ready(Some(Err(Broken))),
+            Phase::Failed { .. } | Phase::Released | Phase::Left => return Poll::Ready(Some(Err(Broken))),
         };
         self.read += next.len();
         Poll::Ready(Some(Ok(next)))

@@ -17,7 +17,7 @@ use crate::model::{ObjectKey, Variant, Version};
 mod flight;
 mod queues;
 
-pub use flight::{Broken, Fill, Lead, Reader};
+pub use flight::{Broken, Fill, Lead, Reader, Told};
 
 use flight::Flight;
 use queues::Queues;

@@ -52,7 +52,7 @@ fn read(reader: &mut Reader) -> Poll<Option<Result<Bytes, Broken>>> {
     reader.poll_bytes(&Context::from_waker(Waker::noop()))
 }
 
-fn head_of(reader: &mut Reader) -> Poll<Option<Arc<Head>>> {
+fn head_of(reader: &mut Reader) -> Poll<Told> {
     pin!(reader.head()).poll(&mut Context::from_waker(Waker::noop()))
 }
 
@@ -67,7 +67,7 @@ fn one_fetches_and_all_read_along_at_their_own_pace() {
     let mut early = join(&cache, "a");
     assert!(head_of(&mut early).is_pending());
     let (mut fill, mut own) = lead.begin(head(6)).expect("there is room");
-    assert_eq!(head_of(&mut early), Poll::Ready(Some(Arc::new(head(6)))));
+    assert_eq!(head_of(&mut early), Poll::Ready(Told::Comes(Arc::new(head(6)))));
     fill.push(b"abc").expect("fits");
     let mut late = join(&cache, "a");
     assert_eq!((read(&mut own), read(&mut own)), (bytes("abc"), Poll::Pending));
@@ -86,7 +86,7 @@ async fn those_who_wait_are_woken() {
     let lead = lead(&cache, "a");
     let mut waiting = join(&cache, "a");
     let reader = tokio::spawn(async move {
-        let head = waiting.head().await.expect("it comes");
+        let Told::Comes(head) = waiting.head().await else { panic!("it comes") };
         let mut body = Vec::new();
         while let Some(bytes) = std::future::poll_fn(|cx| waiting.poll_bytes(cx)).await {
             body.extend_from_slice(&bytes.expect("it is whole"));
@@ -109,12 +109,16 @@ fn a_leader_that_cannot_share_releases_the_others() {
     let cache = cache(1 << 20);
     let leader = lead(&cache, "a");
     let mut waiting = join(&cache, "a");
-    drop(leader);
-    assert_eq!(head_of(&mut waiting), Poll::Ready(None));
+    leader.refuse();
+    assert_eq!(head_of(&mut waiting), Poll::Ready(Told::Alone));
     let too_large = lead(&cache, "a");
     let mut waiting = join(&cache, "a");
     assert!(too_large.begin(head(17 << 20)).is_none());
-    assert_eq!(head_of(&mut waiting), Poll::Ready(None));
+    assert_eq!(head_of(&mut waiting), Poll::Ready(Told::Alone));
+    let gone = lead(&cache, "a");
+    let mut waiting = join(&cache, "a");
+    drop(gone);
+    assert_eq!(head_of(&mut waiting), Poll::Ready(Told::Again));
     drop(lead(&cache, "a"));
 }
 

@@ -13,7 +13,7 @@ use super::Core;
 use super::download::Download;
 use super::fetch::{Answer, Unanswered, Wanted, fetch};
 use super::proxy::end_to_end;
-use crate::cache::{CacheKey, Fill, Head, Lead, Lookup, Reader, Stored};
+use crate::cache::{CacheKey, Fill, Head, Lead, Lookup, Reader, Stored, Told};
 use crate::model::{NodeId, Version};
 use crate::protocol::VERSION_HEADER;
 use crate::route::Route;
@@ -54,27 +54,38 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
         return alone().await;
     }
     let key = CacheKey { key: wanted.key.clone(), variant: wanted.variant };
-    let found = if wanted.method == Method::GET && wanted.headers.is_empty() {
-        core.cache.join(&key)
-    } else {
-        match core.cache.find(&key) {
-            Some(stored) => Lookup::Found(stored),
-            None => return alone().await,
-        }
-    };
-    match found {
-        Lookup::Found(stored) => match check(core, &wanted, &stored, deadline).await? {
-            Some(usable) => Ok(Obtained::Kept(stored, usable)),
-            None => alone().await,
-        },
-        Lookup::Flying(mut reader) => match timeout_at(deadline.into(), reader.head()).await {
-            Ok(Some(head)) => Ok(Obtained::Joined { head, reader }),
-            Ok(None) => alone().await,
-            Err(_) => Err(Unanswered::Unavailable { busy: 0 }),
-        },
-        Lookup::Lead(lead) => {
-            let began = core.started.elapsed();
-            Ok(share(core, lead, began, fetch(core, &wanted, deadline).await?))
+    let leads = wanted.method == Method::GET && wanted.headers.is_empty();
+    loop {
+        let found = match leads {
+            true => core.cache.join(&key),
+            false => match core.cache.find(&key) {
+                Some(stored) => Lookup::Found(stored),
+                None => return alone().await,
+            },
+        };
+        match found {
+            Lookup::Found(stored) => {
+                return match check(core, &wanted, &stored, deadline).await? {
+                    Some(usable) => Ok(Obtained::Kept(stored, usable)),
+                    None => alone().await,
+                };
+            }
+            Lookup::Flying(mut reader) => match timeout_at(deadline.into(), reader.head()).await {
+                Ok(Told::Comes(head)) => return Ok(Obtained::Joined { head, reader }),
+                Ok(Told::Alone) => return alone().await,
+                Ok(Told::Again) => {}
+                Err(_) => return Err(Unanswered::Unavailable { busy: 0 }),
+            },
+            Lookup::Lead(lead) => {
+                let began = core.started.elapsed();
+                return match fetch(core, &wanted, deadline).await {
+                    Ok(answer) => Ok(share(core, lead, began, answer)),
+                    Err(unanswered) => {
+                        lead.refuse();
+                        Err(unanswered)
+                    }
+                };
+            }
         }
     }
 }
@@ -145,7 +156,10 @@ fn may_be_used_unchecked(headers: &HeaderMap, age: Duration) -> bool {
 
 /// Lets others read along what was fetched, if it can be kept.
 fn share(core: &Arc<Core>, lead: Lead, began: Duration, answer: Answer) -> Obtained {
-    let Some(head) = head_of(core, &answer.response, began) else { return Obtained::Fetched(answer) };
+    let Some(head) = head_of(core, &answer.response, began) else {
+        lead.refuse();
+        return Obtained::Fetched(answer);
+    };
     let Some((fill, reader)) = lead.begin(head.clone()) else { return Obtained::Fetched(answer) };
     let Answer { route, response, passed } = answer;
     core.fills.spawn(core.drained.clone().run_until_cancelled_owned(fill_from(fill, response.into_body())));

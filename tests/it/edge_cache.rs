@@ -31,6 +31,15 @@ async fn kept(public: SocketAddr, path: &str) {
     wait_until("it is kept", async || cache_status(&fetch(public, path).await) == "metacdn; hit").await;
 }
 
+/// How many requests a node has at this moment, as far as the edge has sent them.
+async fn requests_to(admin: SocketAddr, node: &str) -> u64 {
+    let ranking = fetch(admin, "/routes?key=a.txt").await;
+    let ranking: serde_json::Value = serde_json::from_slice(ranking.body()).unwrap();
+    let routes = ranking["routes"].as_array().unwrap();
+    let route = routes.iter().find(|route| route["node"] == node).unwrap();
+    route["time_parts"]["in_flight"].as_u64().unwrap()
+}
+
 async fn counted(admin: SocketAddr, outcome: &str) -> u64 {
     let metrics = fetch(admin, "/metrics").await;
     let prefix = format!("metacdn_edge_cache_total{{outcome=\"{outcome}\"}} ");
@@ -241,4 +250,24 @@ async fn folders_and_the_page_for_what_is_missing_come_from_memory_too() {
     assert_eq!((missing.status(), missing.body().as_slice()), (StatusCode::NOT_FOUND, &b"nothing"[..]));
     assert!(!missing.headers().contains_key("etag"));
     assert_eq!(fetch(public, "/docs").await.status(), StatusCode::MOVED_PERMANENTLY);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_the_first_who_asks_leaves_another_fetches_for_all() {
+    // So far away that nothing has come when the first one leaves.
+    let world = World::start([0, 400, 0]).await;
+    world.publish(&[("a.txt", "text")]).await;
+    let (_edge, public, admin) = world.cluster.edge(|config| config.route.policy = Policy::Price).await;
+    ready(admin).await;
+    let first = tokio::spawn(async move { fetch(public, "/a.txt").await });
+    wait_until("a node is asked", async || requests_to(admin, "GC").await == 1).await;
+    let mut others = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        others.spawn(async move { fetch(public, "/a.txt").await });
+    }
+    first.abort();
+    while let Some(answer) = others.join_next().await {
+        assert_eq!(answer.unwrap().body(), b"text");
+    }
+    assert_eq!((counted(admin, "Miss").await, counted(admin, "Passed").await), (1, 0));
 }

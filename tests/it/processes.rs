@@ -91,8 +91,13 @@ impl Processes {
 
     /// Lets others reach the node's API at `address`; before it is spawned.
     pub fn advertise(&self, name: &str, address: SocketAddr) {
+        self.configure(name, &format!("advertise = \"{address}\""));
+    }
+
+    /// Adds a line to the section `[node]` of a node's configuration; before it is spawned.
+    pub fn configure(&self, name: &str, line: &str) {
         let config = &self.nodes[name].config;
-        let text = std::fs::read_to_string(config).unwrap() + &format!("advertise = \"{address}\"\n");
+        let text = std::fs::read_to_string(config).unwrap() + line + "\n";
         std::fs::write(config, text).unwrap();
     }
 
