@@ -9,6 +9,10 @@ use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer
 use super::Unsuitable;
 use super::header::Orientation;
 
+/// As many rows at a time are scaled as their halfway form fits into the processor's cache: memory that is touched for
+/// the first time costs as much as the work on it.
+const BAND_ROWS: u32 = 1024;
+
 /// A decoded image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Picture {
@@ -22,14 +26,15 @@ impl Picture {
     /// Scales what lies within `extent` of the upper left corner to `size`. An image that was decoded at half of its
     /// size is rounded up, so that its last column may be half outside.
     pub(super) fn scaled(&self, extent: [f64; 2], size: [u32; 2]) -> Result<Self, Unsuitable> {
+        let mut resizer = Resizer::new();
         match self {
-            Self::Packed(pixels) => Ok(Self::Packed(pixels.scaled(extent, size)?)),
+            Self::Packed(pixels) => Ok(Self::Packed(pixels.scaled(extent, size, &mut resizer)?)),
             Self::Planes([brightness, blue, red]) => {
                 let (half_extent, half_size) = (extent.map(|side| side / 2.0), size.map(|side| side.div_ceil(2)));
                 Ok(Self::Planes([
-                    brightness.scaled(extent, size)?,
-                    blue.scaled(half_extent, half_size)?,
-                    red.scaled(half_extent, half_size)?,
+                    brightness.scaled(extent, size, &mut resizer)?,
+                    blue.scaled(half_extent, half_size, &mut resizer)?,
+                    red.scaled(half_extent, half_size, &mut resizer)?,
                 ]))
             }
         }
@@ -63,7 +68,7 @@ pub(super) struct Pixels {
 }
 
 impl Pixels {
-    fn scaled(&self, extent: [f64; 2], size: [u32; 2]) -> Result<Self, Unsuitable> {
+    fn scaled(&self, extent: [f64; 2], size: [u32; 2], resizer: &mut Resizer) -> Result<Self, Unsuitable> {
         let kind = match self.channels {
             1 => PixelType::U8,
             2 => PixelType::U8x2,
@@ -71,14 +76,26 @@ impl Pixels {
             _ => PixelType::U8x4,
         };
         let from = ImageRef::new(self.width, self.height, &self.bytes, kind).map_err(Unsuitable::broken)?;
-        let mut to = Image::new(size[0], size[1], kind);
+        let alpha = self.channels % 2 == 0;
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
-            .crop(0.0, 0.0, extent[0], extent[1])
             // What is transparent has a colour, too, that must not bleed into its surroundings.
-            .use_alpha(self.channels % 2 == 0);
-        Resizer::new().resize(&from, &mut to, &options).map_err(Unsuitable::broken)?;
-        Ok(Self { width: size[0], height: size[1], channels: self.channels, bytes: to.into_vec() })
+            .use_alpha(alpha);
+        let [width, height] = size;
+        let row_size = width as usize * usize::from(self.channels);
+        let mut bytes = vec![0; row_size * height as usize];
+        // Transparent images are multiplied whole, for each band anew.
+        let rows_max = if alpha { height } else { BAND_ROWS };
+        let rows_scale = extent[1] / f64::from(height);
+        for (band, first_row) in bytes.chunks_mut(row_size * rows_max as usize).zip((0..).step_by(rows_max as usize)) {
+            let rows = (band.len() / row_size) as u32;
+            let top = f64::from(first_row) * rows_scale;
+            let high = (f64::from(rows) * rows_scale).min(f64::from(self.height) - top);
+            let mut to = Image::from_slice_u8(width, rows, band, kind).map_err(Unsuitable::broken)?;
+            let options = options.crop(0.0, top, extent[0], high);
+            resizer.resize(&from, &mut to, &options).map_err(Unsuitable::broken)?;
+        }
+        Ok(Self { width, height, channels: self.channels, bytes })
     }
 
     fn turned(self, orientation: Orientation) -> Self {
@@ -152,7 +169,7 @@ mod tests {
         let column = |x| if x < 8 { [0, 0, 255, 0] } else { [255, 0, 0, 255] };
         let bytes = (0..16 * 16).flat_map(|index| column(index % 16)).collect();
         let image = Pixels { width: 16, height: 16, channels: 4, bytes };
-        let scaled = image.scaled([16.0, 16.0], [5, 5]).unwrap();
+        let scaled = image.scaled([16.0, 16.0], [5, 5], &mut Resizer::new()).unwrap();
         for pixel in scaled.bytes.chunks_exact(4) {
             assert!(pixel[3] == 0 || pixel[2] == 0, "{pixel:?}");
         }

@@ -88,11 +88,13 @@ impl Header {
     /// At one of how many parts of its width and height the image is decoded, to be scaled to `size`.
     ///
     /// JPEG gives a half for two thirds of the time. It has to be 1.5 times what is wanted, or detail is lost; other
-    /// fractions than powers of two are slower than the whole, and an eighth is blurred.
+    /// fractions than powers of two are slower than the whole, and an eighth is blurred. Of several scans nearly all of
+    /// the time goes into reading them, so there the whole is decoded, once for all variants.
     pub(super) fn shrink(&self, size: [u32; 2]) -> u32 {
         let halved = [self.width, self.height].map(|side| side.div_ceil(2));
         let enough = halved.into_iter().zip(size).all(|(half, wanted)| half * 2 >= wanted * 3);
-        let shrinks = super::jpeg::SHRINKS && matches!(self.format, Format::Jpeg { .. });
+        let one_scan = matches!(self.format, Format::Jpeg { coefficients_bytes: 0, .. });
+        let shrinks = super::jpeg::SHRINKS && one_scan;
         if shrinks && enough { 2 } else { 1 }
     }
 }
