@@ -42,13 +42,18 @@ can_sudo() {
     command -v sudo >/dev/null && { [ -t 0 ] || sudo --non-interactive true 2>/dev/null; }
 }
 
-# What `cargo build` needs beside Rust: TLS (aws-lc) and the catalogue (SQLite) are C. Both are compiled by Cargo itself,
-# without make or cmake.
+# What `cargo build` needs beside Rust: TLS (aws-lc), the catalogue (SQLite) and WebP are C, compiled by Cargo itself. JPEG
+# (libjpeg-turbo) has a build of its own; `--no-default-features` does without it and these three.
 need_build_tools() {
     if ! echo '#include <stdlib.h>' | cc -fsyntax-only -xc - 2>/dev/null; then
         need_package gcc "the C compiler that builds aws-lc and SQLite"
         need_package libc6-dev "the C headers that aws-lc and SQLite include"
     fi
+    need_command cmake cmake "configures libjpeg-turbo"
+    need_command make make "builds libjpeg-turbo"
+    case "$(uname -m)" in
+    x86_64 | i?86) need_command nasm nasm "assembles what makes libjpeg-turbo fast" ;;
+    esac
 }
 
 # Finds cargo where its installer puts it too, or says how to get it and exits 1.

@@ -3,6 +3,7 @@
 //! Each command is a module with its arguments and a `run`; [`Command`] lists them all.
 
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
@@ -29,12 +30,15 @@ mod status;
 pub use output::Output;
 pub use profile::{Cluster, Target};
 
-use crate::telemetry;
+use crate::{resize, telemetry};
 use interrupt::Interrupt;
+
+/// What `--version` says; `-V` says the first line of it.
+static LONG_VERSION: LazyLock<String> = LazyLock::new(|| format!("{}\n{}", env!("CARGO_PKG_VERSION"), resize::CODECS));
 
 /// Turns machines at several clouds into one CDN.
 #[derive(Debug, Parser)]
-#[command(name = "metacdn", version, about, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "metacdn", version, long_version = LONG_VERSION.as_str(), about, max_term_width = 100, arg_required_else_help = true)]
 pub struct Cli {
     /// What all commands share.
     #[command(flatten)]

@@ -1,5 +1,7 @@
 //! `metacdn servers`, `prices`, `status` and `certs`.
 
+use metacdn::resize::CODECS;
+
 use super::User;
 use crate::cluster::{Cluster, put, wait_until};
 
@@ -83,7 +85,9 @@ async fn help_and_version_are_answers() {
     for command in ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "explain", "certs"] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {help:?}");
     }
-    assert!(user.run(&["--version"]).await.ok().stdout.starts_with("metacdn "));
+    let version = user.run(&["-V"]).await.ok().stdout;
+    assert!(version.starts_with("metacdn ") && version.lines().count() == 1, "{version}");
+    assert_eq!(user.run(&["--version"]).await.ok().stdout, format!("{version}{CODECS}\n"));
     user.run(&[]).await.failed(2, &["Usage: metacdn"]);
     user.run(&["server"]).await.failed(2, &["the node has no name"]);
     user.run(&["uplod"]).await.failed(2, &["similar", "upload"]);
