@@ -2,6 +2,7 @@
 
 mod adaptive;
 mod at_edges;
+mod corpus;
 mod hostile;
 mod life;
 mod names;
