@@ -11,6 +11,21 @@ use super::{Cache, CacheKey, Head, Place, charge};
 /// The most that is copied for a reader at a time while the bytes still come.
 const COPY_BYTES_MAX: usize = 64 << 10;
 
+/// The most that a reader gets at a time of what is there whole.
+const PIECE_BYTES_MAX: usize = 512 << 10;
+
+/// Bytes with the memory that they take.
+struct Placed {
+    bytes: Bytes,
+    _place: Place,
+}
+
+impl AsRef<[u8]> for Placed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The fetch has ended before its last byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the fetch that this answer reads along has failed")]
@@ -34,9 +49,9 @@ enum Phase {
     #[default]
     Waiting,
     /// The bytes come.
-    Streaming { head: Arc<Head>, bytes: BytesMut, place: Arc<Place> },
+    Streaming { head: Arc<Head>, bytes: BytesMut, place: Place },
     /// All bytes are there.
-    Whole { head: Arc<Head>, bytes: Bytes, _place: Arc<Place> },
+    Whole { head: Arc<Head>, bytes: Bytes },
     /// No more bytes come, and some are missing.
     Failed { head: Arc<Head> },
     /// It is nothing that can be shared.
@@ -94,14 +109,18 @@ impl Lead {
     /// The object comes: a way to pass its bytes on, and one to read them. `None` if there is no room for it; all who
     /// wait then fetch for themselves, and whoever leads goes on as it does.
     pub fn begin(mut self, head: Head) -> Option<(Fill, Reader)> {
-        let room = if self.cache.takes(head.size) { self.cache.reserve(charge(&self.key, head.size)) } else { None };
+        let room = if self.cache.takes(head.size) {
+            self.cache.reserve(&self.key, charge(&self.key, head.size), &head.version)
+        } else {
+            None
+        };
         let Some(place) = room else {
             self.refuse();
             return None;
         };
         let flight = self.flight.take()?;
         let bytes = BytesMut::with_capacity(head.size as usize);
-        flight.change(|phase| *phase = Phase::Streaming { head: Arc::new(head), bytes, place: Arc::new(place) });
+        flight.change(|phase| *phase = Phase::Streaming { head: Arc::new(head), bytes, place });
         let reader = Reader::new(flight.clone());
         Some((Fill { cache: self.cache.clone(), key: self.key.clone(), flight }, reader))
     }
@@ -155,16 +174,19 @@ impl Fill {
     /// # Errors
     /// [`Broken`] when they are fewer.
     pub fn finish(self) -> Result<(), Broken> {
-        let (head, body, place) = self.flight.change(|phase| {
-            let Phase::Streaming { head, bytes, place } = phase else { return Err(Broken) };
-            if bytes.len() as u64 != head.size {
-                return Err(Broken);
+        let (head, body) = self.flight.change(|phase| match std::mem::take(phase) {
+            Phase::Streaming { head, bytes, place } if bytes.len() as u64 == head.size => {
+                // Whoever has a part of them, the connections that still write it too, has their place.
+                let bytes = Bytes::from_owner(Placed { bytes: bytes.freeze(), _place: place });
+                *phase = Phase::Whole { head: head.clone(), bytes: bytes.clone() };
+                Ok((head, bytes))
             }
-            let (head, bytes, place) = (head.clone(), std::mem::take(bytes).freeze(), place.clone());
-            *phase = Phase::Whole { head: head.clone(), bytes: bytes.clone(), _place: place.clone() };
-            Ok((head, bytes, place))
+            other => {
+                *phase = other;
+                Err(Broken)
+            }
         })?;
-        self.cache.keep(&self.key, &self.flight, head, body, place);
+        self.cache.keep(&self.key, &self.flight, head, body);
         Ok(())
     }
 }
@@ -232,7 +254,9 @@ impl Reader {
                 state.readers.insert(self.number, cx.waker().clone());
                 return Poll::Pending;
             }
-            Phase::Whole { bytes, .. } if self.read < bytes.len() => bytes.slice(self.read..),
+            Phase::Whole { bytes, .. } if self.read < bytes.len() => {
+                bytes.slice(self.read..bytes.len().min(self.read + PIECE_BYTES_MAX))
+            }
             Phase::Whole { .. } => return Poll::Ready(None),
             Phase::Failed { .. } | Phase::Released | Phase::Left => return Poll::Ready(Some(Err(Broken))),
         };

@@ -15,15 +15,20 @@ use serde::{Deserialize, Serialize};
 use crate::model::{ObjectKey, Variant, Version};
 
 mod flight;
+mod heard;
 mod queues;
 
 pub use flight::{Broken, Fill, Lead, Reader, Told};
 
 use flight::Flight;
+use heard::Heard;
 use queues::Queues;
 
 /// What an entry takes besides its body and its key: headers, maps and queues.
 const ENTRY_BYTES: u64 = 2048;
+
+/// Objects that take more than this part of the capacity are large: together they get half of it.
+const LARGE_PART: u64 = 16;
 
 /// How much is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,10 +76,14 @@ pub struct Stored {
     pub head: Arc<Head>,
     /// Its bytes.
     pub body: Bytes,
+    /// Held by whoever asks the store whether it is right still; all others wait for what he hears.
+    pub checking: tokio::sync::Mutex<()>,
     number: u64,
+    /// What it takes, for as long as somebody has a part of its body.
+    charged: u64,
     validated_us: AtomicU64,
+    asked_us: AtomicU64,
     uses: AtomicU8,
-    place: Arc<Place>,
 }
 
 impl Stored {
@@ -86,6 +95,16 @@ impl Stored {
     /// At `now` it was found to be what the store has.
     pub fn validate(&self, now: Duration) {
         self.validated_us.fetch_max(now.as_micros() as u64, Ordering::Relaxed);
+    }
+
+    /// When the store was last asked in vain whether it is right; zero if it never was.
+    pub fn asked_in_vain(&self) -> Duration {
+        Duration::from_micros(self.asked_us.load(Ordering::Relaxed))
+    }
+
+    /// At `now` nobody could say whether it is right.
+    pub fn ask_in_vain(&self, now: Duration) {
+        self.asked_us.fetch_max(now.as_micros() as u64, Ordering::Relaxed);
     }
 }
 
@@ -104,7 +123,7 @@ pub enum Lookup {
 #[derive(Debug)]
 pub struct Cache {
     config: Config,
-    used: Arc<AtomicU64>,
+    used: Arc<Used>,
     state: Mutex<State>,
 }
 
@@ -112,6 +131,8 @@ pub struct Cache {
 struct State {
     slots: HashMap<CacheKey, Slot>,
     queues: Queues,
+    /// What was heard of lately: nothing older is kept, wherever it comes from.
+    heard: Heard,
     numbers: u64,
 }
 
@@ -124,13 +145,35 @@ enum Slot {
 /// Memory that is taken until this is dropped.
 #[derive(Debug)]
 struct Place {
-    used: Arc<AtomicU64>,
+    used: Arc<Used>,
     bytes: u64,
+    large: bool,
+}
+
+/// Bytes that are taken.
+#[derive(Debug, Default)]
+struct Used {
+    all: AtomicU64,
+    /// By large objects.
+    large: AtomicU64,
+}
+
+impl Place {
+    fn take(used: &Arc<Used>, bytes: u64, large: bool) -> Self {
+        used.all.fetch_add(bytes, Ordering::Relaxed);
+        if large {
+            used.large.fetch_add(bytes, Ordering::Relaxed);
+        }
+        Self { used: used.clone(), bytes, large }
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.used.all.fetch_sub(self.bytes, Ordering::Relaxed);
+        if self.large {
+            self.used.large.fetch_sub(self.bytes, Ordering::Relaxed);
+        }
     }
 }
 
@@ -147,7 +190,7 @@ impl Cache {
 
     /// Bytes that are taken, by what is kept, on its way, or still being read.
     pub fn used_bytes(&self) -> u64 {
-        self.used.load(Ordering::Relaxed)
+        self.used.all.load(Ordering::Relaxed)
     }
 
     /// What is kept under `key`.
@@ -172,10 +215,16 @@ impl Cache {
         }
     }
 
-    /// The object `key` is now what `version` says: what is older is not served any more, and what is being fetched
-    /// and may be older is not kept.
+    /// The object `key` is now what `version` says: what is older is not served any more, and not kept either when a node
+    /// that lags behind still gives it.
     pub fn invalidate(&self, key: &ObjectKey, version: &Version) {
+        self.state().heard.note(key, version.time);
         self.forget(key, |known| known.is_some_and(|known| known >= version));
+    }
+
+    /// Whether `stored` is what is kept under `key` still.
+    pub fn keeps(&self, key: &CacheKey, stored: &Stored) -> bool {
+        matches!(self.state().slots.get(key), Some(Slot::Kept(kept)) if kept.number == stored.number)
     }
 
     /// Nothing is known of the object `key` any more.
@@ -192,38 +241,60 @@ impl Cache {
                 Some(Slot::Kept(stored)) => is_current(Some(&stored.head.version)),
                 Some(Slot::Flying(flight)) => is_current(flight.head().map(|head| head.version.clone()).as_ref()),
             };
-            if !current && let Some(Slot::Kept(_)) = state.slots.remove(&key) {
-                state.queues.removed();
+            if !current && let Some(Slot::Kept(stored)) = state.slots.remove(&key) {
+                let size = stored.head.size;
+                state.queues.removed(charge(&key, size));
             }
         }
     }
 
-    /// Takes memory for an object, and lets others go for it; `None` if those who still read take it all.
-    fn reserve(&self, bytes: u64) -> Option<Place> {
+    /// Takes memory for an object, and lets others go for it; `None` if there is something newer than `version`, or
+    /// those who still read take all of it.
+    fn reserve(&self, key: &CacheKey, bytes: u64, version: &Version) -> Option<Place> {
+        let capacity = self.config.capacity_bytes;
         let mut state = self.state();
+        if state.heard.is_newer(&key.key, version.time) {
+            return None;
+        }
+        // A few slow readers of large objects must not take the place of all others.
+        let large = bytes > capacity / LARGE_PART;
+        let large_used = || self.used.large.load(Ordering::Relaxed);
+        let is_full = || {
+            self.used_bytes().saturating_add(bytes) > capacity
+                || large && large_used().saturating_add(bytes) > capacity / 2
+        };
         let mut evicted = 0;
-        while self.used_bytes().saturating_add(bytes) > self.config.capacity_bytes {
-            // What was let go may still be read: more than twice the size need not go for it.
-            if evicted > bytes.saturating_mul(2) {
+        while is_full() {
+            // What is let go may still be read. So it is looked whether it would be enough before anything goes, and
+            // no more than twice the size goes for it.
+            let freed_at_most = state.queues.kept_bytes();
+            if self.used_bytes().saturating_sub(freed_at_most) + bytes > capacity || evicted > bytes.saturating_mul(2) {
                 return None;
             }
-            evicted += state.evict_one(self.config.capacity_bytes)?;
+            evicted += state.evict_one(capacity)?;
         }
-        self.used.fetch_add(bytes, Ordering::Relaxed);
-        Some(Place { used: self.used.clone(), bytes })
+        Some(Place::take(&self.used, bytes, large))
     }
 
     /// Keeps what `flight` has brought, if nothing has changed since it began.
-    fn keep(&self, key: &CacheKey, flight: &Arc<Flight>, head: Arc<Head>, body: Bytes, place: Arc<Place>) {
+    fn keep(&self, key: &CacheKey, flight: &Arc<Flight>, head: Arc<Head>, body: Bytes) {
         let mut state = self.state();
         if !matches!(state.slots.get(key), Some(Slot::Flying(current)) if Arc::ptr_eq(current, flight)) {
             return;
         }
         state.numbers += 1;
         let number = state.numbers;
-        let validated_us = AtomicU64::new(head.validated.as_micros() as u64);
-        let charged = place.bytes;
-        let stored = Stored { head, body, number, validated_us, uses: AtomicU8::new(0), place };
+        let charged = charge(key, head.size);
+        let stored = Stored {
+            validated_us: AtomicU64::new(head.validated.as_micros() as u64),
+            asked_us: AtomicU64::new(0),
+            uses: AtomicU8::new(0),
+            checking: tokio::sync::Mutex::const_new(()),
+            head,
+            body,
+            number,
+            charged,
+        };
         state.slots.insert(key.clone(), Slot::Kept(Arc::new(stored)));
         state.queues.insert(key, number, charged);
         let State { slots, queues, .. } = &mut *state;
@@ -256,7 +327,7 @@ impl State {
             Some(uses) => queues::Fate::Used(uses.swap(0, Ordering::Relaxed)),
         })?;
         match slots.remove(&key) {
-            Some(Slot::Kept(stored)) => Some(stored.place.bytes),
+            Some(Slot::Kept(stored)) => Some(stored.charged),
             _ => Some(0),
         }
     }

@@ -3,7 +3,7 @@
 //! What is new waits in a small queue, from which most goes without ever having been asked for again; what was asked for
 //! again moves to the main queue; what has just gone and comes back is put there at once.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 
 use super::CacheKey;
@@ -40,9 +40,12 @@ pub(super) struct Queues {
     small: VecDeque<Place>,
     small_bytes: u64,
     main: VecDeque<Place>,
-    ghosts: VecDeque<u64>,
-    ghost_set: HashSet<u64>,
+    /// What has gone, with a number for each time that it did.
+    ghosts: VecDeque<(u64, u64)>,
+    ghost_numbers: HashMap<u64, u64>,
+    ghosts_ever: u64,
     kept: usize,
+    kept_bytes: u64,
 }
 
 impl Queues {
@@ -50,7 +53,8 @@ impl Queues {
     pub(super) fn insert(&mut self, key: &CacheKey, number: u64, bytes: u64) {
         let place = Place { key: key.clone(), number, bytes, rounds: 0 };
         self.kept += 1;
-        if self.ghost_set.remove(&hash(key)) {
+        self.kept_bytes += bytes;
+        if self.ghost_numbers.remove(&hash(key)).is_some() {
             self.main.push_back(place);
         } else {
             self.small_bytes += bytes;
@@ -59,8 +63,14 @@ impl Queues {
     }
 
     /// An entry was removed for another reason; its place is found to be empty when its turn comes.
-    pub(super) const fn removed(&mut self) {
+    pub(super) const fn removed(&mut self, bytes: u64) {
         self.kept = self.kept.saturating_sub(1);
+        self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+    }
+
+    /// The bytes of all entries.
+    pub(super) const fn kept_bytes(&self) -> u64 {
+        self.kept_bytes
     }
 
     /// The entry that has to go next; `fate` tells about those that are looked at, and forgets their uses.
@@ -76,7 +86,7 @@ impl Queues {
                     Fate::Gone => {}
                     Fate::Used(uses) if uses >= USES_TO_MOVE => self.main.push_back(place),
                     Fate::Used(_) => {
-                        self.removed();
+                        self.removed(place.bytes);
                         self.remember(&place.key);
                         return Some(place.key);
                     }
@@ -90,7 +100,7 @@ impl Queues {
                         self.main.push_back(Place { rounds, ..place });
                     }
                     Fate::Used(_) => {
-                        self.removed();
+                        self.removed(place.bytes);
                         return Some(place.key);
                     }
                 }
@@ -110,12 +120,15 @@ impl Queues {
     /// What has gone without having been used is known for as long as about as many others come.
     fn remember(&mut self, key: &CacheKey) {
         let hash = hash(key);
-        if self.ghost_set.insert(hash) {
-            self.ghosts.push_back(hash);
-        }
+        self.ghosts_ever += 1;
+        self.ghosts.push_back((hash, self.ghosts_ever));
+        self.ghost_numbers.insert(hash, self.ghosts_ever);
         while self.ghosts.len() > self.kept.max(64) {
-            if let Some(oldest) = self.ghosts.pop_front() {
-                self.ghost_set.remove(&oldest);
+            // A later one of the same key stays.
+            if let Some((oldest, number)) = self.ghosts.pop_front()
+                && self.ghost_numbers.get(&oldest) == Some(&number)
+            {
+                self.ghost_numbers.remove(&oldest);
             }
         }
     }

@@ -151,8 +151,9 @@ fn what_has_changed_is_gone_and_what_is_as_new_stays() {
     assert!(cache.find(&key("a")).is_none());
     let variant = CacheKey { variant: Variant::Low, ..key("a") };
     let Lookup::Lead(leader) = cache.join(&variant) else { panic!("nothing is kept") };
-    leader.begin(head(0)).expect("there is room").0.finish().expect("whole");
-    cache.invalidate(&object, &version(2));
+    leader.begin(Head { version: version(2), ..head(0) }).expect("there is room").0.finish().expect("whole");
+    assert!(cache.find(&variant).is_some());
+    cache.invalidate(&object, &version(3));
     assert!(cache.find(&variant).is_none(), "the sizes of an image go with it");
 }
 
@@ -160,27 +161,23 @@ fn what_has_changed_is_gone_and_what_is_as_new_stays() {
 fn what_changes_while_it_is_fetched_is_not_kept() {
     let cache = cache(1 << 20);
     let object = key("a").key;
-    for told_before_the_head in [true, false] {
-        let leader = lead(&cache, "a");
-        let mut first = join(&cache, "a");
-        if told_before_the_head {
-            cache.invalidate(&object, &version(2));
-        }
-        let (mut fill, _) = leader.begin(head(1)).expect("there is room");
-        if !told_before_the_head {
-            cache.invalidate(&object, &version(2));
-        }
-        let newer = lead(&cache, "a");
-        fill.push(b"x").expect("fits");
-        fill.finish().expect("whole");
-        assert_eq!(read(&mut first), bytes("x"), "who asked before the change gets what there was");
-        assert!(cache.find(&key("a")).is_none());
-        let (mut fill, _) = newer.begin(Head { version: version(2), ..head(1) }).expect("there is room");
-        fill.push(b"y").expect("fits");
-        fill.finish().expect("whole");
-        assert_eq!(cache.find(&key("a")).expect("kept").body, "y");
-        cache.remove(&object);
-    }
+    let (mut fill, mut first) = lead(&cache, "a").begin(head(1)).expect("there is room");
+    cache.invalidate(&object, &version(2));
+    let newer = lead(&cache, "a");
+    fill.push(b"x").expect("fits");
+    fill.finish().expect("whole");
+    assert_eq!(read(&mut first), bytes("x"), "who asked before the change gets what there was");
+    assert!(cache.find(&key("a")).is_none());
+    let (mut fill, _) = newer.begin(Head { version: version(2), ..head(1) }).expect("there is room");
+    fill.push(b"y").expect("fits");
+    fill.finish().expect("whole");
+    assert_eq!(cache.find(&key("a")).expect("kept").body, "y");
+    // Told before the head has come.
+    let leader = lead(&cache, "b");
+    cache.invalidate(&key("b").key, &version(2));
+    let another = lead(&cache, "b");
+    assert!(leader.begin(head(1)).is_none());
+    assert!(another.begin(Head { version: version(2), ..head(1) }).is_some());
 }
 
 #[test]
@@ -223,19 +220,22 @@ fn what_just_went_and_comes_back_is_not_new() {
 
 #[test]
 fn slow_readers_keep_memory_and_so_others_wait_outside() {
-    let room = 10_000 + 3 * (ENTRY_BYTES + 8);
+    let room = 100 * (1_000 + ENTRY_BYTES + 3);
     let cache = cache(room);
-    assert!(put(&cache, "a", &[0; 5_000]) && put(&cache, "b", &[0; 5_000]));
-    let slow = [cache.find(&key("a")), cache.find(&key("b"))];
-    assert!(!put(&cache, "c", &[0; 5_000]), "what is let go is still read");
+    let mut slow = Vec::new();
+    for name in 0..100 {
+        assert!(put(&cache, &name.to_string(), &[0; 1_000]));
+        slow.push(cache.find(&key(&name.to_string())).expect("kept").body.slice(1..2));
+    }
+    assert!(!put(&cache, "c", &[0; 1_000]), "what would be let go is still read");
     assert!(cache.used_bytes() <= room);
     drop(slow);
-    assert!(put(&cache, "c", &[0; 5_000]));
+    assert!(put(&cache, "c", &[0; 1_000]));
 }
 
 #[test]
 fn a_reader_along_keeps_the_memory_that_it_reads() {
-    let cache = cache(2 * (5_000 + ENTRY_BYTES));
+    let cache = cache(4 * (5_000 + ENTRY_BYTES));
     let (mut fill, reader) = lead(&cache, "a").begin(head(5_000)).expect("there is room");
     fill.push(&[0; 5_000]).expect("fits");
     fill.finish().expect("whole");
@@ -243,6 +243,39 @@ fn a_reader_along_keeps_the_memory_that_it_reads() {
     assert!(cache.used_bytes() > 5_000);
     drop(reader);
     assert_eq!(cache.used_bytes(), 0);
+}
+
+#[test]
+fn what_a_reader_has_handed_on_still_counts() {
+    let cache = cache(20_000);
+    let (mut fill, mut reader) = lead(&cache, "a").begin(head(4_000)).expect("there is room");
+    fill.push(&[1; 4_000]).expect("fits");
+    fill.finish().expect("whole");
+    let Poll::Ready(Some(Ok(handed_on))) = read(&mut reader) else { panic!("all of it") };
+    drop(reader);
+    assert!(!put(&cache, "b", &[2; 4_000]), "a connection still writes it: {}", cache.used_bytes());
+    drop(handed_on);
+    assert!(put(&cache, "b", &[2; 4_000]));
+}
+
+#[test]
+fn large_objects_take_half_of_the_memory_at_most() {
+    let cache = cache(100_000);
+    let large: Vec<_> =
+        ["a", "b", "c"].map(|name| put(&cache, name, &[0; 20_000]).then(|| cache.find(&key(name)))).into();
+    assert!(large[0].is_some() && large[1].is_some() && large[2].is_none(), "two are being read, so a third waits");
+    assert!((0..10).all(|name| put(&cache, &name.to_string(), &[0; 2_000])));
+}
+
+#[test]
+fn what_is_older_than_what_was_heard_of_is_not_kept() {
+    let cache = cache(1 << 20);
+    cache.invalidate(&key("a").key, &version(2));
+    assert!(!put(&cache, "a", b"of a node that lags behind"));
+    let (mut fill, _) = lead(&cache, "a").begin(Head { version: version(2), ..head(1) }).expect("it is new enough");
+    fill.push(b"x").expect("fits");
+    fill.finish().expect("whole");
+    assert!(cache.find(&key("a")).is_some());
 }
 
 #[test]
@@ -255,9 +288,9 @@ fn with_no_capacity_nothing_is_kept() {
 #[test]
 fn places_of_what_was_removed_do_not_pile_up() {
     let cache = cache(1 << 20);
-    for round in 0..10_000_u64 {
+    for _ in 0..10_000 {
         assert!(put(&cache, "a", b"x"));
-        cache.invalidate(&key("a").key, &version(2 + round));
+        cache.remove(&key("a").key);
     }
     assert!(cache.state().queues.places() < 1_000);
 }

@@ -1,7 +1,6 @@
 //! Answers from the edge's memory: conditions and ranges (RFC 9110 sections 13 and 14) of an object that is there whole.
 
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -15,9 +14,8 @@ use crate::serve::range::{self, Selection};
 /// The most that is passed on at a time, so that the log does not count what nobody has taken.
 const FRAME_BYTES_MAX: usize = 512 << 10;
 
-/// A part of an object in memory, which stays there until this is dropped.
+/// A part of an object in memory.
 pub(super) struct Kept {
-    _stored: Arc<Stored>,
     bytes: Bytes,
 }
 
@@ -35,10 +33,10 @@ impl Kept {
 }
 
 /// The answer to a request with `headers` for what is `stored`: 200, 206, 304, 412 or 416. A refusal has no body.
-pub(super) fn answer(stored: Arc<Stored>, method: &Method, headers: &HeaderMap) -> Response<Kept> {
+pub(super) fn answer(stored: &Stored, method: &Method, headers: &HeaderMap) -> Response<Kept> {
     let size = stored.body.len() as u64;
     let mut answer = stored.head.headers.clone();
-    let (status, part) = if headers.is_empty() { (StatusCode::OK, 0..size) } else { select(&stored, method, headers) };
+    let (status, part) = if headers.is_empty() { (StatusCode::OK, 0..size) } else { select(stored, method, headers) };
     match status {
         StatusCode::PARTIAL_CONTENT => {
             let range = format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1));
@@ -61,7 +59,7 @@ pub(super) fn answer(stored: Arc<Stored>, method: &Method, headers: &HeaderMap) 
     // Positions within what is in memory.
     let part = if method == Method::HEAD { 0..0 } else { part };
     let bytes = stored.body.slice(part.start as usize..part.end as usize);
-    let mut response = Response::new(Kept { _stored: stored, bytes });
+    let mut response = Response::new(Kept { bytes });
     *response.status_mut() = status;
     *response.headers_mut() = answer;
     response

@@ -19,6 +19,7 @@ mod observe;
 mod obtain;
 mod proxy;
 mod refresh;
+mod revalidate;
 mod sizes;
 
 use std::collections::BTreeMap;

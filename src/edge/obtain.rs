@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, ETAG, IF_NONE_MATCH, RANGE};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, ETAG, RANGE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout_at;
@@ -13,14 +13,11 @@ use super::Core;
 use super::download::Download;
 use super::fetch::{Answer, Unanswered, Wanted, fetch};
 use super::proxy::end_to_end;
+use super::revalidate::{Use, check};
 use crate::cache::{CacheKey, Fill, Head, Lead, Lookup, Reader, Stored, Told};
 use crate::model::{NodeId, Version};
 use crate::protocol::VERSION_HEADER;
 use crate::route::Route;
-
-/// What was found to be right so short ago is right still, whatever the edge hears of its nodes: changes have one
-/// second to be seen.
-const VALID_FOR: Duration = Duration::from_millis(900);
 
 /// Where an answer comes from.
 #[expect(clippy::large_enum_variant, reason = "one exists for a request, and it is the common case that is large")]
@@ -33,17 +30,6 @@ pub(super) enum Obtained {
     Joined { head: Arc<Head>, reader: Reader },
     /// A node, for this request alone.
     Fetched(Answer),
-}
-
-/// Why an object in memory may be used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Use {
-    /// It is what the store has.
-    Fresh,
-    /// A node has just said that it is what the store has.
-    Revalidated,
-    /// No node can say so at this moment, and its lifetime allows it. It was right so many seconds ago.
-    Unchecked(u64),
 }
 
 /// Obtains what is wanted.
@@ -65,10 +51,10 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
         };
         match found {
             Lookup::Found(stored) => {
-                return match check(core, &wanted, &stored, deadline).await? {
-                    Some(usable) => Ok(Obtained::Kept(stored, usable)),
-                    None => alone().await,
-                };
+                // What is not kept any more is fetched, and the next one finds it.
+                if let Some(usable) = check(core, &wanted, &key, &stored, deadline).await? {
+                    return Ok(Obtained::Kept(stored, usable));
+                }
             }
             Lookup::Flying(mut reader) => match timeout_at(deadline.into(), reader.head()).await {
                 Ok(Told::Comes(head)) => return Ok(Obtained::Joined { head, reader }),
@@ -91,67 +77,8 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
 }
 
 /// Whether the request asks for several ranges, whose answer only nodes make.
-fn has_several_ranges(headers: &HeaderMap) -> bool {
+pub(super) fn has_several_ranges(headers: &HeaderMap) -> bool {
     headers.get(RANGE).is_some_and(|range| range.as_bytes().contains(&b','))
-}
-
-/// Why what is in memory may be used; `None` if it may not, and has to be fetched.
-async fn check(
-    core: &Arc<Core>,
-    wanted: &Wanted,
-    stored: &Stored,
-    deadline: Instant,
-) -> Result<Option<Use>, Unanswered> {
-    let now = core.started.elapsed();
-    let age = now.saturating_sub(stored.validated());
-    let covered = core.routes.load().covered_since;
-    if age < VALID_FOR || covered.is_some_and(|since| stored.validated() >= since) {
-        return Ok(Some(Use::Fresh));
-    }
-    let Some(etag) = stored.head.headers.get(ETAG) else { return Ok(None) };
-    let headers = HeaderMap::from_iter([(IF_NONE_MATCH, etag.clone())]);
-    let question = Wanted { method: Method::HEAD, headers, ..wanted.clone() };
-    match fetch(core, &Arc::new(question), deadline).await {
-        Ok(answer) if answer.response.status() == StatusCode::NOT_MODIFIED => {
-            stored.validate(now);
-            Ok(Some(Use::Revalidated))
-        }
-        Err(Unanswered::Unavailable { .. }) if may_be_used_unchecked(&stored.head.headers, age) => {
-            Ok(Some(Use::Unchecked(age.as_secs())))
-        }
-        Err(unavailable @ Unanswered::Unavailable { .. }) => Err(unavailable),
-        Err(gone) => {
-            core.cache.remove(&wanted.key);
-            Err(gone)
-        }
-        Ok(_) => {
-            core.cache.remove(&wanted.key);
-            Ok(None)
-        }
-    }
-}
-
-/// Whether an object that was right `age` ago may be used where no node can be asked: within its lifetime (RFC 9111
-/// section 4.2) and what it allows beyond (RFC 5861 section 4).
-fn may_be_used_unchecked(headers: &HeaderMap, age: Duration) -> bool {
-    let directives = || headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    let seconds = |name: &str| {
-        let all = directives().flat_map(|value| value.split(','));
-        let mut arguments = all.filter_map(|directive| {
-            let (directive, argument) = directive.trim().split_once('=')?;
-            directive.trim().eq_ignore_ascii_case(name).then(|| argument.trim().parse::<u64>().ok())
-        });
-        arguments.next().flatten()
-    };
-    let has =
-        |name: &str| directives().flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(name));
-    if has("no-cache") {
-        return false;
-    }
-    let lifetime = seconds("s-maxage").or_else(|| seconds("max-age")).unwrap_or(0);
-    let strict = has("must-revalidate") || has("proxy-revalidate");
-    let beyond = seconds("stale-if-error").filter(|_| !strict).unwrap_or(0);
-    age.as_secs() < lifetime.saturating_add(beyond)
 }
 
 /// Lets others read along what was fetched, if it can be kept.
@@ -205,32 +132,4 @@ async fn fill_from(mut fill: Fill, mut body: Download) {
     }
     // What is too short fails its readers by being dropped.
     let _ = fill.finish();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cannot_be_checked_is_used_within_its_lifetime_alone() {
-        let usable = |cache_control: &'static str, age_s| {
-            let headers = HeaderMap::from_iter([(CACHE_CONTROL, HeaderValue::from_static(cache_control))]);
-            may_be_used_unchecked(&headers, Duration::from_secs(age_s))
-        };
-        for (cache_control, age_s, expected) in [
-            ("max-age=60", 59, true),
-            ("max-age=60", 60, false),
-            ("Max-Age = 60", 59, true),
-            ("max-age=60, s-maxage=10", 10, false),
-            ("max-age=60, stale-if-error=600", 659, true),
-            ("max-age=60, stale-if-error=600", 660, false),
-            ("max-age=60, stale-if-error=600, must-revalidate", 60, false),
-            ("max-age=60, no-cache", 0, false),
-            ("max-age=x", 0, false),
-            ("public", 0, false),
-        ] {
-            assert_eq!(usable(cache_control, age_s), expected, "{cache_control} after {age_s} s");
-        }
-        assert!(!may_be_used_unchecked(&HeaderMap::new(), Duration::ZERO));
-    }
 }

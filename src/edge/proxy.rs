@@ -20,7 +20,8 @@ use super::body::{Inner, Log, ProxyBody};
 use super::choice::{Client, choose, mark_adaptive};
 use super::fetch::{Answer, Unanswered, Wanted, forwarded};
 use super::memory;
-use super::obtain::{Obtained, Use, obtain};
+use super::obtain::{Obtained, has_several_ranges, obtain};
+use super::revalidate::Use;
 use crate::cache::{Head, Reader, Stored};
 use crate::model::{NodeId, ObjectKey, Variant};
 use crate::protocol::problem::{self, Problem};
@@ -38,6 +39,7 @@ const CACHE_STATUS: &str = "cache-status";
 
 /// Why no node was asked.
 const CACHED: &str = "reason=cached";
+const JOINED: &str = "reason=joined";
 
 const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
 
@@ -211,7 +213,7 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
 /// The answer with what was obtained.
 fn answer_from(core: &Core, wanted: &Wanted, obtained: Obtained) -> Response<Inner> {
     match obtained {
-        Obtained::Kept(stored, usage) => from_memory(core, wanted, stored, usage),
+        Obtained::Kept(stored, usage) => from_memory(core, wanted, &stored, usage),
         Obtained::Led { route, passed, head, reader } => {
             core.metrics.looked_up(Outcome::Miss);
             marked(core, along(&head, reader), &route, &passed, "metacdn; fwd=uri-miss; stored")
@@ -219,20 +221,24 @@ fn answer_from(core: &Core, wanted: &Wanted, obtained: Obtained) -> Response<Inn
         Obtained::Joined { head, reader } => {
             core.metrics.looked_up(Outcome::Joined);
             let mut response = along(&head, reader);
-            tell(response.headers_mut(), CACHED, "metacdn; fwd=uri-miss; collapsed");
+            tell(response.headers_mut(), JOINED, "metacdn; fwd=uri-miss; collapsed");
             response
         }
         Obtained::Fetched(Answer { route, response, passed }) => {
             core.metrics.looked_up(Outcome::Passed);
             let mut response = response.map(|body| Inner::Node(Box::new(body)));
             end_to_end(response.headers_mut(), &core.via);
-            let why = if wanted.policy.is_some() { "metacdn; fwd=request" } else { "metacdn; fwd=uri-miss" };
+            let why = match () {
+                () if wanted.policy.is_some() => "metacdn; fwd=request",
+                () if !core.cache.takes(0) || has_several_ranges(&wanted.headers) => "metacdn; fwd=bypass",
+                () => "metacdn; fwd=uri-miss",
+            };
             marked(core, response, &route, &passed, why)
         }
     }
 }
 
-fn from_memory(core: &Core, wanted: &Wanted, stored: Arc<Stored>, usage: Use) -> Response<Inner> {
+fn from_memory(core: &Core, wanted: &Wanted, stored: &Stored, usage: Use) -> Response<Inner> {
     let mut response = memory::answer(stored, &wanted.method, &wanted.headers).map(Inner::Kept);
     if let StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE = response.status() {
         let range = response.headers_mut().remove(CONTENT_RANGE);

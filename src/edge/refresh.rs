@@ -15,6 +15,7 @@ use super::{Core, Routes, Upstream};
 use crate::client::{ClientError, Deadlines, Opened, Peer, empty};
 use crate::model::{Address, EntryKey, ImageMode, Liveness, NodeId, ObjectKey, Variant, Version};
 use crate::protocol::feed::{FeedAnswer, FeedQuery, WAIT_MS_MAX};
+use crate::protocol::status::Pong;
 use crate::protocol::{PING, PROBE};
 use crate::route::{Candidate, FailureKind, RouteTable, Try};
 
@@ -28,11 +29,21 @@ const PROBE_DEADLINE: Duration = Duration::from_secs(2);
 const RATE_PROBE_BYTES: u64 = 128 << 10;
 const RATE_PROBE_AGE: Duration = Duration::from_secs(60);
 
+/// The largest answer to a ping.
+const PONG_BYTES_MAX: usize = 4096;
+
 /// The table is built at most this often, however much is observed.
 const REBUILD_PERIOD: Duration = Duration::from_millis(10);
 
 /// Silence changes liveness without any event, so the table is built at least this often.
 const REBUILD_PERIOD_MAX: Duration = Duration::from_millis(250);
+
+/// How long a feed is waited for: as long as it may wait for news, and a moment.
+const FEED_DEADLINES: Deadlines = Deadlines {
+    connect: Duration::from_secs(2),
+    first_byte: Duration::from_millis(WAIT_MS_MAX / 2 + 1_000),
+    idle: Duration::from_secs(5),
+};
 
 /// How long to wait after a feed failed.
 const RETRY: Duration = Duration::from_millis(500);
@@ -72,7 +83,7 @@ fn build(core: &Core) -> Routes {
     }
     let (settled, ready) = readiness(&candidates, known.settled);
     let seen = candidates.iter().map(|candidate| (&candidate.node.id, candidate.liveness));
-    let covered_since = core.coherence.since(seen);
+    let covered_since = core.coherence.since(seen, core.started.elapsed());
     let resizes = candidates.iter().any(|candidate| candidate.node.images != ImageMode::Off);
     Routes { table: RouteTable::new(&core.config.route, candidates), upstreams, settled, ready, covered_since, resizes }
 }
@@ -109,7 +120,7 @@ pub(super) async fn follow_nodes(core: Arc<Core>) {
                 continue;
             }
             info!(node = %id, address = %node.address, "routing to");
-            let feed = Peer::new(core.tls.clone(), Some(&id), node.address.clone(), Deadlines::default());
+            let feed = Peer::new(core.tls.clone(), Some(&id), node.address.clone(), FEED_DEADLINES);
             let follower = tasks.spawn(follow(core.clone(), id.clone(), feed));
             let prober = tasks.spawn(probe(core.clone(), id.clone(), node.address.clone()));
             followed.insert(id, (node.address, [follower, prober]));
@@ -163,7 +174,7 @@ async fn follow(core: Arc<Core>, id: NodeId, peer: Peer) {
             Ok(answer) => query = follow_on(&core, &id, &query, &answer),
             Err(error) => {
                 debug!(node = %id, error = &error as &dyn std::error::Error, "feed failed, will retry");
-                core.coherence.read(&id, false);
+                core.coherence.fail(&id);
                 core.observations.note_change();
                 tokio::time::sleep(RETRY).await;
             }
@@ -183,11 +194,11 @@ fn follow_on(core: &Core, id: &NodeId, asked: &FeedQuery, answer: &FeedAnswer) -
     }
     if asked.records {
         if answer.end {
-            core.coherence.begin(id, core.started.elapsed());
+            core.coherence.begin(id, answer.next, core.started.elapsed());
         }
         return FeedQuery { records: !answer.end, ..next };
     }
-    core.coherence.read(id, answer.end);
+    core.coherence.read(id, answer.next, answer.end);
     core.observations.note_change();
     // At the end it pays to wait for news; before, the rest is there already.
     FeedQuery { wait_ms: if answer.end { WAIT_MS_MAX / 2 } else { 0 }, ..next }
@@ -249,7 +260,11 @@ async fn probe(core: Arc<Core>, id: NodeId, address: Address) {
         let learn = |seen: &Try| core.observations.saw(&id, seen);
         // One bound around all, for each of its steps has a deadline of its own.
         match timeout(PROBE_DEADLINE, probe_once(&peer, bytes, start, learn)).await {
-            Ok(Ok(())) => {}
+            Ok(Ok(pong)) => {
+                if let Some(pong) = pong {
+                    core.coherence.told(&id, pong.head, core.started.elapsed());
+                }
+            }
             Ok(Err(error)) => {
                 debug!(node = %id, error = &error as &dyn std::error::Error, "probe failed");
                 learn(&failure(&error, start.elapsed()));
@@ -266,19 +281,29 @@ async fn probe(core: Arc<Core>, id: NodeId, address: Address) {
     }
 }
 
-/// Asks for nothing, or for so many bytes, and tells `learn` what was seen.
-async fn probe_once(peer: &Peer, bytes: u64, start: Instant, learn: impl Fn(&Try)) -> Result<(), ClientError> {
+/// Asks where the node stands, or for so many bytes, and tells `learn` what was seen.
+async fn probe_once(
+    peer: &Peer,
+    bytes: u64,
+    start: Instant,
+    learn: impl Fn(&Try),
+) -> Result<Option<Pong>, ClientError> {
     let path = if bytes == 0 { PING.to_owned() } else { format!("{PROBE}/{bytes}") };
     let response = peer.ask(peer.request(Method::GET, &path, empty())?).await?;
     learn(&Try::FirstByte { after: since_sent(response.extensions().get(), start) });
     let begun = Instant::now();
     let mut body = peer.reader(response.into_body());
+    if bytes == 0 {
+        let pong = body.read_all(PONG_BYTES_MAX).await?;
+        learn(&Try::Body { bytes: 0, took: begun.elapsed() });
+        return Ok(serde_json::from_slice(&pong).ok());
+    }
     let mut read = 0;
     while let Some(chunk) = body.chunk().await? {
         read += chunk.len() as u64;
     }
     learn(&Try::Body { bytes: read, took: begun.elapsed() });
-    Ok(())
+    Ok(None)
 }
 
 /// How long the first byte took since the request could be sent: on a new connection, since that stood ready.

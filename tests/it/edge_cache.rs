@@ -22,12 +22,12 @@ async fn two_nodes(change: impl FnOnce(&mut edge::Config)) -> (Cluster, Running,
     (cluster, running, public, admin)
 }
 
-fn cache_status<B>(response: &Response<B>) -> String {
+pub fn cache_status<B>(response: &Response<B>) -> String {
     text(response.headers(), "cache-status")
 }
 
 /// Waits until an answer comes from memory.
-async fn kept(public: SocketAddr, path: &str) {
+pub async fn kept(public: SocketAddr, path: &str) {
     wait_until("it is kept", async || cache_status(&fetch(public, path).await) == "metacdn; hit").await;
 }
 
@@ -40,7 +40,7 @@ async fn requests_to(admin: SocketAddr, node: &str) -> u64 {
     route["time_parts"]["in_flight"].as_u64().unwrap()
 }
 
-async fn counted(admin: SocketAddr, outcome: &str) -> u64 {
+pub async fn counted(admin: SocketAddr, outcome: &str) -> u64 {
     let metrics = fetch(admin, "/metrics").await;
     let prefix = format!("metacdn_edge_cache_total{{outcome=\"{outcome}\"}} ");
     let text = String::from_utf8(metrics.into_body()).unwrap();
@@ -205,6 +205,7 @@ async fn an_edge_that_was_away_asks_before_it_answers_from_memory() {
         relay.reset_all();
     }
     wait_until("the edge looks", async || !cache_status(&fetch(public, "/b.txt").await).contains("unchecked")).await;
+    assert_ne!(cache_status(&fetch(public, "/a.txt").await), "metacdn; hit; detail=unchecked");
     assert_eq!(fetch(public, "/a.txt").await.body(), b"new");
     assert_eq!(fetch(public, "/b.txt").await.body(), b"same");
     kept(public, "/b.txt").await;

@@ -13,6 +13,7 @@ mod distribution;
 mod documentation;
 mod edge;
 mod edge_cache;
+mod edge_coherence;
 mod edge_limits;
 mod failover;
 mod full_disk;
