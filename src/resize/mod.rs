@@ -95,6 +95,7 @@ pub enum Unsuitable {
 }
 
 impl Unsuitable {
+    #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` gives")]
     fn broken(why: impl ToString) -> Self {
         Self::Broken(why.to_string())
     }
@@ -122,33 +123,25 @@ pub fn make(source: &[u8], plan: &Plan, wanted: &[Variant]) -> Result<Vec<Made>,
     }
     let mut left = Variant::MADE.into_iter().filter(|variant| wanted.contains(variant)).peekable();
     let mut made = Vec::new();
-    let mut decoded: Option<Decoded> = None;
+    let mut decoded: Option<Picture> = None;
     while let Some(variant) = left.next() {
         let size = header.scaled(variant);
         let shrink = header.shrink(size);
-        if decoded.as_ref().is_none_or(|decoded| decoded.shrink != shrink) {
-            // Two decoded images at a time would be the peak of memory.
-            drop(decoded.take());
-        }
         let image = match decoded.take() {
             Some(image) => image,
-            None => Decoded { picture: decode(source, header, shrink)?, shrink },
+            None => decode(source, header, shrink)?,
         };
         let extent = [header.width, header.height].map(|side| f64::from(side) / f64::from(shrink));
-        let scaled = image.picture.scaled(extent, size)?;
-        decoded = left.peek().is_some().then_some(image);
+        let scaled = image.scaled(extent, size)?;
+        let of_use = left.peek().is_some_and(|next| header.shrink(header.scaled(*next)) == shrink);
+        decoded = of_use.then_some(image);
         let turned = scaled.turned(header.orientation);
         made.push(Made { variant, bytes: encode(source, header.format, &turned)? });
     }
     Ok(made)
 }
 
-/// An image that was decoded at one of `shrink` parts of its width and height.
-struct Decoded {
-    picture: Picture,
-    shrink: u32,
-}
-
+/// Decodes at one of `shrink` parts of the width and height.
 fn decode(source: &[u8], header: &Header, shrink: u32) -> Result<Picture, Unsuitable> {
     match header.format {
         Format::Jpeg { .. } => jpeg::decode(source, header, shrink),

@@ -3,6 +3,9 @@
 //! Either pixels of all channels, or a plane for each channel of which those of colour are half as wide and high, which
 //! is how JPEG stores photographs: half as many values to be scaled, and nothing to be converted.
 
+use std::ops::{Deref, Range};
+use std::rc::Rc;
+
 use fast_image_resize::images::{Image, ImageRef};
 use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
 
@@ -64,8 +67,47 @@ pub(super) struct Pixels {
     pub(super) height: u32,
     /// Bytes of each: 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha.
     pub(super) channels: u8,
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: Bytes,
 }
+
+/// A part of memory that several may have parts of: planes come from the decoder in one piece.
+#[derive(Debug, Clone)]
+pub(super) struct Bytes {
+    whole: Rc<Vec<u8>>,
+    part: Range<usize>,
+}
+
+impl Bytes {
+    /// The first `size` bytes of these, and the rest.
+    #[cfg(feature = "images")]
+    pub(super) fn split(self, size: usize) -> (Self, Self) {
+        let Range { start, end } = self.part;
+        let middle = (start + size).min(end);
+        (Self { whole: Rc::clone(&self.whole), part: start..middle }, Self { whole: self.whole, part: middle..end })
+    }
+}
+
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { part: 0..bytes.len(), whole: Rc::new(bytes) }
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.whole[self.part.clone()]
+    }
+}
+
+impl PartialEq for Bytes {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Bytes {}
 
 impl Pixels {
     fn scaled(&self, extent: [f64; 2], size: [u32; 2], resizer: &mut Resizer) -> Result<Self, Unsuitable> {
@@ -76,7 +118,7 @@ impl Pixels {
             _ => PixelType::U8x4,
         };
         let from = ImageRef::new(self.width, self.height, &self.bytes, kind).map_err(Unsuitable::broken)?;
-        let alpha = self.channels % 2 == 0;
+        let alpha = self.channels.is_multiple_of(2);
         let options = ResizeOptions::new()
             .resize_alg(ResizeAlg::Convolution(FilterType::Lanczos3))
             // What is transparent has a colour, too, that must not bleed into its surroundings.
@@ -95,7 +137,7 @@ impl Pixels {
             let options = options.crop(0.0, top, extent[0], high);
             resizer.resize(&from, &mut to, &options).map_err(Unsuitable::broken)?;
         }
-        Ok(Self { width, height, channels: self.channels, bytes })
+        Ok(Self { width, height, channels: self.channels, bytes: bytes.into() })
     }
 
     fn turned(self, orientation: Orientation) -> Self {
@@ -132,7 +174,7 @@ impl Pixels {
                 bytes.extend_from_slice(&pixels[row * columns + column]);
             }
         }
-        Self { width, height, channels: self.channels, bytes }
+        Self { width, height, channels: self.channels, bytes: bytes.into() }
     }
 }
 
@@ -156,7 +198,9 @@ mod tests {
         ] {
             let orientation = Orientation::of_exif(orientation).expect("it is one of eight");
             for channels in 1..=4 {
-                let wide = |values: [u8; 6]| values.into_iter().flat_map(|value| vec![value; channels]).collect();
+                let wide = |values: [u8; 6]| -> Bytes {
+                    values.into_iter().flat_map(|value| vec![value; channels]).collect::<Vec<_>>().into()
+                };
                 let image = Pixels { width: 3, height: 2, channels: channels as u8, bytes: wide([1, 2, 3, 4, 5, 6]) };
                 let expected = Pixels { width, height: 6 / width, channels: channels as u8, bytes: wide(turned) };
                 assert_eq!(image.turned(orientation), expected, "{orientation:?}");
@@ -167,7 +211,7 @@ mod tests {
     #[test]
     fn colours_of_transparent_pixels_do_not_bleed() {
         let column = |x| if x < 8 { [0, 0, 255, 0] } else { [255, 0, 0, 255] };
-        let bytes = (0..16 * 16).flat_map(|index| column(index % 16)).collect();
+        let bytes = (0..16 * 16).flat_map(|index| column(index % 16)).collect::<Vec<_>>().into();
         let image = Pixels { width: 16, height: 16, channels: 4, bytes };
         let scaled = image.scaled([16.0, 16.0], [5, 5], &mut Resizer::new()).unwrap();
         for pixel in scaled.bytes.chunks_exact(4) {

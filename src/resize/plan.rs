@@ -57,7 +57,7 @@ impl Plan {
             Format::Png => 0,
         };
         // Transparent images are scaled from a copy in which the colours are multiplied.
-        let multiplied = if *channels % 2 == 0 { decoded } else { 0 };
+        let multiplied = if channels.is_multiple_of(2) { decoded } else { 0 };
         let while_scaling = multiplied + halfway + medium;
         // Turned, in the codec's own form, and encoded, as a rule to less than one byte in ten.
         let alpha_search = match format {

@@ -24,7 +24,7 @@ pub(super) fn decode(source: &[u8], header: &Header) -> Result<Pixels, Unsuitabl
     }
     let mut bytes = vec![0; size];
     reader.next_frame(&mut bytes).map_err(Unsuitable::broken)?;
-    Ok(Pixels { width, height, channels, bytes })
+    Ok(Pixels { width, height, channels, bytes: bytes.into() })
 }
 
 /// Encodes `pixels` as quickly as can be, with what says how the colours of `source` are meant.

@@ -36,7 +36,7 @@ pub(super) fn decode(source: &[u8], header: &Header, _shrink: u32) -> Result<Pic
     if bytes.len() != width as usize * height as usize * usize::from(channels) {
         return Err(Unsuitable::Changed);
     }
-    Ok(Picture::Packed(Pixels { width, height, channels, bytes }))
+    Ok(Picture::Packed(Pixels { width, height, channels, bytes: bytes.into() }))
 }
 
 pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, Unsuitable> {

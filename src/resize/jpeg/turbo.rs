@@ -9,7 +9,7 @@ use turbojpeg::{
 
 use super::super::Unsuitable;
 use super::super::header::{Format, Header};
-use super::super::pixels::{Picture, Pixels};
+use super::super::pixels::{Bytes, Picture, Pixels};
 use super::{QUALITY, SCANS_MAX};
 
 /// Whether a fraction of the size can be decoded for less than the whole.
@@ -53,7 +53,7 @@ fn decode_packed(
     let mut bytes = vec![0; pitch * height];
     let image = Image { pixels: bytes.as_mut_slice(), width, pitch, height, format };
     decoder.decompress(source, image).map_err(Unsuitable::broken)?;
-    Ok(Pixels { width: width as u32, height: height as u32, channels: format.size() as u8, bytes })
+    Ok(Pixels { width: width as u32, height: height as u32, channels: format.size() as u8, bytes: bytes.into() })
 }
 
 fn decode_planes(
@@ -68,12 +68,11 @@ fn decode_planes(
     let YuvImage { width, align, height, subsamp, .. } = image;
     let image = YuvImage { pixels: bytes.as_mut_slice(), width, align, height, subsamp };
     decoder.decompress_to_yuv(source, image).map_err(Unsuitable::broken)?;
-    // Split from the end, so that only colours are copied.
-    let red = bytes.split_off(bytes.len() - sizes[2].0 * sizes[2].1);
-    let blue = bytes.split_off(bytes.len() - sizes[1].0 * sizes[1].1);
-    let [brightness, blue, red] = [(sizes[0], bytes), (sizes[1], blue), (sizes[2], red)]
-        .map(|((width, height), bytes)| Pixels { width: width as u32, height: height as u32, channels: 1, bytes });
-    Ok([brightness, blue, red])
+    let plane = |(width, height), bytes| Pixels { width: width as u32, height: height as u32, channels: 1, bytes };
+    let [brightness_size, colour_size] = [sizes[0], sizes[1]];
+    let (brightness, colours) = Bytes::from(bytes).split(brightness_size.0 * brightness_size.1);
+    let (blue, red) = colours.split(colour_size.0 * colour_size.1);
+    Ok([plane(brightness_size, brightness), plane(colour_size, blue), plane(colour_size, red)])
 }
 
 pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, Unsuitable> {
@@ -85,15 +84,15 @@ pub(super) fn encode(picture: &Picture) -> Result<Vec<u8>, Unsuitable> {
             encoder.set_subsamp(if grey { Subsamp::Gray } else { Subsamp::Sub2x2 }).map_err(Unsuitable::broken)?;
             let format = if grey { PixelFormat::GRAY } else { PixelFormat::RGB };
             let [width, height] = [pixels.width, pixels.height].map(|side| side as usize);
-            let image = Image { pixels: pixels.bytes.as_slice(), width, pitch: width * format.size(), height, format };
+            let image = Image { pixels: pixels.bytes.as_ref(), width, pitch: width * format.size(), height, format };
             encoder.compress_to_vec(image).map_err(Unsuitable::broken)
         }
         Picture::Planes([brightness, blue, red]) => {
             let even = even(brightness);
             let image = YuvPlanesImage {
                 y_plane: even.as_ref(),
-                u_plane: blue.bytes.as_slice(),
-                v_plane: red.bytes.as_slice(),
+                u_plane: blue.bytes.as_ref(),
+                v_plane: red.bytes.as_ref(),
                 width: brightness.width as usize,
                 height: brightness.height as usize,
                 y_stride: brightness.width.next_multiple_of(2) as usize,

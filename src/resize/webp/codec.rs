@@ -42,7 +42,7 @@ pub(super) fn decode(source: &[u8], size: [u32; 2], channels: u8) -> Result<Pixe
     if decoded.is_null() {
         return Err(Unsuitable::broken("its image is cut off or damaged"));
     }
-    Ok(Pixels { width, height, channels, bytes })
+    Ok(Pixels { width, height, channels, bytes: bytes.into() })
 }
 
 /// Encodes `pixels`, grey ones not among them.

@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn a_profile_survives_with_and_without_transparency() {
         for channels in [3, 4] {
-            let bytes = (0..6 * 5 * u32::from(channels)).map(|index| (index * 7) as u8).collect();
+            let bytes = (0..6 * 5 * u32::from(channels)).map(|index| (index * 7) as u8).collect::<Vec<_>>().into();
             let pixels = Pixels { width: 6, height: 5, channels, bytes };
             let file = codec::encode(&pixels, QUALITY, METHOD).unwrap();
             let marked = with_profile(&file, &pixels, b"abc").unwrap();
