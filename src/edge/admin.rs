@@ -1,6 +1,8 @@
 //! What an operator and a monitor ask of an edge: health, readiness, metrics, and the table by which it routes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, Request, State};
@@ -34,6 +36,9 @@ pub(super) struct Metrics {
     requests: Family<StatusLabels, Counter>,
     routed: Family<NodeLabels, Counter>,
     cache: Family<OutcomeLabels, Counter>,
+    fetches: Family<NodeLabels, Counter>,
+    fetched_bytes: Family<NodeLabels, Counter>,
+    fetching_seconds: Family<NodeLabels, Counter<f64, AtomicU64>>,
     pub(super) sent_bytes: Counter,
     /// Tries after which another node was asked.
     pub(super) retries: Counter,
@@ -88,7 +93,32 @@ impl Metrics {
         registry.register("resumed", "Bodies that broke off and went on at another node", resumed.clone());
         let cache = Family::default();
         registry.register("cache", "Answers by what the cache did for them", cache.clone());
-        Self { registry, requests, routed, cache, sent_bytes, retries, resumed }
+        let (fetches, fetched_bytes, fetching_seconds) = (Family::default(), Family::default(), Family::default());
+        registry.register("fetches", "Requests to nodes", fetches.clone());
+        let help = "Bytes of bodies that nodes sent";
+        registry.register_with_unit("fetched", help, Unit::Bytes, fetched_bytes.clone());
+        let help = "Time in which a node had a request of this edge, or several";
+        registry.register_with_unit("fetching", help, Unit::Seconds, fetching_seconds.clone());
+        Self {
+            registry,
+            requests,
+            routed,
+            cache,
+            fetches,
+            fetched_bytes,
+            fetching_seconds,
+            sent_bytes,
+            retries,
+            resumed,
+        }
+    }
+
+    /// A request to `node` is over: it sent so many bytes and, being idle now, has been at work for so long.
+    pub(super) fn fetched(&self, node: &NodeId, bytes: u64, worked: Duration) {
+        let labels = NodeLabels { node: node.to_string() };
+        self.fetches.get_or_create(&labels).inc();
+        self.fetched_bytes.get_or_create(&labels).inc_by(bytes);
+        self.fetching_seconds.get_or_create(&labels).inc_by(worked.as_secs_f64());
     }
 
     pub(super) fn answered(&self, status: StatusCode) {

@@ -90,13 +90,20 @@ pub(super) struct Running {
     pub(super) id: NodeId,
     start: Instant,
     seen: bool,
+    /// What its body had so far.
+    bytes: u64,
     _place: OwnedSemaphorePermit,
 }
 
 impl Running {
     fn begin(core: Arc<Core>, id: NodeId, place: OwnedSemaphorePermit) -> Self {
         core.observations.begin(&id);
-        Self { core, id, start: Instant::now(), seen: false, _place: place }
+        Self { core, id, start: Instant::now(), seen: false, bytes: 0, _place: place }
+    }
+
+    /// So many bytes of the body came.
+    pub(super) const fn received(&mut self, bytes: u64) {
+        self.bytes += bytes;
     }
 
     pub(super) fn saw(&mut self, seen: &Try) {
@@ -115,6 +122,7 @@ impl Drop for Running {
         if !self.seen {
             self.saw(&Try::Abandoned { after: self.start.elapsed() });
         }
-        self.core.observations.end(&self.id);
+        let worked = self.core.observations.end(&self.id);
+        self.core.metrics.fetched(&self.id, self.bytes, worked);
     }
 }

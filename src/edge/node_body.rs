@@ -105,7 +105,11 @@ impl http_body::Body for NodeBody {
         let waited = this.end_wait();
         match frame {
             Some(Ok(frame)) => {
-                this.bytes += frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                let length = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
+                this.bytes += length;
+                if let Some(running) = &mut this.running {
+                    running.received(length);
+                }
                 // With a length, nobody asks again after the last byte.
                 if this.body.is_end_stream() {
                     this.succeed();

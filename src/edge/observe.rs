@@ -29,6 +29,31 @@ struct Observed {
     record: eject::Record,
     /// When the rate was last taught.
     rate_at: Option<Duration>,
+    work: Work,
+}
+
+/// When a node has something to do for this edge. Requests at the same time take that time once.
+#[derive(Debug, Clone, Copy, Default)]
+struct Work {
+    requests: u32,
+    since: Duration,
+}
+
+impl Work {
+    fn begin(&mut self, now: Duration) {
+        if self.requests == 0 {
+            self.since = now;
+        }
+        self.requests += 1;
+    }
+
+    /// A request has ended. If it was the last one, answers how long there was one without a pause.
+    fn end(&mut self, now: Duration) -> Duration {
+        // A node that went and came back knows nothing of requests from before.
+        let Some(left) = self.requests.checked_sub(1) else { return Duration::ZERO };
+        self.requests = left;
+        if left == 0 { now.saturating_sub(self.since) } else { Duration::ZERO }
+    }
 }
 
 /// What is known of one node.
@@ -75,12 +100,20 @@ impl Observations {
 
     /// A request to `id` begins.
     pub(super) fn begin(&self, id: &NodeId) {
-        self.change(id, |observed, _| observed.measurements.begin());
+        self.change(id, |observed, now| {
+            observed.measurements.begin();
+            observed.work.begin(now);
+        });
     }
 
-    /// A request to `id` is over.
-    pub(super) fn end(&self, id: &NodeId) {
-        self.change(id, |observed, _| observed.measurements.end());
+    /// A request to `id` is over. If the node is idle now, answers how long it was at work without a pause.
+    pub(super) fn end(&self, id: &NodeId) -> Duration {
+        let mut worked = Duration::ZERO;
+        self.change(id, |observed, now| {
+            observed.measurements.end();
+            worked = observed.work.end(now);
+        });
+        worked
     }
 
     /// This was seen of a request to `id`, or of a probe.
@@ -144,6 +177,19 @@ pub(super) const fn failure(error: &crate::client::ClientError, after: Duration)
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_at_the_same_time_are_work_once() {
+        let seconds = Duration::from_secs;
+        let mut work = Work::default();
+        assert_eq!(work.end(seconds(1)), Duration::ZERO, "of a request from before");
+        work.begin(seconds(10));
+        work.begin(seconds(11));
+        assert_eq!(work.end(seconds(12)), Duration::ZERO);
+        assert_eq!(work.end(seconds(15)), seconds(5));
+        work.begin(seconds(20));
+        assert_eq!(work.end(seconds(21)), seconds(1), "the pause is no work");
+    }
 
     #[test]
     fn a_request_that_outlasts_its_node_teaches_nothing() {
