@@ -1,7 +1,7 @@
 //! The relay that emulates distance and faults, through real sockets.
 
 use std::io::ErrorKind;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use metacdn::cli::demo::relay::{Link, Relay};
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-const FREE_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+const FREE_PORT: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// Long enough that only a relay that never acts reaches it.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -244,4 +244,14 @@ async fn a_dropped_relay_ends_its_connections_and_frees_its_port() {
     drop(relay);
     assert_eq!(read_to_end(&mut client).await.unwrap(), b"");
     assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn a_relay_from_an_address_shows_it_to_its_target() {
+    let (target, at) = listener().await;
+    let source: IpAddr = "127.0.0.9".parse().unwrap();
+    let relay = Relay::start_from(source, at, Link::default(), FREE_PORT).await.unwrap();
+    let _client = TcpStream::connect(relay.address()).await.unwrap();
+    let (_server, seen) = target.accept().await.unwrap();
+    assert_eq!(seen.ip(), source);
 }

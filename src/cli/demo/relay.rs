@@ -4,12 +4,12 @@
 //! knows nothing of what they mean, so a length it counts includes TLS records and handshakes.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -73,6 +73,8 @@ pub struct Relay {
 struct State {
     link: watch::Sender<Link>,
     target: Mutex<Address>,
+    /// The address that targets see as their client's.
+    source: Option<IpAddr>,
     /// Cancelled, and replaced by a fresh one, to reset the connections that carry it.
     open: Mutex<CancellationToken>,
 }
@@ -83,6 +85,23 @@ impl Relay {
     /// # Errors
     /// When `listen` cannot be listened on.
     pub async fn start(target: impl Into<Address>, link: Link, listen: SocketAddr) -> io::Result<Self> {
+        Self::start_with(None, target.into(), link, listen).await
+    }
+
+    /// The same, with `source` for the address that the target sees as its client's; all of 127.0.0.0/8 are free to use.
+    ///
+    /// # Errors
+    /// When `listen` cannot be listened on.
+    pub async fn start_from(
+        source: IpAddr,
+        target: impl Into<Address>,
+        link: Link,
+        listen: SocketAddr,
+    ) -> io::Result<Self> {
+        Self::start_with(Some(source), target.into(), link, listen).await
+    }
+
+    async fn start_with(source: Option<IpAddr>, target: Address, link: Link, listen: SocketAddr) -> io::Result<Self> {
         // This socket is bound for as long as the relay lives but never listens: it keeps the port while connections
         // are refused and there is no listener.
         let reservation = bind(listen)?;
@@ -90,7 +109,8 @@ impl Relay {
         let listener = bind(address)?.listen(BACKLOG)?;
         let state = Arc::new(State {
             link: watch::Sender::new(link),
-            target: Mutex::new(target.into()),
+            target: Mutex::new(target),
+            source,
             open: Mutex::new(CancellationToken::new()),
         });
         let accepting = tokio::spawn(accept_all(reservation, address, listener, Arc::clone(&state)));
@@ -201,7 +221,7 @@ async fn carry(mut client: TcpStream, state: Arc<State>) {
     let target = state.target.lock().unwrap_or_else(PoisonError::into_inner).clone();
     // One that was accepted while the listener was about to close.
     let refused = state.link.borrow().refuse;
-    let ended = match connect(&target).await {
+    let ended = match connect(&target, state.source).await {
         Ok(mut server) if !refused => {
             let passed = tokio::select! {
                 () = open.cancelled() => Err(Stop::Reset),
@@ -225,8 +245,17 @@ async fn carry(mut client: TcpStream, state: Arc<State>) {
     }
 }
 
-async fn connect(target: &Address) -> io::Result<TcpStream> {
-    timeout(CONNECT_TIMEOUT, TcpStream::connect((target.host(), target.port()))).await?
+async fn connect(target: &Address, source: Option<IpAddr>) -> io::Result<TcpStream> {
+    let target = (target.host(), target.port());
+    let connecting = async {
+        let Some(source) = source else { return TcpStream::connect(target).await };
+        let mut targets = lookup_host(target).await?.filter(|target| target.is_ipv4() == source.is_ipv4());
+        let target = targets.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.bind(SocketAddr::new(source, 0))?;
+        socket.connect(target).await
+    };
+    timeout(CONNECT_TIMEOUT, connecting).await?
 }
 
 async fn pass_both_ways(
