@@ -108,13 +108,67 @@ fn assert_all_held(document: &Value) {
     assert_eq!(document["ok"], true);
 }
 
+/// Whether the download whose node was killed came whole, half from that node and half from another one.
+fn assert_the_loss_was_not_noticed(document: &Value) {
+    let loss = &document["loss"];
+    assert_eq!((&loss["hash_equal"], loss["bytes"].as_u64()), (&Value::Bool(true), Some(8_000_000)), "{loss}");
+    let killed = &loss["killed"];
+    let went_on = loss["went_on"].as_array().unwrap();
+    assert!(!went_on.is_empty() && went_on.iter().all(|share| share["node"] != killed["node"]), "{loss}");
+    let (killed, went_on) =
+        (killed["bytes"].as_u64().unwrap(), went_on.iter().map(|share| share["bytes"].as_u64().unwrap()).sum::<u64>());
+    assert_eq!(killed + went_on, 8_000_000, "{loss}");
+    // What is on its way when the node dies may still arrive.
+    assert!(killed >= 4_000_000 && went_on > 2_000_000, "{loss}");
+    let [lost, longest, usual] =
+        ["lost_seconds", "gap_max_seconds", "gap_usual_seconds"].map(|name| loss[name].as_f64().unwrap());
+    assert!(lost > 0.0 && (longest - usual - lost).abs() < 1e-6, "{loss}");
+}
+
+/// Whether each link got its variant, and the smaller ones the sooner the slower the link is.
+fn assert_the_photograph_fits(document: &Value) {
+    let photograph = &document["photograph"];
+    let deliveries = photograph["deliveries"].as_array().unwrap();
+    let variants: Vec<_> = deliveries.iter().map(|delivery| delivery["variant"].as_str().unwrap()).collect();
+    assert_eq!(variants, ["original", "medium", "low"]);
+    let bytes: Vec<_> = deliveries.iter().map(|delivery| delivery["bytes"].as_u64().unwrap()).collect();
+    assert!(bytes[0] > bytes[1] && bytes[1] > bytes[2] && bytes[2] > 1_000, "{bytes:?}");
+    assert!(deliveries.iter().all(|delivery| delivery["original_bytes"] == bytes[0]), "{photograph}");
+    // A link of 250 kB/s is an emulated one: it may be slower, never faster than that by more than its buffers.
+    let slowest = &deliveries[2];
+    assert_eq!(slowest["bytes_per_second"], 250_000);
+    assert!(slowest["original_seconds"].as_f64().unwrap() > 0.5 * bytes[0] as f64 / 250_000.0, "{slowest}");
+}
+
+/// Whether each provider's cost is its hours at work at its price, and the total their sum.
+fn assert_the_costs_add_up(document: &Value) {
+    let costs = &document["costs"];
+    let number = |value: &Value, name: &str| value[name].as_u64().unwrap();
+    let mut total = 0;
+    let providers = costs["providers"].as_array().unwrap();
+    for (provider, (name, hour)) in
+        providers.iter().zip([("AWS", 400_000_000), ("GC", 300_000_000), ("Program", 864_000_000)])
+    {
+        assert_eq!((provider["provider"].as_str(), number(provider, "hour_nano_dollars")), (Some(name), hour));
+        let exact = hour as f64 * number(provider, "microseconds") as f64 / 3.6e9;
+        let cost = number(provider, "nano_dollars");
+        assert!((cost as f64 - exact).abs() <= 0.500_001, "{provider}");
+        total += cost;
+    }
+    assert_eq!((providers.len(), number(costs, "total_nano_dollars")), (3, total));
+    assert!(total > 0, "{costs}");
+    let sent: u64 = providers.iter().map(|provider| number(provider, "bytes")).sum();
+    assert!(sent > 8_000_000, "the download alone is that much: {costs}");
+}
+
 fn ports(document: &Value) -> BTreeSet<u64> {
     let mut ports: BTreeSet<_> =
         ["port", "admin_port"].iter().map(|name| document["proxy"][name].as_u64().unwrap()).collect();
     for node in document["nodes"].as_array().unwrap() {
         ports.extend(["port", "download_port", "price_port"].iter().map(|name| node[name].as_u64().unwrap()));
     }
-    assert_eq!(ports.len(), 11);
+    ports.extend(document["lines"].as_array().unwrap().iter().map(|line| line["port"].as_u64().unwrap()));
+    assert_eq!(ports.len(), 14);
     ports
 }
 
@@ -125,6 +179,9 @@ fn demonstrations_at_a_time_hold_what_they_claim() {
     let documents = demos.each_ref().map(Demo::document);
     for document in &documents {
         assert_all_held(document);
+        assert_the_loss_was_not_noticed(document);
+        assert_the_photograph_fits(document);
+        assert_the_costs_add_up(document);
         let chosen: Vec<_> = document["routes"].as_array().unwrap().iter().map(|route| &route["node"]).collect();
         assert_eq!(chosen.len(), 5);
         assert_eq!(chosen[0], "GC", "the cheapest");
@@ -170,6 +227,9 @@ fn a_folder_of_odd_names_reaches_everyone() {
     let demo = Demo::start(home.path(), &["--exit", "--json", "--publish", tree.path().to_str().unwrap()]);
     let document = demo.document();
     assert_all_held(&document);
+    assert_the_loss_was_not_noticed(&document);
+    assert_the_photograph_fits(&document);
+    assert_eq!(document["photograph"]["key"], "metacdn-demo/images/photograph.jpg");
     assert_eq!(document["published"]["files"], files);
     assert_eq!(document["published"]["skipped"], Value::Array(Vec::new()));
     let away = document["published"]["files_while_away"].as_u64().unwrap();
@@ -236,6 +296,10 @@ fn the_commands_that_it_prints_work() {
     assert!(output.status.success(), "{said}\n{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(said.matches("Hello, clouds").count(), 5, "{said}");
     assert_eq!(said.matches("metacdn-route: node=").count(), 3, "{said}");
+    let sizes = said.lines().filter_map(|line| line.strip_suffix(" bytes")?.parse::<u64>().ok());
+    let [photograph, slow, low] = sizes.collect::<Vec<_>>()[..] else { panic!("three photographs: {said}") };
+    assert_eq!(slow, low, "{said}");
+    assert!(photograph > low, "{said}");
     demo.terminate();
     assert!(demo.end().0);
 }

@@ -98,7 +98,8 @@ pub(super) fn write_configs(folder: &Path, places: &[Place], proxy: Place) -> an
             "{}\n[node]\nid = \"{name}\"\nprovider = \"{name}\"\ndata = \"{name}\"\nlisten = \"{}\"\n\
              download_listen = \"{}\"\nprice_listen = \"{}\"\nseeds = {}\n\
              # Both are for a loopback: anyone who reaches the ports may send packets and download.\n\
-             packets = \"open\"\npublic_downloads = true\nimages = \"off\"\n",
+             packets = \"open\"\npublic_downloads = true\n\
+             # Smaller variants of images are made when a client's link asks for one.\nimages = \"dynamic\"\n",
             identity(name),
             place.api,
             place.download,

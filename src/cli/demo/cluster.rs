@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::certificates::{self, CLIENT, PROXY};
 use super::relay::{Link, Relay};
-use super::report::{NodeFacts, ProxyFacts};
+use super::report::{LineFacts, NodeFacts, ProxyFacts};
 use super::web::Web;
 use crate::client::{Deadlines, Peer};
-use crate::model::{Address, Tariff};
+use crate::model::{Address, ImageMode, Tariff};
 use crate::protocol::identity::Identity;
 use crate::route::Policy;
 use crate::{edge, node, route, serve};
@@ -43,6 +43,22 @@ pub(super) const MACHINES: [Machine; 3] = [
 pub(super) const GC: usize = 1;
 pub(super) const PROGRAM: usize = 2;
 
+/// The link of a client of the proxy. Each has an address of its own, for the proxy remembers links by addresses.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) name: &'static str,
+    pub(super) bytes_per_second: u64,
+    source: Ipv4Addr,
+}
+
+/// Links of clients, in the order of their ports. By default the proxy sends the original from 2.5 MB/s on and medium
+/// from 0.6 MB/s on.
+pub(super) const LINES: [Line; 3] = [
+    Line { name: "office", bytes_per_second: 20_000_000, source: Ipv4Addr::new(127, 0, 0, 2) },
+    Line { name: "train", bytes_per_second: 1_000_000, source: Ipv4Addr::new(127, 0, 0, 3) },
+    Line { name: "cabin", bytes_per_second: 250_000, source: Ipv4Addr::new(127, 0, 0, 4) },
+];
+
 impl Machine {
     /// What it costs.
     pub(super) fn tariff(&self) -> anyhow::Result<Tariff> {
@@ -56,6 +72,7 @@ const DOWNLOAD_PORT: u16 = 8871;
 const PRICE_PORT: u16 = 8700;
 const PROXY_PORT: u16 = 8080;
 const PROXY_ADMIN_PORT: u16 = 8081;
+const LINE_PORT: u16 = 8082;
 
 /// Running answers get this long when a role stops; the audience waits.
 const DRAIN_MS: u64 = 2_000;
@@ -80,6 +97,7 @@ pub(super) struct Cluster {
     folder: PathBuf,
     nodes: Vec<Site>,
     proxy: Proxy,
+    lines: Vec<Relay>,
     client: Arc<ClientConfig>,
 }
 
@@ -149,11 +167,15 @@ impl Cluster {
         }
         let listeners = edge::Listeners { public: listen(PROXY_PORT).await?, admin: listen(PROXY_ADMIN_PORT).await? };
         let (public, admin) = (listeners.public.local_addr()?, listeners.admin.local_addr()?);
+        let mut lines = Vec::new();
+        for (line, number) in LINES.iter().zip(0..) {
+            lines.push(narrow(line, public, LINE_PORT + number).await?);
+        }
         let places: Vec<_> = nodes.iter().map(Site::place).collect();
         certificates::write_configs(folder, &places, Place { api: public, download: admin, price: admin })?;
         let client = identity(folder, CLIENT)?.client_config();
         let proxy = Proxy { listeners: Some(listeners), public, admin, running: None };
-        Ok(Self { folder: folder.to_owned(), nodes, proxy, client })
+        Ok(Self { folder: folder.to_owned(), nodes, proxy, lines, client })
     }
 
     /// Starts a node, for the first time or again; it is found where it was.
@@ -170,6 +192,7 @@ impl Cluster {
         config.seeds = seeds.into_iter().filter(|seed| Some(seed) != config.advertise.as_ref()).collect();
         config.packets = node::Packets::Open;
         config.public_downloads = true;
+        config.images = ImageMode::Dynamic;
         // The relays make that the port in a request's Host is not the one that the node listens on.
         config.hosts = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
         config.serve = serve::Config { drain_timeout_ms: DRAIN_MS, ..config.serve };
@@ -201,6 +224,26 @@ impl Cluster {
             relay.set_target(NOWHERE);
         }
         stopped.with_context(|| format!("{} failed", site.machine.name))
+    }
+
+    /// Ends a node in the middle of whatever it does, as a machine that fails: nothing is drained, and whoever is
+    /// connected is reset.
+    pub(super) fn kill_node(&mut self, number: usize) {
+        let site = &mut self.nodes[number];
+        for relay in [&site.api, &site.download, &site.price] {
+            relay.set_target(NOWHERE);
+            relay.reset_all();
+        }
+        if let Some(running) = site.running.take() {
+            running.task.abort();
+        }
+    }
+
+    /// Makes every connection to a node carry so many bytes a second, or as many as it can.
+    pub(super) fn limit_rate(&self, bytes_per_second: Option<u64>) {
+        for site in &self.nodes {
+            site.api.change(|link| link.rate_bytes_per_second = bytes_per_second);
+        }
     }
 
     /// Starts the proxy.
@@ -241,6 +284,11 @@ impl Cluster {
     /// The proxy, as users see it.
     pub(super) fn web(&self) -> Web {
         Web::new(self.proxy.public, self.proxy.admin)
+    }
+
+    /// Where the proxy is reached over each of [`LINES`].
+    pub(super) fn lines(&self) -> Vec<SocketAddr> {
+        self.lines.iter().map(Relay::address).collect()
     }
 
     /// The first role that ended without being told to; for as long as all run, this waits.
@@ -317,6 +365,17 @@ impl Cluster {
             config: certificates::config_file(&self.folder, PROXY),
         }
     }
+
+    /// Where the proxy is reached over slower links, for people and programs.
+    pub(super) fn line_facts(&self) -> Vec<LineFacts> {
+        let facts = |(line, at): (&Line, SocketAddr)| LineFacts {
+            name: line.name.to_owned(),
+            bytes_per_second: line.bytes_per_second,
+            url: format!("http://{at}"),
+            port: at.port(),
+        };
+        LINES.iter().zip(self.lines()).map(facts).collect()
+    }
 }
 
 impl Site {
@@ -344,6 +403,18 @@ async fn relay(port: u16, link: Link) -> anyhow::Result<Relay> {
     match Relay::start(NOWHERE, link, loopback(port)).await {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
             Relay::start(NOWHERE, link, loopback(0)).await.context("no port is free")
+        }
+        relay => relay.with_context(|| format!("cannot listen on port {port}")),
+    }
+}
+
+/// A relay to the proxy at `port`, or at a free one if that is taken.
+async fn narrow(line: &Line, proxy: SocketAddr, port: u16) -> anyhow::Result<Relay> {
+    let link = Link { rate_bytes_per_second: Some(line.bytes_per_second), ..Link::default() };
+    let source = IpAddr::V4(line.source);
+    match Relay::start_from(source, proxy, link, loopback(port)).await {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            Relay::start_from(source, proxy, link, loopback(0)).await.context("no port is free")
         }
         relay => relay.with_context(|| format!("cannot listen on port {port}")),
     }

@@ -7,7 +7,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::publish::Published;
 use super::web::Web;
-use crate::client::Peer;
+use crate::client::{Peer, Reader};
 use crate::model::{ContentHash, ObjectKey};
 
 /// Files read at a time from one place.
@@ -75,7 +75,14 @@ async fn read(place: &Place, key: &ObjectKey) -> anyhow::Result<(ContentHash, u6
         Place::Node(peer) => peer,
         Place::Proxy(web) => return web.fetch(key, None).await.map(|answer| (answer.hash, answer.bytes)),
     };
-    let mut body = peer.get_object(key, 0).await?.body;
+    hash_of(peer.get_object(key, 0).await?.body).await
+}
+
+/// The hash and the length of all that comes.
+///
+/// # Errors
+/// When it breaks off.
+pub(super) async fn hash_of(mut body: Reader) -> anyhow::Result<(ContentHash, u64)> {
     let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
     while let Some(chunk) = body.chunk().await? {
         hasher.update(&chunk);

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::figures;
 use super::report::Report;
 use super::screen::{Screen, Tone};
 use crate::protocol::encode_path;
@@ -15,6 +16,12 @@ pub(super) fn show_addresses(screen: &Screen, report: &Report) {
     let (page, key) = (if key == "index.html" { "" } else { key }, encode_path(key));
     screen.line(&format!("    proxy    {}/{}   open it in a browser", proxy.url, encode_path(page)));
     screen.line(&format!("             {}/routes?key={key}   and /ready, /metrics", proxy.admin_url));
+    // The page with the photograph, if the site is ours.
+    let page = if report.published.source.is_none() { "how-it-fits.html" } else { "" };
+    for line in &report.lines {
+        let rate = figures::bytes(line.bytes_per_second);
+        screen.line(&format!("    {:<9}{}/{page}   the proxy at {rate}/s", line.name, line.url));
+    }
     let head = format!("    {:<9}{:<18}{:<23}{}", "", "packets, API", "downloads, list", "prices");
     screen.line(&screen.toned(Tone::Faint, &head));
     for node in &report.nodes {
@@ -57,6 +64,13 @@ pub(super) fn commands(report: &Report, program: Option<&Path>) -> Vec<String> {
     say(format!("curl -i -H 'metacdn-policy: p' {url}/hello.txt"));
     say("# The whole table, and what would change the choice.".to_owned());
     say("metacdn explain hello.txt --policy 'c 0.5'".to_owned());
+    if let (Some(photograph), Some(slowest)) = (&report.photograph, report.lines.last()) {
+        let path = encode_path(photograph.key.as_str());
+        say("# The photograph as it is, as the slow link gets it, and low by name.".to_owned());
+        for (base, query) in [(url, ""), (&slowest.url, ""), (url, "?variant=low")] {
+            say(format!("curl -so photograph.jpg -w '%{{size_download}} bytes\\n' \\\n  '{base}/{path}{query}'"));
+        }
+    }
     say("# Make AWS the cheapest, and see the choice follow within a second.".to_owned());
     let form = "provider=AWS&server_hourly_cost=.01&network_hourly_cost=.10";
     say(format!("curl -d '{form}' \\\n  {price}/cost/post"));

@@ -25,9 +25,12 @@ use show::Stage;
 mod certificates;
 mod cluster;
 mod compare;
+mod costs;
 mod figures;
 mod finale;
 mod folder;
+mod lines;
+mod loss;
 mod publish;
 pub mod relay;
 mod report;
@@ -36,6 +39,7 @@ mod screen;
 mod show;
 mod site;
 mod spread;
+mod traffic;
 mod web;
 
 /// Descriptors that may be open. A connection through a relay has four of them in this one process, and whoever tries

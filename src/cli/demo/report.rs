@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::costs::Costs;
+use super::lines::Photograph;
+use super::loss::Loss;
 use super::routes::Decision;
 
 /// Everything that a program may want to know; the document of `--json`.
@@ -22,6 +25,8 @@ pub(super) struct Report {
     pub(super) log: PathBuf,
     /// Where users are answered.
     pub(super) proxy: Option<ProxyFacts>,
+    /// Where users with slower links are answered.
+    pub(super) lines: Vec<LineFacts>,
     /// The nodes.
     pub(super) nodes: Vec<NodeFacts>,
     /// What a client of the cluster needs.
@@ -32,6 +37,12 @@ pub(super) struct Report {
     pub(super) checks: Vec<Check>,
     /// What the proxy decided.
     pub(super) routes: Vec<Decision>,
+    /// A download in the middle of which its node was killed.
+    pub(super) loss: Option<Loss>,
+    /// The photograph as each link got it.
+    pub(super) photograph: Option<Photograph>,
+    /// What the proxy's answers cost.
+    pub(super) costs: Option<Costs>,
     /// Commands to try next.
     pub(super) commands: Vec<String>,
 }
@@ -54,6 +65,15 @@ pub(super) struct ProxyFacts {
     pub(super) admin_url: String,
     pub(super) admin_port: u16,
     pub(super) config: PathBuf,
+}
+
+/// Where the proxy is reached over an emulated link.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct LineFacts {
+    pub(super) name: String,
+    pub(super) bytes_per_second: u64,
+    pub(super) url: String,
+    pub(super) port: u16,
 }
 
 /// Where a node is and how it is seen.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::figures;
 use super::screen::{Screen, Tone};
-use super::web::{Answer, Web};
+use super::web::{Answer, Web, route_field};
 use crate::model::{ContentHash, Liveness, NanoDollars, ObjectKey};
 
 /// The policies that are shown: price, time, and both at three weights.
@@ -97,7 +97,7 @@ pub(super) async fn decide(
         let answer = web.fetch(key, Some(policy)).await?;
         let seconds = begun.elapsed().as_secs_f64();
         ensure!(answer.hash == hash, "the bytes of {key} have the hash {}, not {hash}", answer.hash);
-        let (node, reason) = (field(&answer, "node")?, field(&answer, "reason")?);
+        let (node, reason) = (route_field(&answer.route, "node")?, route_field(&answer.route, "reason")?);
         let first = candidates.first().context("the proxy knows no node")?;
         if patient && first.node != node {
             tokio::time::sleep(LOOK_PERIOD).await;
@@ -115,12 +115,6 @@ pub(super) async fn decide(
 fn all_alive(candidates: &[Candidate]) -> bool {
     let alive = Liveness::Alive.to_string();
     candidates.iter().all(|candidate| candidate.liveness == alive)
-}
-
-fn field(answer: &Answer, name: &str) -> anyhow::Result<String> {
-    let fields = || answer.route.split("; ").filter_map(|field| field.split_once('='));
-    let value = fields().find(|(found, _)| *found == name).map(|(_, value)| value.to_owned());
-    value.with_context(|| format!("{name} is missing in {}", answer.route))
 }
 
 /// Recomputes the choice from the figures of the table, by the formulas that the documentation gives.

@@ -8,13 +8,17 @@ use anyhow::{Context, ensure};
 use super::certificates::client_credentials;
 use super::cluster::{Cluster, GC, MACHINES, PROGRAM};
 use super::compare::lists_equal;
+use super::costs::costs;
 use super::figures;
+use super::lines;
+use super::loss::{self, lose_half_way};
 use super::publish::Published;
 use super::report::Report;
 use super::routes::{POLICIES, decide};
 use super::screen::Screen;
-use super::site::{self, Item, Tree};
+use super::site::{Item, Tree};
 use super::spread::{read_everything, spread};
+use super::traffic::totals;
 use crate::client::{Peer, Prices};
 use crate::model::{Liveness, ObjectKey};
 
@@ -83,15 +87,18 @@ pub(super) async fn play(
     let cluster = cluster.insert(created.await?);
     stage.report.nodes = cluster.node_facts();
     stage.report.proxy = Some(cluster.proxy_facts());
+    stage.report.lines = cluster.line_facts();
     stage.report.credentials = Some(client_credentials(folder));
     stage.screen.note(&folder.join("certs").display().to_string());
 
     let peers = start_nodes(stage, cluster).await?;
     let mut published = publish_first(stage, cluster, &peers, tree, source).await?;
-    lose_a_node(stage, cluster, &peers, &mut published).await?;
+    lose_a_node(stage, cluster, &peers, tree, &mut published).await?;
     choose(stage, cluster, tree, &published).await?;
+    lose_a_node_half_way(stage, cluster, &peers, tree, &published).await?;
+    fit_the_links(stage, cluster, &peers, tree, &published).await?;
 
-    stage.screen.heading(&format!("6  All {} read everywhere", figures::files(published.len())));
+    stage.screen.heading(&format!("8  All {} read everywhere", figures::files(published.len())));
     let (web, screen) = (cluster.web(), stage.screen);
     let read = stage.check("contents", async {
         let bytes = read_everything(screen, &peers, web, &published).await?;
@@ -99,6 +106,7 @@ pub(super) async fn play(
     });
     let _ = read.await;
     stage.report.published.objects = published.len();
+    tell_the_costs(stage, cluster).await;
     Ok(())
 }
 
@@ -188,6 +196,7 @@ async fn lose_a_node(
     stage: &mut Stage<'_>,
     cluster: &mut Cluster,
     peers: &[Peer],
+    tree: &Tree,
     published: &mut Published,
 ) -> anyhow::Result<()> {
     stage.screen.heading("4  GC goes away and comes back");
@@ -196,16 +205,15 @@ async fn lose_a_node(
         Ok(("GC is stopped".to_owned(), ()))
     });
     stopped.await?;
-    let journal = site::journal();
-    stage.report.published.files_while_away = journal.len();
+    stage.report.published.files_while_away = tree.later.len();
     let (screen, uploader) = (stage.screen, cluster.publisher(PROGRAM));
     let others: Vec<_> = (0..peers.len()).filter(|number| *number != GC).map(|number| peers[number].clone()).collect();
     let more = stage.check("publish without GC", async {
-        let spread = spread(screen, &uploader, &others, &journal, published).await?;
+        let spread = spread(screen, &uploader, &others, &tree.later, published).await?;
         for peer in &others {
             lists_equal(peer, &spread.published).await?;
         }
-        Ok((format!("{} more published; AWS and Program hold them", journal.len()), spread.published))
+        Ok((format!("{} more published; AWS and Program hold them", tree.later.len()), spread.published))
     });
     *published = more.await?;
     let seen_by_aws = async || {
@@ -274,6 +282,76 @@ async fn choose(
     });
     let _ = fast.await;
     Ok(())
+}
+
+async fn lose_a_node_half_way(
+    stage: &mut Stage<'_>,
+    cluster: &mut Cluster,
+    peers: &[Peer],
+    tree: &Tree,
+    published: &Published,
+) -> anyhow::Result<()> {
+    stage.screen.heading("6  The chosen node is killed in the middle of a download");
+    let stored = *published.get(&tree.large).context("the large file was published")?;
+    let (size, rate) = (figures::bytes(stored.1), figures::bytes(loss::BYTES_PER_SECOND));
+    stage.screen.note(&format!("{}, {size}, over connections of {rate}/s", tree.large));
+    cluster.limit_rate(Some(loss::BYTES_PER_SECOND));
+    let (web, screen) = (cluster.web(), stage.screen);
+    let arrived = stage.check("download outlives its node", async {
+        let lost = lose_half_way(screen, cluster, &web, &tree.large, stored).await?;
+        lost.show(screen);
+        Ok((lost.summary(), lost))
+    });
+    let lost = arrived.await;
+    cluster.limit_rate(None);
+    let lost = lost?;
+    let name = lost.killed.node.clone();
+    let number = MACHINES.iter().position(|machine| machine.name == name).context("it is one of the three")?;
+    stage.report.loss = Some(lost);
+    let back = stage.check("the killed node comes back", async {
+        cluster.start_node(number).await?;
+        let peer = &peers[number];
+        wait_for("it lists what the others do", async || lists_equal(peer, published).await.map(Some)).await?;
+        Ok((format!("{name} is started again and has lost nothing, list equal by hash"), ()))
+    });
+    back.await
+}
+
+async fn fit_the_links(
+    stage: &mut Stage<'_>,
+    cluster: &Cluster,
+    peers: &[Peer],
+    tree: &Tree,
+    published: &Published,
+) -> anyhow::Result<()> {
+    stage.screen.heading("7  One photograph, three links, at the same time");
+    let (hash, size) = published.get(&tree.photograph).context("the photograph was published")?;
+    let (key, screen) = (&tree.photograph, stage.screen);
+    let made = stage.check("variants are made", async {
+        let (words, made) = wait_for("there are smaller variants", async || lines::make(peers, key).await).await?;
+        Ok((format!("each node makes the same of its {}: {words}", figures::bytes(*size)), made))
+    });
+    let Ok(made) = made.await else { return Ok(()) };
+    stage.screen.note("each client asks for the original first: so the proxy learns its link");
+    let fitted = stage.check("variants by link", async {
+        let photograph = lines::deliver(&cluster.lines(), key, *hash, &made).await?;
+        photograph.show(screen);
+        Ok((photograph.summary(), photograph))
+    });
+    // The rest can be seen without.
+    stage.report.photograph = fitted.await.ok();
+    Ok(())
+}
+
+async fn tell_the_costs(stage: &mut Stage<'_>, cluster: &Cluster) {
+    stage.screen.heading("9  What the proxy's answers cost, by provider");
+    let (web, screen) = (cluster.web(), stage.screen);
+    let told = stage.check("costs", async {
+        let costs = costs(&totals(&web).await?)?;
+        costs.show(screen);
+        Ok((costs.summary(), costs))
+    });
+    stage.report.costs = told.await.ok();
 }
 
 /// The file by which the proxy's choice is shown: the front page, else the largest of the small ones.

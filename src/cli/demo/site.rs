@@ -19,6 +19,7 @@ const SITE: &[(&str, &[u8])] = &files![
     "index.html",
     "how-it-spreads.html",
     "how-it-chooses.html",
+    "how-it-fits.html",
     "404.html",
     "style.css",
     "images/logo.svg",
@@ -31,6 +32,13 @@ const SITE: &[(&str, &[u8])] = &files![
 /// A file that is large enough to show how fast bytes move.
 const LARGE_NAME: &str = "downloads/eight-megabytes.bin";
 const LARGE_BYTES: usize = 8_000_000;
+
+/// The picture by which is shown what different links get.
+const PHOTOGRAPH_NAME: &str = "images/photograph.jpg";
+const PHOTOGRAPH: &[u8] = include_bytes!("../../../demo/site/images/photograph.jpg");
+
+/// Where both lie if the site is somebody else's.
+const PROPS_FOLDER: &str = "metacdn-demo/";
 
 /// How many files are published while a node is away.
 const JOURNAL_PAGES: usize = 12;
@@ -59,12 +67,18 @@ impl Item {
 }
 
 /// Files to publish.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Tree {
     /// In the order of their keys.
     pub(super) items: Vec<Item>,
     /// What is left out, and why.
     pub(super) skipped: Vec<String>,
+    /// What is published while a node is away.
+    pub(super) later: Vec<Item>,
+    /// A large file among all of these.
+    pub(super) large: ObjectKey,
+    /// A photograph among all of these.
+    pub(super) photograph: ObjectKey,
 }
 
 impl Tree {
@@ -77,16 +91,23 @@ impl Tree {
 /// The site that ships with the binary, and one large file.
 pub(super) fn built_in() -> Tree {
     let mut items: Vec<_> = SITE.iter().map(|(name, bytes)| Item::in_memory(name, *bytes)).collect();
+    let [large, photograph] = props("");
+    let (large_key, photograph_key) = (large.key.clone(), photograph.key.clone());
+    items.extend([large, photograph]);
+    items.sort_by(|a, b| a.key.cmp(&b.key));
+    Tree { items, skipped: Vec::new(), later: journal(), large: large_key, photograph: photograph_key }
+}
+
+/// The large file and the photograph, in `folder`.
+fn props(folder: &str) -> [Item; 2] {
     // Random enough that nothing on the way could make it smaller, and the same in every run.
     let mut large = vec![0; LARGE_BYTES];
     blake3::Hasher::new_derive_key("metacdn demo: a large file").finalize_xof().fill(&mut large);
-    items.push(Item::in_memory(LARGE_NAME, large));
-    items.sort_by(|a, b| a.key.cmp(&b.key));
-    Tree { items, skipped: Vec::new() }
+    let large = Item::in_memory(&format!("{folder}{LARGE_NAME}"), large);
+    [large, Item::in_memory(&format!("{folder}{PHOTOGRAPH_NAME}"), PHOTOGRAPH)]
 }
 
-/// What is published while a node is away.
-pub(super) fn journal() -> Vec<Item> {
+fn journal() -> Vec<Item> {
     let page = |number: usize| {
         let text = format!("Page {number} of {JOURNAL_PAGES}, published while a node was away.\n");
         Item::in_memory(&format!("journal/page-{number:02}.txt"), text)
@@ -94,12 +115,15 @@ pub(super) fn journal() -> Vec<Item> {
     (1..=JOURNAL_PAGES).map(page).collect()
 }
 
-/// All files below `folder`. Links to files are followed, links to folders are not: they may lead in a circle.
+/// All files below `folder`; what the show needs besides is published later. Links to files are followed, links to folders are not: they may lead in a circle.
 ///
 /// # Errors
 /// When a folder cannot be read, or there is no file at all.
 pub(super) fn below(folder: &Path) -> anyhow::Result<Tree> {
-    let mut tree = Tree::default();
+    let props = props(PROPS_FOLDER);
+    let [large, photograph] = props.each_ref().map(|item| item.key.clone());
+    let later = journal().into_iter().chain(props).collect();
+    let mut tree = Tree { items: Vec::new(), skipped: Vec::new(), later, large, photograph };
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
         let entries = fs::read_dir(&next).with_context(|| format!("cannot read the folder {}", next.display()))?;
@@ -136,7 +160,7 @@ mod tests {
     #[test]
     fn the_built_in_site_is_whole() {
         let tree = built_in();
-        assert_eq!(tree.items.len(), SITE.len() + 1);
+        assert_eq!(tree.items.len(), SITE.len() + 2);
         assert!(tree.bytes() > LARGE_BYTES as u64);
         let names: Vec<_> = tree.items.iter().map(|item| item.key.as_str()).collect();
         let mut links = 0;

@@ -14,8 +14,8 @@ use hyper_util::rt::TokioExecutor;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
-use crate::model::{ContentHash, ObjectKey};
-use crate::protocol::{POLICY_HEADER, READY, ROUTE_HEADER, ROUTES, encode_path};
+use crate::model::{ContentHash, ObjectKey, Variant};
+use crate::protocol::{METRICS, POLICY_HEADER, READY, ROUTE_HEADER, ROUTES, VARIANT_QUERY, encode_path};
 
 /// How long the proxy may be silent.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -35,6 +35,51 @@ pub(super) struct Answer {
     pub(super) bytes: u64,
     /// Why this node: the `metacdn-route` header.
     pub(super) route: String,
+}
+
+/// What the proxy begins to answer.
+#[derive(Debug)]
+pub(super) struct Begun {
+    route: String,
+    body: Incoming,
+}
+
+impl Begun {
+    /// Why this node: the `metacdn-route` header.
+    pub(super) fn route(&self) -> &str {
+        &self.route
+    }
+
+    /// Reads and hashes all that comes; tells `progress` the size of each piece as it comes.
+    ///
+    /// # Errors
+    /// When it breaks off, or nothing comes for long.
+    pub(super) async fn read(self, mut progress: impl FnMut(u64)) -> anyhow::Result<Answer> {
+        let (mut body, mut hasher, mut bytes) = (self.body, blake3::Hasher::new(), 0);
+        while let Some(frame) = timeout(PATIENCE, body.frame()).await.context("the answer fell silent")? {
+            if let Ok(data) = frame.context("the answer broke off")?.into_data() {
+                progress(data.len() as u64);
+                hasher.update(&data);
+                bytes += data.len() as u64;
+            }
+        }
+        Ok(Answer { hash: ContentHash::new(*hasher.finalize().as_bytes()), bytes, route: self.route })
+    }
+}
+
+/// One field of the value of a `metacdn-route` header.
+///
+/// # Errors
+/// When it is not there.
+pub(super) fn route_field(route: &str, name: &str) -> anyhow::Result<String> {
+    let fields = || route.split("; ").filter_map(|field| field.split_once('='));
+    let value = fields().find(|(found, _)| *found == name).map(|(_, value)| value.to_owned());
+    value.with_context(|| format!("{name} is missing in {route}"))
+}
+
+/// The path and query by which `key` is asked for as it was published: of an image the client's link would else choose.
+pub(super) fn target_of(key: &ObjectKey, variant: Variant) -> String {
+    format!("/{}?{VARIANT_QUERY}={variant}", encode_path(key.as_str()))
 }
 
 impl Web {
@@ -61,21 +106,26 @@ impl Web {
         serde_json::from_slice(&bytes).with_context(|| format!("{uri} answered what is not understood"))
     }
 
-    /// Fetches `key` and hashes what comes.
+    /// Fetches `key`, as it was published, and hashes what comes.
     pub(super) async fn fetch(&self, key: &ObjectKey, policy: Option<&str>) -> anyhow::Result<Answer> {
-        let uri = format!("http://{}/{}", self.public, encode_path(key.as_str()));
+        self.begin(&target_of(key, Variant::Original), policy).await?.read(|_| {}).await
+    }
+
+    /// Asks for the path and query `target`.
+    pub(super) async fn begin(&self, target: &str, policy: Option<&str>) -> anyhow::Result<Begun> {
+        let uri = format!("http://{}{target}", self.public);
         let answer = self.get(&uri, policy).await?;
         ensure!(answer.status() == StatusCode::OK, "{uri} answered {}", answer.status());
         let route = answer.headers().get(ROUTE_HEADER).and_then(|value| value.to_str().ok());
         let route = route.with_context(|| format!("{uri} came without {ROUTE_HEADER}"))?.to_owned();
-        let (mut body, mut hasher, mut bytes) = (answer.into_body(), blake3::Hasher::new(), 0);
-        while let Some(frame) = timeout(PATIENCE, body.frame()).await.with_context(|| format!("{uri} fell silent"))? {
-            if let Ok(data) = frame.with_context(|| format!("{uri} broke off"))?.into_data() {
-                hasher.update(&data);
-                bytes += data.len() as u64;
-            }
-        }
-        Ok(Answer { hash: ContentHash::new(*hasher.finalize().as_bytes()), bytes, route })
+        Ok(Begun { route, body: answer.into_body() })
+    }
+
+    /// What the proxy counts, as it tells its monitors.
+    pub(super) async fn metrics(&self) -> anyhow::Result<String> {
+        let answer = self.get(&format!("http://{}{METRICS}", self.admin), None).await?;
+        ensure!(answer.status() == StatusCode::OK, "{METRICS} answered {}", answer.status());
+        Ok(String::from_utf8(answer.into_body().collect().await?.to_bytes().into())?)
     }
 
     async fn get(&self, uri: &str, policy: Option<&str>) -> anyhow::Result<Response<Incoming>> {
