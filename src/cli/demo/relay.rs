@@ -37,6 +37,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 // Running out of file descriptors passes when a connection ends; until then trying at once would only burn the CPU.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
+// A timer wakes a millisecond or two late, which is as long as a chunk takes on a fast link: what was lost by that is
+// made good. What an idle link did not carry is not.
+const LATENESS_MAX: Duration = Duration::from_millis(5);
+
 /// How the path between the two sides behaves. The default passes everything at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Link {
@@ -325,10 +329,13 @@ async fn send(mut from: impl AsyncRead + Unpin, queue: mpsc::Sender<Chunk>, link
         let rate = link.borrow().rate_bytes_per_second.map(|rate| rate.max(1));
         // A slow link is read in pieces of about 20 ms, so that bytes arrive evenly and a new rate acts soon.
         let length_max = rate.map_or(CHUNK_BYTES_MAX, |rate| (rate / 50).clamp(1, CHUNK_BYTES_MAX as u64) as usize);
+        let asked = Instant::now();
         let read = from.read(&mut buffer[..length_max]).await.map(|length| buffer[..length].to_vec());
         let length = read.as_ref().map_or(0, Vec::len);
         if let Some(rate) = rate {
-            free_at = free_at.max(Instant::now()) + Duration::from_secs_f64(length as f64 / rate as f64);
+            let latest = asked.checked_sub(LATENESS_MAX).unwrap_or(asked);
+            let carried_in = Duration::from_secs_f64(length as f64 / rate as f64);
+            free_at = free_at.max(latest) + asked.elapsed() + carried_in;
             wait_until(free_at).await;
         }
         let due = Instant::now() + link.borrow().delay;
