@@ -147,10 +147,12 @@ impl Record {
 }
 
 /// Lets those back in that fell last where more than half are out: then it is not they who are at fault, and the few
-/// that are left would have to bear everything.
-pub(super) fn keep_half_in<'a>(standings: impl ExactSizeIterator<Item = &'a mut Standing>) {
+/// that are left would have to bear everything. `standings` are those of the nodes that can be chosen at all: one that
+/// is down bears nothing, and must not keep one in that fails.
+pub(super) fn keep_half_in<'a>(standings: impl Iterator<Item = &'a mut Standing>) {
+    let standings: Vec<_> = standings.collect();
     let out_max = standings.len() / 2;
-    let mut out: Vec<_> = standings.filter(|standing| matches!(standing, Standing::Out(_))).collect();
+    let mut out: Vec<_> = standings.into_iter().filter(|standing| matches!(standing, Standing::Out(_))).collect();
     let since = |standing: &Standing| if let Standing::Out(since) = standing { *since } else { Duration::ZERO };
     out.sort_by_key(|standing| since(standing));
     out.into_iter().skip(out_max).for_each(|standing| *standing = Standing::In);

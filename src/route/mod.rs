@@ -119,7 +119,8 @@ struct Entry {
 impl RouteTable {
     /// The table of these candidates, in any order.
     pub fn new(config: &Config, mut candidates: Vec<Candidate>) -> Self {
-        eject::keep_half_in(candidates.iter_mut().map(|candidate| &mut candidate.standing));
+        let usable = candidates.iter_mut().filter(|candidate| candidate.liveness != Liveness::Down);
+        eject::keep_half_in(usable.map(|candidate| &mut candidate.standing));
         candidates.sort_unstable_by(|a, b| a.node.id.cmp(&b.node.id));
         let entry = |candidate: Candidate| Entry {
             name_hash: xxh3_64(candidate.node.id.as_str().as_bytes()),

@@ -340,3 +340,14 @@ proptest! {
         prop_assert_eq!(by(&more, policy), expected);
     }
 }
+
+#[test]
+fn a_node_that_is_down_keeps_none_in_that_fails() {
+    let out = |seconds| Standing::Out(Duration::from_secs(seconds));
+    let [mut aws, mut gc, program] = reference();
+    (aws.liveness, gc.standing) = (Liveness::Down, out(2));
+    for standing in [Standing::In, out(1)] {
+        aws.standing = standing;
+        assert_eq!(by(&[aws.clone(), gc.clone(), program.clone()], Policy::Price), ["Program", "GC"]);
+    }
+}
