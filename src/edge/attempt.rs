@@ -14,7 +14,7 @@ use super::{Core, Routes, Upstream};
 use crate::client::{ClientError, empty};
 use crate::model::NodeId;
 use crate::protocol::VERSION_HEADER;
-use crate::route::{FailureKind, Try};
+use crate::route::{FailureKind, Source, Try};
 
 /// What came of a try.
 #[expect(clippy::large_enum_variant, reason = "one exists for a request, and it is the common case that is large")]
@@ -108,7 +108,7 @@ impl Running {
 
     pub(super) fn saw(&mut self, seen: &Try) {
         self.seen = true;
-        self.core.observations.saw(&self.id, seen);
+        self.core.observations.saw(&self.id, seen, Source::Request);
     }
 
     /// The answer has ended well and had no body worth a measurement.

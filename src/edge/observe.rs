@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::membership::{self, Detector};
 use crate::model::{Liveness, NodeId};
-use crate::route::{self, FailureKind, Measurements, Standing, Try, eject};
+use crate::route::{self, FailureKind, Measurements, Source, Standing, Try, eject};
 
 /// Measurements and signs of life of all nodes. All methods are short and never wait.
 pub(super) struct Observations {
@@ -116,13 +116,13 @@ impl Observations {
         worked
     }
 
-    /// This was seen of a request to `id`, or of a probe.
-    pub(super) fn saw(&self, id: &NodeId, seen: &Try) {
+    /// This was seen of a try at `id`.
+    pub(super) fn saw(&self, id: &NodeId, seen: &Try, source: Source) {
         self.change(id, |observed, now| {
             observed.measurements.record(seen, now, &self.config.measure);
             // Without randomness the full time is right, too.
             let chance = || getrandom::u32().map_or(1.0, |bits| f64::from(bits) / f64::from(u32::MAX));
-            observed.record.note(seen, now, chance, &self.config.eject);
+            observed.record.note(seen, source, now, chance, &self.config.eject);
             if let Try::Body { bytes, .. } = seen
                 && *bytes >= self.config.measure.rate_bytes_min.get()
             {
@@ -197,11 +197,11 @@ mod tests {
         let id: NodeId = "GC".parse().expect("a name");
         observations.expect(std::iter::once(&id));
         observations.begin(&id);
-        observations.saw(&id, &Try::FirstByte { after: Duration::from_millis(1) });
+        observations.saw(&id, &Try::FirstByte { after: Duration::from_millis(1) }, Source::Request);
         let seen = observations.of(&id);
         assert!(seen.measurements.has_answered() && seen.liveness == Liveness::Alive);
         observations.expect(std::iter::empty());
-        observations.saw(&id, &Try::FirstByte { after: Duration::from_millis(1) });
+        observations.saw(&id, &Try::FirstByte { after: Duration::from_millis(1) }, Source::Request);
         observations.end(&id);
         let seen = observations.of(&id);
         assert_eq!((seen.measurements, seen.liveness), (Measurements::default(), Liveness::Down));

@@ -17,7 +17,7 @@ use crate::model::{Address, EntryKey, ImageMode, Liveness, NodeId, ObjectKey, Va
 use crate::protocol::feed::{FeedAnswer, FeedQuery, WAIT_MS_MAX};
 use crate::protocol::status::Pong;
 use crate::protocol::{PING, PROBE};
-use crate::route::{Candidate, FailureKind, RouteTable, Try};
+use crate::route::{Candidate, FailureKind, RouteTable, Source, Try};
 
 /// How often a node is probed: tries keep its time and its signs of life fresh, also while nobody is sent there.
 const PROBE_PERIOD: Duration = Duration::from_secs(1);
@@ -257,7 +257,7 @@ async fn probe(core: Arc<Core>, id: NodeId, address: Address) {
         let before = core.observations.of(&id).liveness;
         let bytes = if core.observations.rate_is_older_than(&id, RATE_PROBE_AGE) { RATE_PROBE_BYTES } else { 0 };
         let start = Instant::now();
-        let learn = |seen: &Try| core.observations.saw(&id, seen);
+        let learn = |seen: &Try| core.observations.saw(&id, seen, Source::Probe);
         // One bound around all, for each of its steps has a deadline of its own.
         match timeout(PROBE_DEADLINE, probe_once(&peer, bytes, start, learn)).await {
             Ok(Ok(pong)) => {

@@ -47,6 +47,15 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// How much a time out is stretched or shortened at most, so that nodes that fell together do not come back together.
 const SPREAD: f64 = 0.2;
 
+/// What a try was made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// A user's request.
+    Request,
+    /// A look at whether the node lives. It touches no object, so where it succeeds requests may still fail.
+    Probe,
+}
+
 /// Whether a node may be chosen.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Standing {
@@ -61,8 +70,11 @@ pub enum Standing {
 /// What is held against one node.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Record {
-    failures_in_row: u32,
-    /// Tries and failures, each decayed by [`WINDOW`].
+    /// Of requests, since one of them succeeded.
+    requests_failed: u32,
+    /// Of probes, since anything succeeded.
+    probes_failed: u32,
+    /// Requests and those that failed, each decayed by [`WINDOW`].
     tries: f64,
     failures: f64,
     at: Duration,
@@ -85,26 +97,22 @@ enum State {
 }
 
 impl Record {
-    /// Learns what was seen of a try at `now`; `chance` gives a number from 0 to 1 that spreads the
+    /// Learns what was seen of a try for `source` at `now`; `chance` gives a number from 0 to 1 that spreads the
     /// returns.
-    pub fn note(&mut self, seen: &Try, now: Duration, chance: impl FnOnce() -> f64, config: &Config) {
+    pub fn note(&mut self, seen: &Try, source: Source, now: Duration, chance: impl FnOnce() -> f64, config: &Config) {
         let failed = match seen {
             // A client that leaves says nothing of the node, and a node that begins all its answers may end none.
             Try::Abandoned { .. } | Try::FirstByte { .. } => return,
             Try::Failure { .. } => true,
             Try::Body { .. } => false,
         };
-        let kept = (-now.saturating_sub(self.at).as_secs_f64() / WINDOW.as_secs_f64()).exp();
-        self.at = now.max(self.at);
-        self.tries = self.tries * kept + 1.0;
-        self.failures = self.failures * kept + f64::from(u8::from(failed));
-        self.failures_in_row = if failed { self.failures_in_row.saturating_add(1) } else { 0 };
+        self.count(failed, source, now);
         match self.state {
             // Answers of requests that were under way do not shorten the time out; the first one after it ends it.
             State::Out { until, .. } if now < until => {}
             State::Out { .. } if failed => self.eject(now, chance(), config),
             State::Out { .. } => {
-                (self.tries, self.failures) = (1.0, 0.0);
+                (self.requests_failed, self.tries, self.failures) = (0, 0.0, 0.0);
                 self.state = State::Back { since: now };
             }
             State::In | State::Back { .. } if self.is_bad(config) => self.eject(now, chance(), config),
@@ -112,9 +120,27 @@ impl Record {
         }
     }
 
+    /// A probe that succeeds takes back what probes have held against the node, and nothing that requests have: a node
+    /// whose disk is broken answers probes every second.
+    fn count(&mut self, failed: bool, source: Source, now: Duration) {
+        match (source, failed) {
+            (Source::Probe, true) => self.probes_failed = self.probes_failed.saturating_add(1),
+            (Source::Probe, false) => self.probes_failed = 0,
+            (Source::Request, true) => self.requests_failed = self.requests_failed.saturating_add(1),
+            (Source::Request, false) => (self.requests_failed, self.probes_failed) = (0, 0),
+        }
+        if source == Source::Request {
+            let kept = (-now.saturating_sub(self.at).as_secs_f64() / WINDOW.as_secs_f64()).exp();
+            self.at = now.max(self.at);
+            self.tries = self.tries * kept + 1.0;
+            self.failures = self.failures * kept + f64::from(u8::from(failed));
+        }
+    }
+
     fn is_bad(&self, config: &Config) -> bool {
         let share = self.failures * 100.0 > self.tries * f64::from(config.failures_per_cent);
-        self.failures_in_row >= config.failures_in_row.get() || share && self.tries >= f64::from(config.tries_min.get())
+        let failures_in_row = self.requests_failed.saturating_add(self.probes_failed);
+        failures_in_row >= config.failures_in_row.get() || share && self.tries >= f64::from(config.tries_min.get())
     }
 
     fn eject(&mut self, now: Duration, chance: f64, config: &Config) {
@@ -181,7 +207,11 @@ mod tests {
         }
 
         fn saw(&mut self, now: Duration, tries: &[Try]) -> Standing {
-            tries.iter().for_each(|seen| self.record.note(seen, now, || 0.5, &self.config));
+            self.saw_by(Source::Request, now, tries)
+        }
+
+        fn saw_by(&mut self, source: Source, now: Duration, tries: &[Try]) -> Standing {
+            tries.iter().for_each(|seen| self.record.note(seen, source, now, || 0.5, &self.config));
             self.at(now)
         }
 
@@ -247,13 +277,50 @@ mod tests {
     #[test]
     fn chance_spreads_the_returns_by_a_fifth() {
         for (chance, back_ms) in [(0.0, 4_000), (1.0, 6_000)] {
-            let mut record = Record::default();
-            (0..3).for_each(|_| record.note(&ERROR, Duration::ZERO, || chance, &Config::default()));
-            record.note(&ANSWER, Duration::from_millis(back_ms - 1), || chance, &Config::default());
-            assert!(matches!(record.standing(secs(6), &Config::default()), Standing::Out(_)));
-            record.note(&ANSWER, Duration::from_millis(back_ms), || chance, &Config::default());
-            assert!(matches!(record.standing(secs(6), &Config::default()), Standing::Recovering(_)));
+            let (mut record, config) = (Record::default(), Config::default());
+            let mut note = |seen, now_ms| {
+                record.note(seen, Source::Request, Duration::from_millis(now_ms), || chance, &config);
+                record
+            };
+            (0..3).for_each(|_| _ = note(&ERROR, 0));
+            assert!(matches!(note(&ANSWER, back_ms - 1).standing(secs(6), &config), Standing::Out(_)));
+            let record = note(&ANSWER, back_ms);
+            assert!(matches!(record.standing(secs(6), &config), Standing::Recovering(_)));
         }
+    }
+
+    #[test]
+    fn probes_that_succeed_excuse_no_request_that_failed() {
+        let mut node = Node::new();
+        for second in 0..3 {
+            assert_eq!(node.saw_by(Source::Probe, secs(second), &[ANSWER; 9]), Standing::In);
+            node.saw(secs(second), &[ERROR]);
+        }
+        assert_eq!(node.at(secs(2)), Standing::Out(secs(2)), "three in a row");
+        assert_eq!(node.saw_by(Source::Probe, secs(6), &[ANSWER]), Standing::Out(secs(2)), "not before its time");
+        assert_eq!(node.saw_by(Source::Probe, secs(7), &[ANSWER]), Standing::Recovering(0.0));
+        assert_ne!(node.saw(secs(8), &[ERROR, ERROR]), Standing::Out(secs(8)), "what was before is forgiven");
+        assert_eq!(node.saw(secs(8), &[ERROR]), Standing::Out(secs(8)));
+        assert_eq!(node.saw_by(Source::Probe, secs(17), &[ANSWER]), Standing::Out(secs(8)), "twice as long");
+
+        let mut half = Node::new();
+        for second in 0..4 {
+            half.saw_by(Source::Probe, secs(second), &[ANSWER; 9]);
+            half.saw(secs(second), &[ERROR, ERROR, ANSWER].repeat(3));
+        }
+        assert!(matches!(half.at(secs(3)), Standing::Out(_)), "two thirds of the requests");
+    }
+
+    #[test]
+    fn probes_that_fail_eject_unless_one_succeeds_in_between() {
+        let mut node = Node::new();
+        assert_eq!(node.saw_by(Source::Probe, secs(1), &[ERROR, ERROR, ANSWER, ERROR, ERROR]), Standing::In);
+        assert_eq!(node.saw(secs(2), &[ERROR]), Standing::Out(secs(2)));
+        let mut answering = Node::new();
+        answering.saw_by(Source::Probe, secs(1), &[ERROR, ERROR]);
+        answering.saw(secs(1), &[ANSWER]);
+        assert_eq!(answering.saw_by(Source::Probe, secs(1), &[ERROR, ERROR]), Standing::In);
+        assert_eq!(answering.saw_by(Source::Probe, secs(2), &[ERROR]), Standing::Out(secs(2)));
     }
 
     #[test]

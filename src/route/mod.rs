@@ -23,7 +23,7 @@ mod sweep;
 mod tests;
 mod threshold;
 
-pub use eject::Standing;
+pub use eject::{Source, Standing};
 pub use explain::{Ranking, Reason, Route};
 pub use explanation::{Changes, ExplainedRoute, Explanation, LeftOut};
 pub use measure::{FailureKind, Measurements, TimeParts, Try};
