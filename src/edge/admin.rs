@@ -88,7 +88,7 @@ impl Metrics {
         let sent_bytes = Counter::default();
         registry.register_with_unit("sent", "Bytes of bodies sent to clients", Unit::Bytes, sent_bytes.clone());
         let retries = Counter::default();
-        registry.register("retries", "Tries that failed, after which another node was asked", retries.clone());
+        registry.register("retries", "Tries that were made because the one before failed", retries.clone());
         let resumed = Counter::default();
         registry.register("resumed", "Bodies that broke off and went on at another node", resumed.clone());
         let cache = Family::default();

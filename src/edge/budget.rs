@@ -17,8 +17,9 @@ pub(super) struct RetryBudget {
 impl RetryBudget {
     /// A full budget: `per_cent` retries for a hundred requests, and up to `burst` saved.
     pub(super) fn new(per_cent: u32, burst: u32) -> Self {
-        let most = i64::from(burst) * TRY;
-        Self { hundredths: AtomicI64::new(most), per_request: i64::from(per_cent), most }
+        let full = i64::from(burst) * TRY;
+        // What is less than a try must be saved, too, or no share would ever come to one.
+        Self { hundredths: AtomicI64::new(full), per_request: i64::from(per_cent), most: full.max(TRY) }
     }
 
     /// A request has come.
@@ -35,9 +36,42 @@ impl RetryBudget {
     }
 }
 
+/// The retries of one request. The first one is free: it is what makes the failure of a single node nobody's loss,
+/// and it bounds what overloaded nodes are asked at twice the requests, and the budget.
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    begun: bool,
+}
+
+impl Retries {
+    /// Whether one more may be made.
+    pub(super) fn may_go_on(&mut self, budget: &RetryBudget) -> bool {
+        !std::mem::replace(&mut self.begun, true) || budget.spend()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_retry_of_a_request_is_free() {
+        let budget = RetryBudget::new(0, 1);
+        let (mut first, mut second) = (Retries::default(), Retries::default());
+        assert!((0..2).all(|_| first.may_go_on(&budget)) && !first.may_go_on(&budget));
+        assert!(second.may_go_on(&budget) && !second.may_go_on(&budget));
+    }
+
+    #[test]
+    fn without_a_burst_retries_are_a_share_still() {
+        let budget = RetryBudget::new(50, 0);
+        assert!(!budget.spend());
+        (0..10).for_each(|_| budget.earn());
+        assert!(budget.spend() && !budget.spend());
+        let none = RetryBudget::new(0, 0);
+        (0..1_000).for_each(|_| none.earn());
+        assert!(!none.spend());
+    }
 
     #[test]
     fn retries_are_a_share_of_the_requests_once_the_burst_is_spent() {

@@ -11,8 +11,9 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::Core;
-use super::fetch::{Wanted, fetch_rest};
+use super::fetch::Wanted;
 use super::node_body::{NodeBody, NodeBodyError};
+use super::resume::fetch_rest;
 use crate::model::NodeId;
 
 /// What is still to come of a body, and how another node is asked for it.

@@ -1,18 +1,17 @@
-//! Fetching from the nodes in the order of the ranking: the next one is tried if one fails, before the first byte or in
-//! the middle of a body.
+//! Fetching from the nodes in the order of the ranking: the next one is tried if one fails before the first byte.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::timeout_at;
-use tracing::{debug, info};
+use tracing::debug;
 
 use super::Core;
 use super::attempt::{Attempt, attempt};
+use super::budget::Retries;
 use super::download::{Download, Rest};
-use super::node_body::NodeBody;
 use crate::model::{Liveness, NodeId, ObjectKey, Variant};
 use crate::protocol::{VARIANT_QUERY, object_path};
 use crate::route::{Policy, Ranking, Reason, Request, Route};
@@ -31,9 +30,6 @@ const FORWARDED: [HeaderName; 6] = [
 /// node takes by default; no honest list of entity tags comes near.
 const FORWARDED_BYTES_MAX: usize = 8 * 1024;
 
-/// How long all nodes are left alone when none of them could go on with a body.
-const REST_OF_ALL: Duration = Duration::from_millis(200);
-
 /// What nodes are asked for.
 #[derive(Debug, Clone)]
 pub(super) struct Wanted {
@@ -49,7 +45,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// The path at a node.
-    fn target(&self) -> String {
+    pub(super) fn target(&self) -> String {
         let path = object_path(&self.key);
         match self.variant {
             Variant::Original => path,
@@ -57,7 +53,7 @@ impl Wanted {
         }
     }
 
-    fn rank(&self, core: &Core) -> Ranking {
+    pub(super) fn rank(&self, core: &Core) -> Ranking {
         let size = core.sizes.guess(self.key.as_str());
         core.routes.load().table.rank(&Request { key: self.key.as_str(), size, policy: self.policy })
     }
@@ -109,10 +105,22 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
     let target = wanted.target();
     // The best node that lacks the object, and how many were too busy to say.
     let (mut missing, mut busy, mut passed) = (None, 0, Vec::new());
-    for mut route in wanted.rank(core).routes.into_iter().take(core.config.tries_max.get()) {
-        // All alive ones come before all suspect ones, whose silence would make each missing object a wait.
+    let (mut retries, mut failed) = (Retries::default(), None);
+    for mut route in wanted.rank(core).routes {
+        // The silence of suspect ones would make each missing object a wait. Behind them there may be one that is
+        // alive: those that are ejected come last.
         if missing == Some(Liveness::Alive) && route.liveness == Liveness::Suspect {
+            continue;
+        }
+        if passed.len() >= core.config.tries_max.get() {
             break;
+        }
+        if let Some(reached) = failed.take() {
+            if reached && !retries.may_go_on(&core.retries) {
+                debug!(key = %wanted.key, "no retry is left");
+                break;
+            }
+            core.metrics.retries.inc();
         }
         let trying = attempt(core, &routes, &route.node.id, &wanted.method, &target, &wanted.headers);
         match timeout_at(deadline.into(), trying).await {
@@ -132,56 +140,11 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
             Ok(Attempt::Missing { deleted: false }) => _ = missing.get_or_insert(route.liveness),
             Ok(Attempt::Refused(status)) => return Err(Unanswered::Refused(status)),
             Ok(Attempt::Busy) => busy += 1,
-            Ok(Attempt::Failed { reached }) => {
-                core.metrics.retries.inc();
-                if reached && !core.retries.spend() {
-                    debug!(key = %wanted.key, "no retry is left");
-                    break;
-                }
-            }
+            Ok(Attempt::Failed { reached }) => failed = Some(reached),
         }
         passed.push(route.node.id.clone());
     }
     Err(if missing.is_some() { Unanswered::Missing } else { Unanswered::Unavailable { busy } })
-}
-
-/// Asks for `rest` of a body that broke off until a node has it: first those that have not failed in this body, then
-/// those that `failed`, again and again until the deadline: a node that is started anew comes back within it.
-pub(super) async fn fetch_rest(
-    core: Arc<Core>,
-    wanted: Arc<Wanted>,
-    rest: Rest,
-    failed: Vec<NodeId>,
-) -> Option<NodeBody> {
-    let start = Instant::now();
-    let deadline = start + Duration::from_millis(core.config.request_ms_max);
-    let (target, headers) = (wanted.target(), rest.headers(&wanted.headers));
-    loop {
-        let (again, mut order): (Vec<_>, Vec<_>) =
-            wanted.rank(&core).routes.into_iter().partition(|route| failed.contains(&route.node.id));
-        order.extend(again);
-        for route in order.into_iter().take(core.config.tries_max.get()) {
-            let routes = core.routes.load_full();
-            let id = &route.node.id;
-            let trying = attempt(&core, &routes, id, &Method::GET, &target, &headers);
-            match timeout_at(deadline.into(), trying).await {
-                Err(_) => return None,
-                Ok(Attempt::Answer(response)) if rest.is_answered_by(&response) => {
-                    let resumed_ms = start.elapsed().as_millis() as u64;
-                    info!(key = %wanted.key, from = failed.last().map(tracing::field::display), to = %id, resumed_ms, "resumed");
-                    core.metrics.resumed.inc();
-                    return Some(response.into_body());
-                }
-                Ok(Attempt::Answer(_)) => debug!(node = %id, key = %wanted.key, "it has other bytes"),
-                Ok(Attempt::Failed { reached: true }) if !core.retries.spend() => return None,
-                Ok(Attempt::Failed { .. } | Attempt::Busy | Attempt::Missing { .. } | Attempt::Refused(_)) => {}
-            }
-        }
-        if Instant::now() + REST_OF_ALL >= deadline {
-            return None;
-        }
-        tokio::time::sleep(REST_OF_ALL).await;
-    }
 }
 
 /// The size of the whole object, as the head of an answer tells it.

@@ -19,6 +19,7 @@ mod observe;
 mod obtain;
 mod proxy;
 mod refresh;
+mod resume;
 mod revalidate;
 mod sizes;
 
@@ -73,7 +74,8 @@ pub struct Config {
     pub trusted: Vec<IpAddr>,
     /// How many nodes are tried for one request.
     pub tries_max: NonZeroUsize,
-    /// How many retries may be made for a hundred requests, besides those at nodes that were not even reached.
+    /// How many retries may be made for a hundred requests, besides the first one of each and those at nodes that were
+    /// not even reached.
     pub retry_per_cent: u32,
     /// How many retries may be made at once when few were needed before.
     pub retry_burst: u32,
