@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, RANGE};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body::{Frame, SizeHint};
 
 use super::Core;
@@ -44,8 +44,12 @@ pub(super) enum Rest {
 }
 
 impl Rest {
-    /// All of the body of `response`.
-    pub(super) fn of<B>(response: &Response<B>) -> Self {
+    /// All of the body of `response` to a request with this method.
+    pub(super) fn of<B>(method: &Method, response: &Response<B>) -> Self {
+        // The length that an answer to HEAD names is none of its own.
+        if method == Method::HEAD {
+            return Self::Unknown;
+        }
         let field = |name: HeaderName| response.headers().get(name);
         let Some(etag) = field(ETAG).filter(|etag| etag.as_bytes().starts_with(b"\"")).cloned() else {
             return Self::Unknown;
@@ -75,6 +79,24 @@ impl Rest {
             Self::Parts { sent, length, .. } => Some(length - sent),
             Self::Unknown => None,
         }
+    }
+
+    /// Whether all that was to come has come.
+    fn is_over(&self) -> bool {
+        self.length() == Some(0)
+    }
+
+    /// What is to be sent on of `bytes` of a node's body that begins with `skip` known ones: never more than is to
+    /// come, whatever else the node sends.
+    fn take(&mut self, mut bytes: Bytes, skip: &mut u64) -> Bytes {
+        let known = (*skip).min(bytes.len() as u64);
+        bytes.advance(known as usize);
+        *skip -= known;
+        if let Some(length) = self.length() {
+            bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+        }
+        self.advance(bytes.len() as u64);
+        bytes
     }
 
     /// So many bytes were sent on.
@@ -107,7 +129,7 @@ impl Rest {
 
     /// Whether the body of `response` is what was asked for.
     pub(super) fn is_answered_by<B>(&self, response: &Response<B>) -> bool {
-        match (self, Self::of(response)) {
+        match (self, Self::of(&Method::GET, response)) {
             (
                 Self::Bytes { range, total, etag },
                 Self::Bytes { range: given, total: given_total, etag: given_etag },
@@ -139,7 +161,9 @@ pub(super) struct Download {
     core: Arc<Core>,
     wanted: Arc<Wanted>,
     rest: Rest,
-    body: NodeBody,
+    /// `None` between one that broke off and the next: a node that failed is let go at once, for what it holds of the
+    /// edge is free for others from then on.
+    body: Option<NodeBody>,
     /// Bytes at the begin of the node's body that the client has already.
     skip: u64,
     /// The nodes that broke off, the last one last.
@@ -150,7 +174,7 @@ pub(super) struct Download {
 
 impl Download {
     pub(super) const fn new(core: Arc<Core>, wanted: Arc<Wanted>, body: NodeBody, rest: Rest) -> Self {
-        Self { core, wanted, rest, body, skip: 0, failed: Vec::new(), resuming: None }
+        Self { core, wanted, rest, body: Some(body), skip: 0, failed: Vec::new(), resuming: None }
     }
 
     /// How often another node went on.
@@ -160,12 +184,14 @@ impl Download {
 
     /// Looks for another node, where there is a way to ask it.
     fn resume(&mut self, error: NodeBodyError) -> Result<(), NodeBodyError> {
+        let Some(body) = self.body.take() else { return Err(error) };
         // A body that ends too often is not worth the nodes' trouble.
         if self.rest.length().is_none_or(|length| length == 0) || self.failed.len() >= self.core.config.tries_max.get()
         {
             return Err(error);
         }
-        self.failed.push(self.body.node().clone());
+        self.failed.push(body.node().clone());
+        drop(body);
         let (core, wanted) = (self.core.clone(), self.wanted.clone());
         self.resuming = Some((error, Box::pin(fetch_rest(core, wanted, self.rest.clone(), self.failed.clone()))));
         Ok(())
@@ -184,40 +210,45 @@ impl http_body::Body for Download {
                 match (body, this.resuming.take()) {
                     (Some(body), _) => {
                         this.skip = if let Rest::Parts { sent, .. } = this.rest { sent } else { 0 };
-                        this.body = body;
+                        this.body = Some(body);
                     }
                     (None, error) => return Poll::Ready(error.map(|(error, _)| Err(error))),
                 }
             }
-            match ready!(Pin::new(&mut this.body).poll_frame(cx)) {
+            let Some(body) = this.body.as_mut().filter(|_| !this.rest.is_over()) else { return Poll::Ready(None) };
+            let error = match ready!(Pin::new(body).poll_frame(cx)) {
                 Some(Ok(frame)) => {
                     // Trailers have no meaning here.
-                    let Ok(mut bytes) = frame.into_data() else { continue };
-                    let known = this.skip.min(bytes.len() as u64);
-                    bytes.advance(known as usize);
-                    this.skip -= known;
+                    let Ok(bytes) = frame.into_data() else { continue };
+                    let bytes = this.rest.take(bytes, &mut this.skip);
                     if bytes.is_empty() {
                         continue;
                     }
-                    this.rest.advance(bytes.len() as u64);
                     return Poll::Ready(Some(Ok(Frame::data(bytes))));
                 }
-                Some(Err(error)) => {
-                    if let Err(error) = this.resume(error) {
-                        return Poll::Ready(Some(Err(error)));
-                    }
-                }
-                None => return Poll::Ready(None),
+                Some(Err(error)) => error,
+                None => match this.rest.length() {
+                    Some(missing) => NodeBodyError::TooShort(missing),
+                    None => return Poll::Ready(None),
+                },
+            };
+            if let Err(error) = this.resume(error) {
+                return Poll::Ready(Some(Err(error)));
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.resuming.is_none() && self.body.is_end_stream()
+        match (&self.rest, &self.body) {
+            (Rest::Unknown, Some(body)) => body.is_end_stream(),
+            (Rest::Unknown, None) => true,
+            (rest, _) => rest.is_over(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.rest.length().map_or_else(|| self.body.size_hint(), SizeHint::with_exact)
+        let of_node = || self.body.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint);
+        self.rest.length().map_or_else(of_node, SizeHint::with_exact)
     }
 }
 
@@ -246,15 +277,35 @@ mod tests {
         let whole = response(200, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "10")]);
         let part = response(206, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "4"), (CONTENT_RANGE, "bytes 5-8/10")]);
         for (first, sent, range) in [(&whole, 0, "bytes=0-9"), (&whole, 7, "bytes=7-9"), (&part, 1, "bytes=6-8")] {
-            let mut rest = Rest::of(first);
+            let mut rest = Rest::of(&Method::GET, first);
             rest.advance(sent);
             assert_eq!(asked(&rest), (range.to_owned(), "\"a\"".to_owned()));
         }
     }
 
     #[test]
+    fn no_more_is_taken_than_is_to_come() {
+        let part = response(206, &[(ETAG, "\"a\""), (CONTENT_RANGE, "bytes 5-8/10")]);
+        let (mut rest, mut skip) = (Rest::of(&Method::GET, &part), 3);
+        for (given, taken, left) in [("ab", "", 4), ("cde", "de", 2), ("", "", 2), ("fghi", "fg", 0), ("j", "", 0)] {
+            assert_eq!(rest.take(Bytes::from_static(given.as_bytes()), &mut skip), taken);
+            assert_eq!((rest.length(), rest.is_over()), (Some(left), left == 0));
+        }
+        let mut unknown = Rest::Unknown;
+        assert_eq!(unknown.take(Bytes::from_static(b"ab"), &mut 0), "ab");
+        assert!(!unknown.is_over());
+    }
+
+    #[test]
+    fn an_answer_to_head_has_no_body_whatever_length_it_names() {
+        let head = response(200, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "10")]);
+        assert_eq!(Rest::of(&Method::GET, &head).length(), Some(10));
+        assert_eq!(Rest::of(&Method::HEAD, &head).length(), None);
+    }
+
+    #[test]
     fn only_the_same_bytes_answer_it() {
-        let mut rest = Rest::of(&response(200, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "10")]));
+        let mut rest = Rest::of(&Method::GET, &response(200, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "10")]));
         rest.advance(7);
         let given =
             |status, etag, range| response(status, &[(ETAG, etag), (CONTENT_LENGTH, "3"), (CONTENT_RANGE, range)]);
@@ -274,7 +325,7 @@ mod tests {
     #[test]
     fn several_parts_are_asked_for_again_and_skipped() {
         let parts = |boundary| response(206, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "100"), (CONTENT_TYPE, boundary)]);
-        let mut rest = Rest::of(&parts("multipart/byteranges; boundary=x"));
+        let mut rest = Rest::of(&Method::GET, &parts("multipart/byteranges; boundary=x"));
         rest.advance(30);
         assert_eq!(asked(&rest), ("bytes=0-1,5-6".to_owned(), "\"a\"".to_owned()));
         assert_eq!(rest.length(), Some(70));
@@ -290,7 +341,7 @@ mod tests {
             response(200, &[(ETAG, "\"a\"")]),
             response(304, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "10")]),
         ] {
-            assert!(matches!(Rest::of(&first), Rest::Unknown));
+            assert!(matches!(Rest::of(&Method::GET, &first), Rest::Unknown));
         }
     }
 }

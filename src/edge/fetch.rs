@@ -132,7 +132,7 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
                 if let Some(size) = whole_size(&response).filter(|_| wanted.variant == Variant::Original) {
                     core.sizes.learn(wanted.key.as_str(), size);
                 }
-                let rest = Rest::of(&response);
+                let rest = Rest::of(&wanted.method, &response);
                 let response = response.map(|body| Download::new(core.clone(), wanted.clone(), body, rest));
                 return Ok(Answer { route, response, passed });
             }

@@ -35,6 +35,8 @@ pub(super) enum NodeBodyError {
     Silent(Duration),
     #[error("the node's answer broke off")]
     BrokenOff(#[source] hyper::Error),
+    #[error("the node's answer ended {0} bytes too soon")]
+    TooShort(u64),
 }
 
 impl NodeBody {

@@ -14,6 +14,7 @@ mod documentation;
 mod edge;
 mod edge_cache;
 mod edge_coherence;
+mod edge_lies;
 mod edge_limits;
 mod failover;
 mod full_disk;
