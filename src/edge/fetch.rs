@@ -87,7 +87,10 @@ pub(super) struct Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unanswered {
     /// Every node that can be reached says that there is no such object.
-    Missing,
+    Missing {
+        /// One of them knows of its deletion.
+        deleted: bool,
+    },
     /// A node says that the request itself is at fault, so every other one would.
     Refused(StatusCode),
     /// None can be reached.
@@ -136,7 +139,7 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
                 let response = response.map(|body| Download::new(core.clone(), wanted.clone(), body, rest));
                 return Ok(Answer { route, response, passed });
             }
-            Ok(Attempt::Missing { deleted: true }) => return Err(Unanswered::Missing),
+            Ok(Attempt::Missing { deleted: true }) => return Err(Unanswered::Missing { deleted: true }),
             Ok(Attempt::Missing { deleted: false }) => _ = missing.get_or_insert(route.liveness),
             Ok(Attempt::Refused(status)) => return Err(Unanswered::Refused(status)),
             Ok(Attempt::Busy) => busy += 1,
@@ -144,7 +147,10 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
         }
         passed.push(route.node.id.clone());
     }
-    Err(if missing.is_some() { Unanswered::Missing } else { Unanswered::Unavailable { busy } })
+    Err(match missing {
+        Some(_) => Unanswered::Missing { deleted: false },
+        None => Unanswered::Unavailable { busy },
+    })
 }
 
 /// The size of the whole object, as the head of an answer tells it.

@@ -201,8 +201,8 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
             response
         }
         Err(Unanswered::Refused(status)) => problem(status, "a node refuses the request"),
-        Err(Unanswered::Missing) if folder => missing(core, &key, asked).await,
-        Err(Unanswered::Missing) => match redirect(core, &key, asked).await {
+        Err(Unanswered::Missing { .. }) if folder => missing(core, &key, asked).await,
+        Err(Unanswered::Missing { .. }) => match redirect(core, &key, asked).await {
             Some(response) => response,
             None => missing(core, &key, asked).await,
         },

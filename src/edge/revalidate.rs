@@ -80,7 +80,8 @@ async fn ask(core: &Arc<Core>, wanted: &Wanted, stored: &Stored, deadline: Insta
     let question = Wanted { method: Method::HEAD, headers: headers.into_iter().collect(), ..wanted.clone() };
     let version = match fetch(core, &Arc::new(question), deadline).await {
         Ok(answer) => version_of(&answer),
-        Err(Unanswered::Unavailable { .. }) if usable => {
+        // A node that merely lacks the object says nothing of it.
+        Err(Unanswered::Unavailable { .. } | Unanswered::Missing { deleted: false }) if usable => {
             stored.ask_in_vain(now);
             return Ok(Some(Use::Unchecked(age.as_secs())));
         }
