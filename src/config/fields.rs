@@ -221,13 +221,41 @@ fn is_required(sample: &Map<String, Value>, path: &str) -> bool {
 fn most_similar<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     // A third of the letters wrong is the most that still looks like the same word.
     let distance_max = name.chars().count().div_ceil(3).min(4);
-    let near = names.map(|known| (strsim::damerau_levenshtein(name, known), known));
+    let near = names.map(|known| (distance(name, known), known));
     near.filter(|(distance, _)| *distance <= distance_max).min().map(|(_, known)| known)
+}
+
+/// How many letters were added, left out, exchanged or swapped with their neighbour (optimal string alignment).
+fn distance(one: &str, other: &str) -> usize {
+    let (one, other): (Vec<_>, Vec<_>) = (one.chars().collect(), other.chars().collect());
+    let mut rows: Vec<Vec<usize>> = vec![(0..=other.len()).collect()];
+    for i in 1..=one.len() {
+        let mut row = vec![i];
+        for j in 1..=other.len() {
+            let exchanged = rows[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
+            let mut least = exchanged.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
+            if i > 1 && j > 1 && one[i - 1] == other[j - 2] && one[i - 2] == other[j - 1] {
+                least = least.min(rows[i - 2][j - 2] + 1);
+            }
+            row.push(least);
+        }
+        rows.push(row);
+    }
+    rows[one.len()][other.len()]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn distances_count_slips() {
+        for (one, other, expected) in
+            [("", "", 0), ("abc", "", 3), ("listen", "lisen", 1), ("listen", "lsiten", 1), ("kitten", "sitting", 3)]
+        {
+            assert_eq!((distance(one, other), distance(other, one)), (expected, expected), "{one} {other}");
+        }
+    }
 
     #[test]
     fn fields_are_read_off_the_types() {

@@ -8,8 +8,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use http_body::{Body as _, Frame, SizeHint};
 use http_body_util::Full;
+use hyper::body::{Body as _, Frame, SizeHint};
 use tracing::info;
 
 use super::Core;
@@ -64,7 +64,7 @@ pub(super) enum ProxyBodyError {
     Shared(#[from] Broken),
 }
 
-impl http_body::Body for ProxyBody {
+impl hyper::body::Body for ProxyBody {
     type Data = Bytes;
     type Error = ProxyBodyError;
 

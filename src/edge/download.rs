@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf as _, Bytes};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, RANGE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use http_body::{Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 
 use super::Core;
 use super::fetch::Wanted;
@@ -198,7 +198,7 @@ impl Download {
     }
 }
 
-impl http_body::Body for Download {
+impl hyper::body::Body for Download {
     type Data = Bytes;
     type Error = NodeBodyError;
 
@@ -247,7 +247,7 @@ impl http_body::Body for Download {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let of_node = || self.body.as_ref().map_or_else(SizeHint::default, http_body::Body::size_hint);
+        let of_node = || self.body.as_ref().map_or_else(SizeHint::default, hyper::body::Body::size_hint);
         self.rest.length().map_or_else(of_node, SizeHint::with_exact)
     }
 }

@@ -5,8 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming, SizeHint};
 use tokio::time::Sleep;
 
 use super::attempt::Running;
@@ -88,7 +87,7 @@ impl NodeBody {
     }
 }
 
-impl http_body::Body for NodeBody {
+impl hyper::body::Body for NodeBody {
     type Data = Bytes;
     type Error = NodeBodyError;
 

@@ -13,7 +13,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, IF_RANGE, RANGE};
 use http::{Extensions, HeaderMap, HeaderName, StatusCode};
-use http_body::{Frame, SizeHint};
+use hyper::body::{Frame, SizeHint};
 use serde::Deserialize;
 
 use super::Core;
@@ -100,7 +100,7 @@ pub(super) async fn report(
 pub(super) fn learning(core: &Arc<Core>, client: Option<Client>, response: Response) -> Response {
     let length = response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
     let teaches = length.is_some_and(|length: u64| length >= LEARNED_BYTES_MIN);
-    if !teaches || http_body::Body::is_end_stream(response.body()) {
+    if !teaches || hyper::body::Body::is_end_stream(response.body()) {
         return response;
     }
     let Some((client, before)) = client.and_then(|client| client.transferred().map(|before| (client, before))) else {
@@ -125,7 +125,7 @@ impl Drop for Measured {
     }
 }
 
-impl http_body::Body for Measured {
+impl hyper::body::Body for Measured {
     type Data = Bytes;
     type Error = axum::Error;
 

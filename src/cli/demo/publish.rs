@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use anyhow::{Context, ensure};
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use tokio_util::io::ReaderStream;
 
 use super::site::{Item, Source};

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
-use http_body::Frame;
 use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
 use tokio::sync::mpsc;
 
 use super::retry::SendError;
