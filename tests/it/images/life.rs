@@ -100,7 +100,8 @@ async fn what_there_is_no_memory_for_is_served_as_it_is() {
     for mode in [ImageMode::Static, ImageMode::Dynamic] {
         let cluster = Cluster::start_with(&["AWS"], |config| {
             resizing(mode)(config);
-            config.resize.memory_bytes_max = 5 << 20;
+            // The working memory of one, and little more.
+            config.resize.memory_bytes_max = 12 << 20;
         })
         .await;
         let client = cluster.client("AWS");
