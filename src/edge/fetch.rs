@@ -12,7 +12,7 @@ use super::Core;
 use super::attempt::{Attempt, attempt};
 use super::budget::Retries;
 use super::download::{Download, Rest};
-use crate::model::{Liveness, NodeId, ObjectKey, Variant};
+use crate::model::{ImageMode, Liveness, NodeId, ObjectKey, Variant};
 use crate::protocol::{VARIANT_QUERY, object_path};
 use crate::route::{Policy, Ranking, Reason, Request, Route};
 
@@ -55,7 +55,15 @@ impl Wanted {
 
     pub(super) fn rank(&self, core: &Core) -> Ranking {
         let size = core.sizes.guess(self.key.as_str());
-        core.routes.load().table.rank(&Request { key: self.key.as_str(), size, policy: self.policy })
+        let mut ranking = core.routes.load().table.rank(&Request { key: self.key.as_str(), size, policy: self.policy });
+        if self.variant != Variant::Original {
+            // Who does not resize can but give the original: before that, those that do and seem well.
+            let makes = |route: &Route| {
+                route.node.images != ImageMode::Off && !matches!(route.reason, Reason::Ejected | Reason::Suspect)
+            };
+            ranking.routes.sort_by_key(|route| !makes(route));
+        }
+        ranking
     }
 }
 

@@ -15,8 +15,8 @@ use super::fetch::{Answer, Unanswered, Wanted, fetch};
 use super::proxy::end_to_end;
 use super::revalidate::{Use, check};
 use crate::cache::{CacheKey, Fill, Head, Lead, Lookup, Reader, Stored, Told};
-use crate::model::{NodeId, Version};
-use crate::protocol::VERSION_HEADER;
+use crate::model::{NodeId, Variant, Version};
+use crate::protocol::{VARIANT_HEADER, VERSION_HEADER};
 use crate::route::Route;
 
 /// Where an answer comes from.
@@ -65,7 +65,7 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
             Lookup::Lead(lead) => {
                 let began = core.started.elapsed();
                 return match fetch(core, &wanted, deadline).await {
-                    Ok(answer) => Ok(share(core, lead, began, answer)),
+                    Ok(answer) => Ok(share(core, &wanted, lead, began, answer)),
                     Err(unanswered) => {
                         lead.refuse();
                         Err(unanswered)
@@ -82,8 +82,8 @@ pub(super) fn has_several_ranges(headers: &HeaderMap) -> bool {
 }
 
 /// Lets others read along what was fetched, if it can be kept.
-fn share(core: &Arc<Core>, lead: Lead, began: Duration, answer: Answer) -> Obtained {
-    let Some(head) = head_of(core, &answer.response, began) else {
+fn share(core: &Arc<Core>, wanted: &Wanted, lead: Lead, began: Duration, answer: Answer) -> Obtained {
+    let Some(head) = head_of(core, wanted, &answer.response, began) else {
         lead.refuse();
         return Obtained::Fetched(answer);
     };
@@ -94,7 +94,7 @@ fn share(core: &Arc<Core>, lead: Lead, began: Duration, answer: Answer) -> Obtai
 }
 
 /// What is kept of an answer; `None` if it must not be.
-fn head_of(core: &Core, response: &Response<Download>, began: Duration) -> Option<Head> {
+fn head_of(core: &Core, wanted: &Wanted, response: &Response<Download>, began: Duration) -> Option<Head> {
     let field =
         |name: http::HeaderName| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     if response.status() != StatusCode::OK || !field(ETAG)?.starts_with('"') {
@@ -106,6 +106,10 @@ fn head_of(core: &Core, response: &Response<Download>, began: Duration) -> Optio
     };
     if field(CACHE_CONTROL).unwrap_or_default().split(',').any(refused) {
         return None;
+    }
+    // A node that does not resize gives the original for any variant, and does not say that there is none.
+    if wanted.variant != Variant::Original {
+        field(http::HeaderName::from_static(VARIANT_HEADER))?;
     }
     let size: u64 = field(CONTENT_LENGTH)?.parse().ok()?;
     let version: Version = field(http::HeaderName::from_static(VERSION_HEADER))?.parse().ok()?;
