@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::header::{CACHE_CONTROL, IF_RANGE, RANGE, VARY};
+use http::header::{CACHE_CONTROL, IF_RANGE, LAST_MODIFIED, RANGE, VARY};
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
@@ -11,6 +11,7 @@ use crate::model::{ObjectKey, Variant, VariantError};
 use crate::protocol::VARIANT_QUERY;
 use crate::resize::choose::saves_data;
 use crate::serve::cache_control::for_one_client;
+use crate::serve::condition::ranges_by_date;
 use crate::serve::{ClientLink, PeerAddress};
 
 /// By which a client says that it wants little.
@@ -51,11 +52,13 @@ pub(super) struct Choice {
 /// # Errors
 /// When the query asks for one that there is not.
 pub(super) fn choose(core: &Core, key: &ObjectKey, uri: &Uri, client: &Client) -> Result<Choice, VariantError> {
+    let resizes = core.routes.load().resizes;
     if let Some(variant) = asked_variant(uri)? {
-        return Ok(Choice { variant, adaptive: false });
+        // Without a node that resizes all are the original, which is kept but once.
+        return Ok(Choice { variant: if resizes { variant } else { Variant::Original }, adaptive: false });
     }
     // Who names a variant has chosen.
-    if !core.routes.load().resizes || !is_resized(key) || Variant::named_by(key).is_some() {
+    if !resizes || !is_resized(key) || Variant::named_by(key).is_some() {
         return Ok(Choice { variant: Variant::Original, adaptive: false });
     }
     let variant = match client.peer {
@@ -80,8 +83,20 @@ fn is_resized(key: &ObjectKey) -> bool {
     matches!(key.guessed_media_type(), "image/jpeg" | "image/png" | "image/webp")
 }
 
-/// Says that another client may get another answer.
+/// The conditions and ranges of `headers` that mean something for an answer with this choice.
+pub(super) fn conditions(choice: Choice, headers: &HeaderMap) -> HeaderMap {
+    let mut headers = headers.clone();
+    if choice.adaptive && ranges_by_date(&headers) {
+        headers.remove(RANGE);
+        headers.remove(IF_RANGE);
+    }
+    headers
+}
+
+/// Says that another client may get another answer, and nothing by which parts of both could be taken for one: all
+/// variants have the same date.
 pub(super) fn mark_adaptive(headers: &mut HeaderMap) {
+    headers.remove(LAST_MODIFIED);
     let told = headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if let Ok(value) = HeaderValue::from_str(&for_one_client(told)) {
         headers.insert(CACHE_CONTROL, value);

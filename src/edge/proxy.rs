@@ -17,7 +17,7 @@ use http_body_util::Full;
 use super::Core;
 use super::admin::Outcome;
 use super::body::{Inner, Log, ProxyBody};
-use super::choice::{Client, choose, mark_adaptive};
+use super::choice::{Client, choose, conditions, mark_adaptive};
 use super::fetch::{Answer, Unanswered, Wanted, forwarded};
 use super::memory;
 use super::obtain::{Obtained, has_several_ranges, obtain};
@@ -191,7 +191,7 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
         Ok(choice) => choice,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    let wanted = asked.of(&key, asked.method, asked.headers.clone(), choice.variant);
+    let wanted = asked.of(&key, asked.method, conditions(choice, &asked.headers), choice.variant);
     match obtain(core, wanted.clone(), asked.deadline).await {
         Ok(obtained) => {
             let mut response = answer_from(core, &wanted, obtained);

@@ -31,12 +31,15 @@ pub(super) struct Found {
     pub(super) bytes: Held,
     pub(super) media_type: FieldValue,
     pub(super) caching: Caching,
-    /// The version of the object under the key that was asked for, of which this may be a variant.
+    /// The version of the object under the key that was asked for, of which this may be a variant; an uploaded variant
+    /// that this node keeps for itself alone has its own.
     pub(super) version: Version,
     /// The version of what the bytes were uploaded as, or made of.
     pub(super) written: Version,
-    /// Which variant it is, of an image.
+    /// Which variant it is, of an image; `None` also where another one was asked for and this node does not resize.
     pub(super) variant: Option<Variant>,
+    /// Whether another client may get another variant.
+    pub(super) adaptive: bool,
 }
 
 /// What caches are told.
@@ -74,7 +77,10 @@ pub(super) async fn resolve(core: &Arc<Core>, key: ObjectKey, wish: Wish) -> Res
     match off_runtime(move || look_up(&looking, &name, &wish)).await? {
         Place::Object { object, variant, adaptive } => Ok(found(object, variant, adaptive)),
         Place::Uploaded { image, object, variant, adaptive } => {
-            Ok(Found { version: image.version, ..found(object, Some(variant), adaptive) })
+            let found = found(object, Some(variant), adaptive);
+            // What this node keeps for itself alone changes without its image, and caches know it by that sequence.
+            let version = if found.version.sequence == 0 { found.version.clone() } else { image.version };
+            Ok(Found { version, ..found })
         }
         Place::Derivable { image, variant, adaptive } => {
             let derived = derive(core, &image.content, variant).await;
@@ -141,7 +147,9 @@ fn look_up(core: &Core, key: &ObjectKey, wish: &Wish) -> Result<Place, StoreErro
         Wish::Suiting(_) => (Variant::Original, false),
     };
     if variant == Variant::Original || !resizes {
-        return Ok(Place::Object { object, variant: Some(Variant::Original), adaptive });
+        // Whether there is a smaller one, this node does not know.
+        let variant = (variant == Variant::Original).then_some(variant);
+        return Ok(Place::Object { object, variant, adaptive });
     }
     let uploaded = variant.key_of(key).map(live).transpose()?.flatten();
     Ok(match uploaded {
@@ -160,6 +168,7 @@ fn found(object: ObjectMeta, variant: Option<Variant>, adaptive: bool) -> Found 
         written: version.clone(),
         version,
         variant,
+        adaptive,
     }
 }
 

@@ -45,7 +45,7 @@ pub(super) async fn answer(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Found { bytes, media_type, caching, version, written, variant } = resolve(core, key, wish).await?;
+    let Found { bytes, media_type, caching, version, written, variant, adaptive } = resolve(core, key, wish).await?;
     let etag = bytes.hash.etag();
     let modified = modified(&written);
     let validators = Validators { etag: &etag, modified };
@@ -53,7 +53,8 @@ pub(super) async fn answer(
         Verdict::Failed => return Err(changed()),
         Verdict::NotModified => not_modified(),
         Verdict::Go => {
-            let selection = match condition::range_applies(method, headers, validators) {
+            let by_date = adaptive && condition::ranges_by_date(headers);
+            let selection = match !by_date && condition::range_applies(method, headers, validators) {
                 true => selection(method, headers, bytes.size),
                 false => Selection::Whole,
             };
@@ -62,7 +63,10 @@ pub(super) async fn answer(
     };
     let fields = response.headers_mut();
     fields.insert(ETAG, text_value(&etag));
-    fields.insert(LAST_MODIFIED, text_value(&httpdate::fmt_http_date(modified)));
+    // All variants have the same date, so that parts of two could be taken for one (RFC 9110 section 8.8.2.2).
+    if !adaptive {
+        fields.insert(LAST_MODIFIED, text_value(&httpdate::fmt_http_date(modified)));
+    }
     fields.insert(CACHE_CONTROL, text_value(&caching.control()));
     fields.insert(VERSION_NAME, version_value(&version));
     if let Some(variant) = variant {

@@ -66,6 +66,13 @@ pub fn range_applies(method: &Method, headers: &HeaderMap, current: Validators<'
     }
 }
 
+/// Whether `If-Range` names a date. Where each client may get another representation of the same date, one date stands for
+/// several of them (RFC 9110 section 8.8.2.2): no part may be sent for it.
+pub fn ranges_by_date(headers: &HeaderMap) -> bool {
+    let is_tag = |value: &[u8]| value.starts_with(b"\"") || value.starts_with(b"W/");
+    headers.get_all(IF_RANGE).iter().any(|value| !is_tag(value.as_bytes().trim_ascii()))
+}
+
 /// A date in a header has whole seconds.
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -185,5 +192,12 @@ mod tests {
         assert!(!range_applies(&Method::GET, &headers(&[("if-range", "\"a\"")]), current));
         assert!(applies("\"a\"") && applies(DATE));
         assert!(!applies("\"b\"") && !applies("W/\"a\"") && !applies(LATER) && !applies("nonsense"));
+    }
+
+    #[test]
+    fn what_is_no_entity_tag_counts_as_a_date() {
+        let by_date = |value| ranges_by_date(&headers(&[("if-range", value)]));
+        assert!(by_date(DATE) && by_date("nonsense") && by_date(""));
+        assert!(!by_date("\"a\"") && !by_date("W/\"a\"") && !ranges_by_date(&headers(&[("range", "bytes=0-")])));
     }
 }

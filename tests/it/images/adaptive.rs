@@ -70,6 +70,14 @@ async fn adaptive_answers_are_for_one_client_and_can_be_overridden() {
     assert_eq!((part.status, part.header("metacdn-variant"), &*part.body), (206, "medium", &medium.body[..10]));
     assert_eq!(browser.get(CAT, &[("if-none-match", tag)]).await.status, 304);
 
+    let date = get(&client, "/v1/objects/cat.jpg").await.header("last-modified").to_owned();
+    let whole = browser.get(CAT, &[("range", "bytes=0-9"), ("if-range", &date)]).await;
+    assert_eq!((whole.status, whole.body == medium.body), (200, true), "the date is that of all variants");
+    assert_eq!((medium.header("last-modified"), whole.header("last-modified")), ("", ""));
+    let exact = "/get/download/cat.jpg?variant=low";
+    let part = browser.get(exact, &[("range", "bytes=0-9"), ("if-range", &date)]).await;
+    assert_eq!((part.status, part.header("last-modified")), (206, &*date), "it is the date of one");
+
     let chosen = browser.get("/get/download/cat.jpg?variant=original", &[("save-data", "on")]).await;
     assert_eq!((chosen.body == original, chosen.header("cache-control")), (true, "max-age=60"));
     assert_eq!(browser.variant("/get/download/cat_low.jpg").await, "low");

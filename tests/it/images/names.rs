@@ -148,6 +148,12 @@ async fn a_node_that_is_off_gives_originals() {
     let file = photograph(1);
     put(&client, "cat.jpg", file.clone()).await;
     let answer = get(&client, "/v1/objects/cat.jpg?variant=low").await;
+    assert_eq!(
+        (answer.body == file, answer.header("metacdn-variant")),
+        (true, ""),
+        "it does not know of a smaller one"
+    );
+    let answer = get(&client, "/v1/objects/cat.jpg").await;
     assert_eq!((answer.body == file, answer.header("metacdn-variant")), (true, "original"));
     assert_eq!(get(&client, "/v1/objects/cat_low.jpg").await.status, 404);
     let mut browser = Browser::open(cluster.ports("AWS").download).await;
