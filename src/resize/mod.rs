@@ -26,6 +26,10 @@ use header::{Format, Header};
 use pixels::Picture;
 pub use plan::Plan;
 
+/// Which variants this code makes of an image: another number wherever the bytes of one may have changed, by the code or
+/// by the version of a codec.
+pub const RECIPE: u32 = 1;
+
 /// The codecs of this build, for people.
 #[cfg(feature = "images")]
 pub const CODECS: &str = "JPEG by libjpeg-turbo, PNG by png, WebP by libwebp";

@@ -6,6 +6,15 @@ use super::header::{Format, Header};
 use super::{Config, Unsuitable};
 use crate::model::Variant;
 
+/// The longest side of an image that is resized: the longest that a JPEG has.
+const SIDE_MAX: u32 = 65_535;
+
+/// What libwebp takes for each group of Huffman codes of a lossless image: its tables, with the largest colour cache.
+const HUFFMAN_GROUP_BYTES: u64 = 20_016;
+
+/// There may be one for each block of 4 by 4 pixels, up to this many: the image says how many only in its coded part.
+const HUFFMAN_GROUPS_MAX: u64 = 1 << 16;
+
 /// What resizing an image would take, as its header says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
@@ -23,7 +32,8 @@ impl Plan {
         if size > config.source_bytes_max {
             return Err(Unsuitable::TooManyBytes { max: config.source_bytes_max });
         }
-        if header.pixels() > config.pixels_max {
+        // How a side is scaled is worked out for each of its pixels, whatever the other side is.
+        if header.pixels() > config.pixels_max || header.width.max(header.height) > SIDE_MAX {
             let Header { width, height, .. } = header;
             return Err(Unsuitable::TooManyPixels { width, height, max: config.pixels_max });
         }
@@ -50,9 +60,14 @@ impl Plan {
         // Scaled in one direction, then in both.
         let halfway = decoded * hundredths / 100;
         let medium = halfway * hundredths / 100;
+        let blocks = (*width as u64).div_ceil(4) * (*height as u64).div_ceil(4);
+        let groups = if blocks < HUFFMAN_GROUPS_MAX { blocks } else { HUFFMAN_GROUPS_MAX };
+        let huffman = groups * HUFFMAN_GROUP_BYTES;
         let while_decoding = match format {
             Format::Jpeg { coefficients_bytes, .. } => *coefficients_bytes,
-            Format::WebP { lossless: true } => pixels * 4,
+            Format::WebP { lossless: true } => pixels * 4 + huffman,
+            // Transparency is coded as a lossless image.
+            Format::WebP { lossless: false } if *channels == 4 => pixels * 2 + huffman,
             Format::WebP { lossless: false } => pixels,
             Format::Png => 0,
         };

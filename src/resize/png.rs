@@ -9,7 +9,7 @@ use super::header::Header;
 use super::pixels::Pixels;
 
 /// What chunks beside the image may take: a profile, unpacked.
-const CHUNKS_BYTES_MAX: usize = 8 << 20;
+const CHUNKS_BYTES_MAX: usize = 2 << 20;
 
 pub(super) fn decode(source: &[u8], header: &Header) -> Result<Pixels, Unsuitable> {
     let mut decoder = decoder(source);

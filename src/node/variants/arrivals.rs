@@ -13,7 +13,7 @@ use super::super::resolve::is_image;
 use super::{Wanted, known, parallel};
 use crate::model::{Content, Entry, ImageMode, Variant};
 use crate::protocol::feed::ENTRIES_MAX;
-use crate::resize::CODECS;
+use crate::resize::{CODECS, RECIPE};
 use crate::store::{Select, StoreError};
 
 /// How long the follower rests when the catalogue cannot be read.
@@ -57,7 +57,7 @@ async fn follow_feed(core: &Core) {
 /// Who makes the variants of this node: another one may make other bytes, or be able to do more.
 fn maker(core: &Core) -> String {
     let limits = core.config.resize.limits();
-    format!("{} {CODECS} {limits:?} {}", env!("CARGO_PKG_VERSION"), core.config.resize.memory_bytes_max)
+    format!("{RECIPE} {CODECS} {limits:?} {}", core.config.resize.memory_bytes_max)
 }
 
 /// The images of the next part of the feed, where it goes on, and whether it has ended.

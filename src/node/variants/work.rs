@@ -95,6 +95,10 @@ pub(super) async fn work(
     let (file, plan) = guarded(move || {
         let missing = || WorkError::Read(io::ErrorKind::NotFound.into());
         let file = blobs.read(&original)?.ok_or_else(missing)?;
+        // A file that was cut short says nothing of the image: it is mended one day.
+        if file.metadata().map_err(WorkError::Read)?.len() != size {
+            return Err(WorkError::Read(io::ErrorKind::UnexpectedEof.into()));
+        }
         let plan = Plan::read(BufReader::new(&file), size, &limits)?;
         Ok((file, plan))
     })
