@@ -131,7 +131,11 @@ fn look_up(core: &Core, key: &ObjectKey, wish: &Wish) -> Result<Place, StoreErro
         let named = Variant::named_by(key).filter(|_| resizes);
         let Some((image, variant)) = named else { return Ok(Place::Nothing(deleted)) };
         return Ok(match live(image)?.filter(is_image) {
-            Some(image) => Place::Derivable { image, variant, adaptive: false },
+            // Since an upload of that name was deleted it means the image: no cache shall take it for older than that.
+            Some(image) => {
+                let version = deleted.map_or(image.version.clone(), |deleted| deleted.max(image.version));
+                Place::Derivable { image: ObjectMeta { version, ..image }, variant, adaptive: false }
+            }
             None => Place::Nothing(deleted),
         });
     };
