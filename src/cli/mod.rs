@@ -59,7 +59,7 @@ pub struct Options {
     // Not read by clap, for which a variable that is set to nothing would be a mistake.
     #[arg(long, global = true, value_name = "FILE", help_heading = SHARED)]
     pub config: Option<PathBuf>,
-    /// Print one JSON object a line, for programs
+    /// Print JSON, for programs
     #[arg(long, global = true, help_heading = SHARED)]
     pub json: bool,
     /// Print nothing but what was asked for, and errors

@@ -61,7 +61,11 @@ impl Wanted {
             let makes = |route: &Route| {
                 route.node.images != ImageMode::Off && !matches!(route.reason, Reason::Ejected | Reason::Suspect)
             };
+            let best = ranking.routes.first().map(|route| route.node.id.clone());
             ranking.routes.sort_by_key(|route| !makes(route));
+            if let Some(first) = ranking.routes.first_mut().filter(|first| Some(&first.node.id) != best.as_ref()) {
+                first.reason = Reason::Resizes;
+            }
         }
         ranking
     }

@@ -242,7 +242,11 @@ fn from_memory(core: &Core, wanted: &Wanted, stored: &Stored, usage: Use) -> Res
     let mut response = memory::answer(stored, &wanted.method, &wanted.headers).map(Inner::Kept);
     if let StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE = response.status() {
         let range = response.headers_mut().remove(CONTENT_RANGE);
-        response = problem(response.status(), "the object in the edge's memory is not what the request assumes");
+        let detail = match response.status() {
+            StatusCode::PRECONDITION_FAILED => "the object is not the one that the conditions name".to_owned(),
+            _ => format!("there are {} bytes", stored.head.size),
+        };
+        response = problem(response.status(), detail);
         response.headers_mut().extend(range.map(|range| (CONTENT_RANGE, range)));
     }
     let (outcome, status) = match usage {
@@ -320,6 +324,9 @@ async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Respon
                 response.headers_mut().remove(name);
             }
             response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+            // Wherever the page came from, nodes were asked for what is missing.
+            response.headers_mut().remove(ROUTE_HEADER);
+            response.headers_mut().insert(CACHE_STATUS, HeaderValue::from_static("metacdn; fwd=uri-miss"));
             response
         }
         _ => problem(StatusCode::NOT_FOUND, format!("there is no object {key}")),

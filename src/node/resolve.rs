@@ -128,9 +128,10 @@ fn look_up(core: &Core, key: &ObjectKey, wish: &Wish) -> Result<Place, StoreErro
     let entry = find(key.clone())?;
     let deleted = entry.as_ref().map(|entry| entry.version.clone());
     let Some(object) = entry.and_then(Entry::into_object) else {
-        let named = Variant::named_by(key).filter(|_| resizes);
-        let Some((image, variant)) = named else { return Ok(Place::Nothing(deleted)) };
+        let Some((image, variant)) = Variant::named_by(key) else { return Ok(Place::Nothing(deleted)) };
         return Ok(match live(image)?.filter(is_image) {
+            // A node that resizes has it: it is not for this one to say that there is nothing any more.
+            Some(_) if !resizes => Place::Nothing(None),
             // Since an upload of that name was deleted it means the image: no cache shall take it for older than that.
             Some(image) => {
                 let version = deleted.map_or(image.version.clone(), |deleted| deleted.max(image.version));

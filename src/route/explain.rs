@@ -41,6 +41,8 @@ pub enum Reason {
     Ejected,
     /// It was ejected, and does not get all of its requests back at once.
     Recovering,
+    /// It makes variants of images, and those before it do not.
+    Resizes,
     /// Those before it were asked in vain.
     NextBest,
 }
@@ -63,6 +65,7 @@ impl fmt::Display for Reason {
             Self::Suspect => "suspect",
             Self::Ejected => "ejected",
             Self::Recovering => "recovering",
+            Self::Resizes => "resizes",
             Self::NextBest => "next-best",
         })
     }

@@ -246,10 +246,11 @@ async fn folders_and_the_page_for_what_is_missing_come_from_memory_too() {
     put(&client, "docs/index.html", "docs").await;
     put(&client, "404.html", "nothing").await;
     kept(public, "/docs/").await;
-    wait_until("the page is kept", async || cache_status(&fetch(public, "/nowhere").await) == "metacdn; hit").await;
+    kept(public, "/404.html").await;
     let missing = fetch(public, "/nowhere").await;
     assert_eq!((missing.status(), missing.body().as_slice()), (StatusCode::NOT_FOUND, &b"nothing"[..]));
     assert!(!missing.headers().contains_key("etag"));
+    assert_eq!(cache_status(&missing), "metacdn; fwd=uri-miss", "the page was kept, but nodes were asked");
     assert_eq!(fetch(public, "/docs").await.status(), StatusCode::MOVED_PERMANENTLY);
 }
 

@@ -223,3 +223,29 @@ async fn nodes_that_resize_are_asked_for_variants_and_what_others_give_is_not_ke
     let low = async || Browser::open(public).await.variant("/cat.jpg?variant=low").await;
     wait_until("it is asked again", async || low().await == "low").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_off_does_not_hide_what_others_make() {
+    let cluster = Cluster::start_with(&["AWS", "GC"], |config| {
+        let mode = if config.id.as_str() == "GC" { ImageMode::Off } else { ImageMode::Dynamic };
+        resizing(mode)(config);
+    })
+    .await;
+    let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
+    for name in ["cat.jpg", "cat_low.jpg"] {
+        put(&aws, name, photograph(1)).await;
+    }
+    aws.delete_object(&"cat_low.jpg".parse().unwrap()).await.unwrap();
+    wait_until("GC knows of the deletion", async || {
+        let listed = crate::cluster::objects(&gc).await;
+        listed.len() == 1 && listed.contains_key("cat.jpg")
+    })
+    .await;
+    // Where a node is asked by name first is chosen by time, so that each of them is first once in a while.
+    let (_edge, public, admin) = cluster.edge(|config| config.cache.capacity_bytes = 0).await;
+    ready(admin).await;
+    for _ in 0..20 {
+        let answer = Browser::open(public).await.get("/cat_low.jpg", &[]).await;
+        assert_eq!((answer.status, answer.header("metacdn-variant")), (200, "low"));
+    }
+}
