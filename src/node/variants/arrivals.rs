@@ -39,7 +39,7 @@ async fn follow_feed(core: &Core) {
         match page(core, &mut maker, since).await {
             Ok((images, next, end)) => {
                 stream::iter(images)
-                    .for_each_concurrent(parallel(), |content| async move { make_all(core, &content).await })
+                    .for_each_concurrent(parallel().get(), |content| async move { make_all(core, &content).await })
                     .await;
                 since = next;
                 if end && progress.changed().await.is_err() {

@@ -5,11 +5,12 @@
 
 mod arrivals;
 mod kept;
+mod threads;
 mod work;
 
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -31,6 +32,7 @@ use crate::resize::choose::Thresholds;
 use crate::store::{StoreError, VariantBlob, VariantState};
 pub(super) use arrivals::follow;
 use kept::Kept;
+use threads::Threads;
 use work::{Admission, Products, WorkError};
 
 /// How many images may wait to be resized. Those who ask wait only so long, so a longer queue would be work for nobody.
@@ -148,6 +150,8 @@ pub(super) struct Variants {
     kept: Mutex<Kept>,
     running: Mutex<HashMap<JobKey, watch::Receiver<Outcome>>>,
     queue: mpsc::Sender<Job>,
+    /// Started with the first image.
+    threads: OnceLock<Threads>,
     metrics: Metrics,
 }
 
@@ -194,6 +198,7 @@ impl Variants {
             config,
             running: Mutex::default(),
             queue,
+            threads: OnceLock::new(),
             metrics: Metrics::register(registry),
         };
         (variants, jobs)
@@ -268,7 +273,7 @@ async fn known(core: &Core, original: ContentHash, variant: Variant) -> Result<O
 
 /// Does the jobs until the node stops: at most as many at a time as there are cores.
 pub(super) async fn run(core: Arc<Core>, mut jobs: mpsc::Receiver<Job>) {
-    let parallel = parallel();
+    let parallel = parallel().get();
     let mut tasks = JoinSet::new();
     loop {
         tokio::select! {
@@ -287,8 +292,8 @@ pub(super) async fn run(core: Arc<Core>, mut jobs: mpsc::Receiver<Job>) {
     tasks.shutdown().await;
 }
 
-fn parallel() -> usize {
-    std::thread::available_parallelism().map_or(1, NonZeroUsize::get)
+fn parallel() -> NonZeroUsize {
+    std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
 async fn perform(core: Arc<Core>, Job { key, size, tell }: Job) {
@@ -314,7 +319,9 @@ async fn perform_unless_done(core: &Core, key: JobKey, size: u64) -> Result<Vec<
     }
     let Variants { admission, config, metrics, mode, .. } = &core.variants;
     let as_is = || wanted.variants().iter().map(|variant| Product { variant: *variant, made: None }).collect();
-    let worked = work::work(&core.blobs, admission, &config.limits(), (original, size), wanted.variants()).await;
+    let threads = core.variants.threads.get_or_init(|| Threads::start(parallel()));
+    let worked =
+        work::work(&core.blobs, admission, threads, &config.limits(), (original, size), wanted.variants()).await;
     let (list, admitted) = match worked {
         Ok(Products { list, admitted }) => (list, Some(admitted)),
         Err(error) if error.lasts() => {

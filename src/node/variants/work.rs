@@ -4,12 +4,12 @@
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::sync::Arc;
-use std::thread;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
 use super::super::bytes::read_range;
+use super::threads::Threads;
 use super::{Made, Product};
 use crate::model::{ContentHash, Variant};
 use crate::resize::{self, Plan, Unsuitable, make};
@@ -87,6 +87,7 @@ pub(super) struct Products {
 pub(super) async fn work(
     blobs: &Blobs,
     admission: &Admission,
+    threads: &Threads,
     limits: &resize::Config,
     (original, size): (ContentHash, u64),
     wanted: &'static [Variant],
@@ -105,11 +106,8 @@ pub(super) async fn work(
     .await?;
     // The bytes are read only now: whoever waits takes no memory.
     let admitted = admission.admit(plan.memory_bytes()).await?;
-    on_own_thread(move || {
-        let list = products(&file, size, &plan, wanted)?;
-        Ok(Products { list, admitted })
-    })
-    .await
+    let make = move || Ok(Products { list: products(&file, size, &plan, wanted)?, admitted });
+    threads.run(make).await
 }
 
 fn products(file: &File, size: u64, plan: &Plan, wanted: &[Variant]) -> Result<Vec<Product>, WorkError> {
@@ -125,22 +123,6 @@ fn products(file: &File, size: u64, plan: &Plan, wanted: &[Variant]) -> Result<V
         Some(Made { hash: ContentHash::of(&bytes), media_type, bytes })
     };
     Ok(wanted.iter().map(|variant| Product { variant: *variant, made: product(*variant) }).collect())
-}
-
-/// Runs `work` on a thread that ends with it; a panic becomes an error.
-///
-/// The threads of the runtime take turns, and the system's allocator keeps tens of MiB of what was freed for each thread
-/// that ever held a decoded image. What a thread leaves when it ends, the next one takes over.
-async fn on_own_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, WorkError> + Send + 'static,
-) -> Result<T, WorkError> {
-    let (tell, outcome) = oneshot::channel();
-    let run = move || {
-        // Nobody waits for it where the node is stopping.
-        let _ = tell.send(work());
-    };
-    thread::Builder::new().name("resize".to_owned()).spawn(run).map_err(WorkError::Thread)?;
-    outcome.await.unwrap_or(Err(WorkError::Panicked))
 }
 
 /// Runs `work`, which is short, on a thread of the runtime that may wait; a panic becomes an error.
@@ -170,21 +152,9 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn each_image_has_a_thread_of_its_own() {
-        let mut seen = std::collections::HashSet::new();
-        for _ in 0..3 {
-            seen.insert(on_own_thread(|| Ok(thread::current().id())).await.expect("it runs"));
-        }
-        assert_eq!(seen.len(), 3);
-    }
-
-    #[tokio::test]
     async fn a_panic_is_the_fault_of_one_image() {
-        let codec = || -> Result<(), WorkError> { panic!("a codec's") };
-        for failed in [guarded(codec).await, on_own_thread(codec).await] {
-            assert!(matches!(&failed, Err(WorkError::Panicked)), "{failed:?}");
-            assert!(failed.is_err_and(|error| error.lasts()));
-        }
+        let failed = guarded(|| -> Result<(), WorkError> { panic!("a codec's") }).await;
+        assert!(matches!(&failed, Err(WorkError::Panicked)), "{failed:?}");
         assert!(!WorkError::Store(StoreError::Full).lasts());
     }
 }
