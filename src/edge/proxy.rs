@@ -228,10 +228,12 @@ fn answer_from(core: &Core, wanted: &Wanted, obtained: Obtained) -> Response<Inn
             core.metrics.looked_up(Outcome::Passed);
             let mut response = response.map(|body| Inner::Node(Box::new(body)));
             end_to_end(response.headers_mut(), &core.via);
-            let why = match () {
-                () if wanted.policy.is_some() => "metacdn; fwd=request",
-                () if !core.cache.takes(0) || has_several_ranges(&wanted.headers) => "metacdn; fwd=bypass",
-                () => "metacdn; fwd=uri-miss",
+            let why = if wanted.policy.is_some() {
+                "metacdn; fwd=request"
+            } else if !core.cache.takes(0) || has_several_ranges(&wanted.headers) {
+                "metacdn; fwd=bypass"
+            } else {
+                "metacdn; fwd=uri-miss"
             };
             marked(core, response, &route, &passed, why)
         }
