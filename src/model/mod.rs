@@ -10,6 +10,7 @@ mod principal;
 mod record;
 mod tariff;
 mod variant;
+mod vector;
 mod version;
 mod view;
 
@@ -23,5 +24,6 @@ pub use principal::{Principal, PrincipalError};
 pub use record::{Record, RecordError, RecordKey};
 pub use tariff::{MoneyError, NanoDollars, Tariff};
 pub use variant::{Variant, VariantError};
+pub use vector::{Cursor, VersionVector};
 pub use version::{Epoch, HybridClock, HybridTime, Origin, Version, VersionError};
 pub use view::View;

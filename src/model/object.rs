@@ -226,6 +226,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is a tombstone.
+    pub const fn is_deleted(&self) -> bool {
+        matches!(self.state, EntryState::Deleted)
+    }
+
     /// Whether this write wins over `other` of the same key: the later version, and between two of one version
     /// (which only a clock or a backup gone wrong makes) the greater hash, so that all nodes choose alike.
     pub fn supersedes(&self, other: &Self) -> bool {

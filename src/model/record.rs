@@ -52,6 +52,11 @@ impl RecordKey {
         Self(format!("{RESERVED_PREFIX}{PRICES}/{provider}"))
     }
 
+    /// Whether it is the record of a node.
+    pub fn is_node(&self) -> bool {
+        self.parts().0 == NODES
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

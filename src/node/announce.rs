@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
-use super::pull::take_in;
 use super::records::{Change, write_record};
-use super::{Backoff, Core};
+use super::{Backoff, Core, unix_ms};
 use crate::client::{ClientError, Deadlines, Peer};
 use crate::model::{Address, Entry, EntryKey, Epoch, Node, NodeId, RecordKey, UnsoundEntry};
+use crate::replicate::take_in;
 use crate::store::StoreError;
 
 /// How long a node that may live under a name is waited for.
@@ -140,7 +140,7 @@ async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), AnnounceError> {
             .records
             .iter()
             .filter(|entry| matches!(entry.key, EntryKey::Record(_)))
-            .try_for_each(|entry| take_in(transaction, entry, &me))
+            .try_for_each(|entry| take_in(transaction, entry, &me, unix_ms()).map(drop))
     });
     Ok(work.await?)
 }

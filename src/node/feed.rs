@@ -52,7 +52,7 @@ pub(super) async fn read(
         let empty = page.entries.is_empty();
         let answer = move |origin: Origin| {
             let Origin { node, epoch } = origin;
-            Ok(Json(FeedAnswer { node, epoch, entries: page.entries, next: page.next, end: page.end }))
+            Ok(Json(FeedAnswer { node, epoch, entries: page.entries, next: page.next, end: page.end.is_some() }))
         };
         if !empty || Instant::now() >= deadline {
             return answer(origin);

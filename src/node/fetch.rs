@@ -12,6 +12,7 @@ use super::Core;
 use super::bytes::{Intake, off_runtime};
 use crate::client::{ClientError, Peer};
 use crate::model::{Content, Liveness, Version};
+use crate::replicate;
 use crate::store::{StoreError, Want};
 
 /// Objects up to this size are small; a part of the places is theirs, so that large ones never hold them up.
@@ -184,11 +185,7 @@ async fn conclude(core: &Core, want: &Want, received: Result<(), FetchError>) ->
     let entry = want.entry.clone();
     match received {
         Ok(()) => {
-            let list = core.catalog.transact(move |transaction| match transaction.listed(&entry.key)? {
-                Some(listed) if !entry.supersedes(&listed) => transaction.forget_want(&entry),
-                _ => transaction.list(&entry),
-            });
-            list.await.map(|()| End::Kept)
+            core.catalog.transact(move |transaction| replicate::conclude(transaction, &entry)).await.map(|()| End::Kept)
         }
         Err(FetchError::Superseded) => Ok(End::Kept),
         Err(FetchError::Store(error)) => Err(error),

@@ -21,9 +21,10 @@ use super::error::ApiError;
 use super::resolve::{Wish, variant_of};
 use super::serving::{VERSION_NAME, answer, changed, holds, version_value};
 use super::{Core, unix_ms};
-use crate::model::{Content, ContentHash, Entry, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
+use crate::model::{Content, ContentHash, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
 use crate::protocol::status::{Objects, Receipt};
 use crate::protocol::{OBJECTS, decode_key};
+use crate::replicate;
 use crate::serve::body::BodyError;
 
 /// The most objects of one answer.
@@ -134,8 +135,7 @@ async fn store(
             return Ok(None);
         }
         let replaced = current.is_some_and(|entry| entry.content().is_some());
-        let entry = Entry { key: entry_key, version: transaction.stamp(unix_ms()), state };
-        transaction.list(&entry)?;
+        let entry = replicate::write(transaction, entry_key, state, unix_ms())?;
         Ok(Some((entry.version, replaced)))
     });
     let (version, replaced) = written.await?.ok_or_else(changed)?;
@@ -173,8 +173,7 @@ pub(super) async fn delete(
         if !holds(&Method::DELETE, &headers, current.as_ref()) {
             return Ok(Err(StatusCode::PRECONDITION_FAILED));
         }
-        let entry = Entry { key: entry_key, version: transaction.stamp(unix_ms()), state: EntryState::Deleted };
-        transaction.list(&entry)?;
+        let entry = replicate::write(transaction, entry_key, EntryState::Deleted, unix_ms())?;
         Ok(Ok(entry.version))
     });
     match deleted.await? {

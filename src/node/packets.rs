@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::{Core, Packets, unix_ms};
 use crate::model::{Content, ContentHash, Entry, EntryState, ObjectKey, Principal};
 use crate::protocol::packet::{Decoder, Limits, Packet, PacketError};
+use crate::replicate;
 use crate::serve::{PacketConnection, Received};
 use crate::store::{BlobWriter, Blobs, StoreError};
 
@@ -96,9 +97,13 @@ async fn keep(
     let media_type = key.guessed_media_type().parse()?;
     let content = Content { hash, size, media_type, cache_control: core.config.cache_control.clone() };
     let work = core.catalog.transact(move |transaction| {
-        let version = if distributed { transaction.stamp_stray(unix_ms()) } else { transaction.stamp(unix_ms()) };
-        let entry = Entry { key: key.into(), version, state: EntryState::Live(content) };
-        if distributed { transaction.keep_stray(&entry) } else { transaction.list(&entry) }
+        let (key, state) = (key.into(), EntryState::Live(content));
+        if distributed {
+            let version = transaction.stamp_stray(unix_ms());
+            transaction.keep_stray(&Entry { key, version, state })
+        } else {
+            replicate::write(transaction, key, state, unix_ms()).map(drop)
+        }
     });
     work.await?;
     core.metrics.stored_bytes.inc_by(size);

@@ -11,12 +11,12 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::bytes::off_runtime;
-use super::{Backoff, Core};
+use super::{Backoff, Core, unix_ms};
 use crate::client::{Deadlines, Peer};
-use crate::model::{Address, Entry, Liveness, NodeId, UnsoundEntry, View};
+use crate::model::{Address, Cursor, Entry, Liveness, NodeId, UnsoundEntry, View};
 use crate::protocol::feed::{ENTRIES_MAX, FeedAnswer, FeedQuery, WAIT_MS_MAX};
-use crate::replicate::{Decision, decide};
-use crate::store::{Cursor, Select, StoreError, Transaction};
+use crate::replicate::{Page, absorb};
+use crate::store::{Select, StoreError};
 
 /// How often each peer is pinged. A third of the silence that makes a node suspect.
 const PING_PERIOD: Duration = Duration::from_secs(1);
@@ -120,34 +120,15 @@ async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<(), PullErro
         return Ok(());
     }
     core.metrics.pulled_entries.inc_by(answer.entries.len() as u64);
-    absorb(core, id.clone(), answer).await?;
+    record(core, id.clone(), answer).await?;
     Ok(())
 }
 
 /// Records a part of the feed of `peer` and how far it was read, in one commit.
-async fn absorb(core: &Arc<Core>, peer: NodeId, answer: FeedAnswer) -> Result<(), StoreError> {
+async fn record(core: &Arc<Core>, peer: NodeId, answer: FeedAnswer) -> Result<(), StoreError> {
     let cursor = Cursor { epoch: answer.epoch, since: answer.next };
-    let work = move |transaction: &mut Transaction<'_>| {
-        for entry in &answer.entries {
-            take_in(transaction, entry, &peer)?;
-        }
-        transaction.set_cursor(&peer, cursor)
-    };
-    core.catalog.transact(work).await
-}
-
-/// Takes in one entry that `peer` lists.
-pub(super) fn take_in(transaction: &mut Transaction<'_>, entry: &Entry, peer: &NodeId) -> Result<(), StoreError> {
-    let listed = transaction.listed(&entry.key)?;
-    let (wanted, held) = match entry.content() {
-        Some(content) => (transaction.wants(entry)?, transaction.holds(content)?),
-        None => (false, false),
-    };
-    match decide(entry, listed.as_ref(), wanted, held) {
-        Decision::Ignore => Ok(()),
-        Decision::List => transaction.list(entry),
-        Decision::Want => transaction.want(entry, peer),
-    }
+    let page = Page { peer, entries: answer.entries, cursor };
+    core.catalog.transact(move |transaction| absorb(transaction, &page, unix_ms()).map(drop)).await
 }
 
 /// Pings one peer each second and notes its answers.
@@ -197,7 +178,7 @@ impl OwnRecords {
                     Err(error) => warn!(%error, "a record is passed over"),
                 }
             }
-            if page.end {
+            if page.end.is_some() {
                 break;
             }
         }

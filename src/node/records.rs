@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::error::ApiError;
 use super::{Core, unix_ms};
-use crate::model::{Entry, EntryState, RecordKey, Version};
+use crate::model::{EntryState, RecordKey, Version};
+use crate::replicate::{Ledger as _, write};
 use crate::store::StoreError;
 
 /// What is to become of a record.
@@ -40,8 +41,7 @@ where
             Ok(Change::Remove) => EntryState::Deleted,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        let entry = Entry { key: key.into(), version: transaction.stamp(unix_ms()), state };
-        transaction.list(&entry)?;
+        let entry = write(transaction, key.into(), state, unix_ms())?;
         Ok(Ok(Some(entry.version)))
     });
     work.await

@@ -5,6 +5,7 @@
 
 mod blobs;
 mod catalog;
+mod ledger;
 mod query;
 mod readers;
 mod rows;
@@ -19,8 +20,8 @@ use crate::model::{ContentHash, NodeId};
 
 pub use blobs::{BlobWriter, Blobs};
 pub use catalog::Catalog;
-pub use query::{FeedPage, Listing, Select, Summary, Want};
-pub use transaction::{Cursor, Progress, Transaction};
+pub use query::{FeedEnd, FeedPage, Listing, Select, Summary, Want};
+pub use transaction::{Progress, Transaction};
 pub use variants::{VariantBlob, VariantState};
 
 /// Why the store could not do what was asked.

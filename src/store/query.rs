@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{Cursor, StoreError, rows};
-use crate::model::{Entry, EntryKey, NodeId, ObjectKey, ObjectMeta, Version};
+use super::{StoreError, rows};
+use crate::model::{Cursor, Entry, EntryKey, NodeId, ObjectKey, ObjectMeta, Origin, Version, VersionVector};
+use crate::replicate::BUCKETS;
 
 /// Which entries of the feed a follower reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,8 +24,17 @@ pub struct FeedPage {
     pub since: u64,
     /// The sequence from which to read on.
     pub next: u64,
-    /// Whether this is the end of the feed, as it was when read.
-    pub end: bool,
+    /// What the node had passed when the page was read, if this is the end of the feed.
+    pub end: Option<FeedEnd>,
+}
+
+/// Where a node stood when its feed was read to the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedEnd {
+    /// What it had passed of each origin's writes.
+    pub vector: VersionVector,
+    /// The newest tombstone that it had dropped.
+    pub horizon: Option<Version>,
 }
 
 /// Live objects in the order of their keys.
@@ -77,6 +87,7 @@ pub(super) fn find(connection: &Connection, key: &EntryKey) -> Result<Option<Ent
 /// Up to `limit` entries of the feed after the sequence that `since` chooses, which is told where the feed ends.
 pub(super) fn feed(
     connection: &mut Connection,
+    origin: &Origin,
     since: impl FnOnce(u64) -> u64,
     limit: usize,
     select: Select,
@@ -104,8 +115,11 @@ pub(super) fn feed(
             last = rows::unsigned(row, rows::AFTER)?;
         }
     }
-    let end = entries.len() < limit;
-    Ok(FeedPage { entries, since, next: if end { head.max(since) } else { last }, end })
+    let end = match entries.len() < limit {
+        true => Some(FeedEnd { vector: own_vector(&snapshot, origin)?, horizon: horizon(&snapshot)? }),
+        false => None,
+    };
+    Ok(FeedPage { entries, since, next: if end.is_some() { head.max(since) } else { last }, end })
 }
 
 /// Up to `limit` live objects below `prefix`, after the key `after`.
@@ -163,9 +177,9 @@ pub(super) fn wants(connection: &Connection, size_max: u64, limit: usize) -> Res
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-/// All wants of `key`.
-pub(super) fn wanted(connection: &Connection, key: &EntryKey) -> Result<Vec<Entry>, StoreError> {
-    let sql = format!("SELECT {} FROM wants WHERE key = ?1", rows::COLUMNS);
+/// What is owed under `key` in `table`, one of `wants` and `parked`.
+pub(super) fn owed(connection: &Connection, table: &str, key: &EntryKey) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!("SELECT {} FROM {table} WHERE key = ?1", rows::COLUMNS);
     let mut statement = connection.prepare_cached(&sql)?;
     let found = statement.query_map(params![key.as_str()], rows::read)?;
     Ok(found.collect::<Result<_, _>>()?)
@@ -175,6 +189,75 @@ pub(super) fn wanted(connection: &Connection, key: &EntryKey) -> Result<Vec<Entr
 pub(super) fn wants_version(connection: &Connection, entry: &Entry) -> Result<bool, StoreError> {
     let sql = format!("SELECT EXISTS (SELECT 1 FROM wants WHERE {THIS_VERSION})");
     Ok(connection.prepare_cached(&sql)?.query_row(this_version(entry), |row| row.get(0))?)
+}
+
+/// Whether this very `entry` is parked.
+pub(super) fn parks_version(connection: &Connection, entry: &Entry) -> Result<bool, StoreError> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM parked WHERE {THIS_VERSION})");
+    Ok(connection.prepare_cached(&sql)?.query_row(this_version(entry), |row| row.get(0))?)
+}
+
+/// What is passed of the writes of others.
+pub(super) fn vector(connection: &Connection) -> Result<VersionVector, StoreError> {
+    let mut statement = connection.prepare_cached("SELECT node, epoch, sequence FROM vector")?;
+    let found = statement.query_map([], |row| {
+        Ok((Origin { node: rows::parsed(row, 0)?, epoch: rows::parsed(row, 1)? }, rows::unsigned(row, 2)?))
+    })?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// What is passed of the writes of all, those of `origin` included, whose catalogue this is.
+pub(super) fn own_vector(connection: &Connection, origin: &Origin) -> Result<VersionVector, StoreError> {
+    let mut vector = vector(connection)?;
+    let sql = "SELECT value FROM marks WHERE name = 'origin_sequence'";
+    let written = connection.prepare_cached(sql)?.query_row([], |row| rows::unsigned(row, 0)).optional()?;
+    vector.raise(origin, written.unwrap_or(0));
+    Ok(vector)
+}
+
+/// The newest version of all tombstones that were dropped.
+pub(super) fn horizon(connection: &Connection) -> Result<Option<Version>, StoreError> {
+    let sql = "SELECT value FROM marks WHERE name = 'horizon'";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| rows::parsed(row, 0)).optional()?)
+}
+
+/// Up to `limit` entries of a backup after the key `after`.
+pub(super) fn withheld(
+    connection: &Connection,
+    after: Option<&EntryKey>,
+    limit: usize,
+) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!("SELECT {} FROM withheld WHERE key > ?1 ORDER BY key LIMIT ?2", rows::COLUMNS);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map(params![after.map_or("", EntryKey::as_str), limit as i64], rows::read)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// The sum of one bucket.
+pub(super) fn digest(connection: &Connection, bucket: i64) -> Result<u64, StoreError> {
+    let sql = "SELECT sum FROM digests WHERE bucket = ?1";
+    Ok(connection.prepare_cached(sql)?.query_row([bucket], |row| rows::unsigned(row, 0)).optional()?.unwrap_or(0))
+}
+
+/// The sums of all buckets.
+pub(super) fn digests(connection: &Connection) -> Result<Vec<u64>, StoreError> {
+    let mut sums = vec![0; BUCKETS];
+    let mut statement = connection.prepare_cached("SELECT bucket, sum FROM digests")?;
+    let mut found = statement.query([])?;
+    while let Some(row) = found.next()? {
+        if let Some(sum) = usize::try_from(row.get::<_, i64>(0)?).ok().and_then(|bucket| sums.get_mut(bucket)) {
+            *sum = rows::unsigned(row, 1)?;
+        }
+    }
+    Ok(sums)
+}
+
+/// The entries of one bucket.
+pub(super) fn of_bucket(connection: &Connection, bucket: usize) -> Result<Vec<Entry>, StoreError> {
+    let sql = format!("SELECT {} FROM entries WHERE bucket = ?1", rows::COLUMNS);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map([bucket as i64], rows::read)?;
+    Ok(found.collect::<Result<_, _>>()?)
 }
 
 /// The condition that a row is one version of an entry, and the values of its places.

@@ -114,7 +114,7 @@ fn read(row: &rusqlite::Row<'_>) -> rusqlite::Result<VariantState> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Content, Entry, EntryState, Epoch};
+    use crate::model::Epoch;
     use crate::store::Select;
 
     fn open(folder: &std::path::Path) -> Catalog {
@@ -152,32 +152,5 @@ mod tests {
         assert_eq!(catalog.variants().expect("readable").len(), 2);
         catalog.transact(|t| t.forget_variants_unless_by("another")).await.expect("a commit");
         assert!(catalog.variants().expect("readable").is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_catalogue_of_the_first_schema_takes_variants() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let catalog = open(folder.path());
-        let content = Content {
-            hash: ContentHash::of(b"x"),
-            size: 1,
-            media_type: "image/png".parse().expect("a value"),
-            cache_control: "no-store".parse().expect("a value"),
-        };
-        let list = move |t: &mut Transaction<'_>| {
-            let key = "a.png".parse().expect("a key");
-            let entry = Entry { key, version: t.stamp(1), state: EntryState::Live(content) };
-            t.list(&entry)
-        };
-        catalog.transact(list).await.expect("a commit");
-        drop(catalog);
-        let old = Connection::open(folder.path().join("catalog.sqlite")).expect("a database");
-        old.execute_batch("DROP TABLE variants; PRAGMA user_version = 1;").expect("an older schema");
-        drop(old);
-        let catalog = open(folder.path());
-        assert_eq!(catalog.summary().expect("a count").objects, 1);
-        let original = ContentHash::of(b"x");
-        catalog.transact(move |t| t.keep_variant(&original, Variant::Low, &made("low"))).await.expect("a commit");
-        assert_eq!(catalog.variants().expect("readable").len(), 1);
     }
 }

@@ -47,7 +47,7 @@ const LAYERS: &[Layer] = &[
     layer(1, "protocol", Only(&["model"])),
     layer(1, "client", Only(&["model", "protocol"])),
     layer(1, "serve", Only(&["model", "protocol"])),
-    layer(2, "store", Only(&["model"])),
+    layer(2, "store", Only(&["model", "replicate"])),
     layer(2, "replicate", Only(&["model"])),
     layer(2, "membership", Only(&["model"])),
     layer(2, "cache", Only(&["model"])),

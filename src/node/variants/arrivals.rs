@@ -70,7 +70,7 @@ async fn page(core: &Core, maker: &mut Option<String>, since: u64) -> Result<(Ve
     let page = off_runtime(move || catalog.feed(since, ENTRIES_MAX, Select::All)).await?;
     let objects = page.entries.into_iter().filter_map(Entry::into_object);
     let images = objects.filter(is_image).map(|object| object.content).collect();
-    Ok((images, page.next, page.end))
+    Ok((images, page.next, page.end.is_some()))
 }
 
 /// Makes the variants of one image, unless they are there. What goes wrong the job has said; the next who asks, or the

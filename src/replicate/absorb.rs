@@ -1,0 +1,150 @@
+//! Writes that happen here, and what peers list: recorded as listed, wanted or parked, in one commit with the cursor.
+
+use super::{AHEAD_MAX_MS, Decision, Ledger, decide};
+use crate::model::{Cursor, Entry, EntryKey, EntryState, HybridTime, NodeId};
+
+/// How many parked entries one commit takes in at most.
+const UNPARKED_MAX: usize = 256;
+
+/// A part of the feed of a peer, as it was read.
+#[derive(Debug, Clone)]
+pub struct Page {
+    /// Whose feed it is.
+    pub peer: NodeId,
+    /// The entries, in the order of the feed.
+    pub entries: Vec<Entry>,
+    /// From where to read on.
+    pub cursor: Cursor,
+}
+
+/// What became of an entry that a peer lists.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taken {
+    /// It is recorded, or something as new was.
+    Recorded,
+    /// It is too far in the future, and kept until its time has come.
+    Parked,
+}
+
+/// Makes `key` point at `state` by a write that happens here at `now_unix_ms`; the bytes must be durable.
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub fn write<L: Ledger>(ledger: &mut L, key: EntryKey, state: EntryState, now_unix_ms: u64) -> Result<Entry, L::Error> {
+    let entry = Entry { key, version: ledger.stamp(now_unix_ms), state };
+    ledger.list(&entry)?;
+    Ok(entry)
+}
+
+/// Records what a peer lists, and then how far it was read. Answers how many entries were parked.
+///
+/// # Errors
+/// When the ledger cannot be read or written.
+pub fn absorb<L: Ledger>(ledger: &mut L, page: &Page, now_unix_ms: u64) -> Result<usize, L::Error> {
+    let mut parked = 0;
+    for entry in &page.entries {
+        parked += usize::from(take_in(ledger, entry, &page.peer, now_unix_ms)? == Taken::Parked);
+    }
+    ledger.set_cursor(&page.peer, page.cursor)?;
+    Ok(parked)
+}
+
+/// Takes in one `entry` that `peer` lists, whose bytes it therefore holds.
+///
+/// One that is too far ahead of the clock here is parked: were it listed, the wrong clock of one node would win every
+/// conflict until the time that it showed.
+///
+/// # Errors
+/// When the ledger cannot be read or written.
+pub fn take_in<L: Ledger>(ledger: &mut L, entry: &Entry, peer: &NodeId, now_unix_ms: u64) -> Result<Taken, L::Error> {
+    let listed = ledger.listed(&entry.key)?;
+    let owed = ledger.owes(entry)?;
+    if entry.version.time.unix_ms() > now_unix_ms.saturating_add(AHEAD_MAX_MS) {
+        if !owed && listed.is_none_or(|listed| entry.supersedes(&listed)) {
+            ledger.park(entry, peer)?;
+            return Ok(Taken::Parked);
+        }
+        return Ok(Taken::Recorded);
+    }
+    let held = match entry.content() {
+        Some(content) => ledger.holds(content)?,
+        None => false,
+    };
+    match decide(entry, listed.as_ref(), owed, held) {
+        Decision::Ignore => {}
+        Decision::List => ledger.list(entry)?,
+        Decision::Want => ledger.want(entry, peer)?,
+    }
+    Ok(Taken::Recorded)
+}
+
+/// Lists `entry`, whose bytes are durable now, unless something newer came meanwhile.
+///
+/// # Errors
+/// When the ledger cannot be read or written.
+pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<(), L::Error> {
+    match ledger.listed(&entry.key)? {
+        Some(listed) if !entry.supersedes(&listed) => ledger.forget_want(entry),
+        _ => ledger.list(entry),
+    }
+}
+
+/// Takes in parked entries whose time has come; answers how many.
+///
+/// # Errors
+/// When the ledger cannot be read or written.
+pub fn unpark<L: Ledger>(ledger: &mut L, now_unix_ms: u64) -> Result<usize, L::Error> {
+    let time = HybridTime::from_unix_ms(now_unix_ms.saturating_add(AHEAD_MAX_MS));
+    let due = ledger.parked(time, UNPARKED_MAX)?;
+    for (entry, peer) in &due {
+        ledger.unpark(entry)?;
+        take_in(ledger, entry, peer, now_unix_ms)?;
+    }
+    Ok(due.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::MemoryLedger;
+    use super::super::memory::tests::{live, node, replica};
+    use super::*;
+    use crate::model::Epoch;
+
+    const NOW: u64 = 1_000_000;
+
+    fn lists(ledger: &MemoryLedger, entry: &Entry) -> bool {
+        ledger.listed(&entry.key).expect("memory") == Some(entry.clone())
+    }
+
+    #[test]
+    fn an_entry_from_the_future_is_parked_until_its_time_comes() {
+        let (mut ahead, mut ledger) = (replica("A"), replica("B"));
+        let Ok(entry) = write(&mut ahead, live("a", "1").key, EntryState::Deleted, NOW + AHEAD_MAX_MS + 1);
+        assert_eq!(take_in(&mut ledger, &entry, &node("A"), NOW), Ok(Taken::Parked));
+        assert_eq!(take_in(&mut ledger, &entry, &node("C"), NOW), Ok(Taken::Recorded), "once");
+        let Ok(own) = write(&mut ledger, entry.key.clone(), live("a", "2").state, NOW);
+        assert!(own.version < entry.version, "the clock has learnt nothing");
+        assert_eq!(unpark(&mut ledger, NOW), Ok(0));
+        assert_eq!(unpark(&mut ledger, NOW + 1), Ok(1));
+        assert!(lists(&ledger, &entry));
+        assert_eq!(ledger.debt().map(|debt| debt.oldest), Ok(None));
+    }
+
+    #[test]
+    fn what_was_superseded_while_its_bytes_came_is_not_listed() {
+        let (mut other, mut ledger) = (replica("A"), replica("B"));
+        let Ok(old) = write(&mut other, live("a", "1").key, live("a", "1").state, NOW);
+        let Ok(new) = write(&mut other, old.key.clone(), EntryState::Deleted, NOW);
+        let page = |entry: &Entry, since| Page {
+            peer: node("A"),
+            entries: vec![entry.clone()],
+            cursor: Cursor { epoch: Epoch::from_bits(1), since },
+        };
+        assert_eq!(absorb(&mut ledger, &page(&old, 1), NOW), Ok(0));
+        assert_eq!(ledger.debt().map(|debt| debt.oldest), Ok(Some(1)));
+        assert_eq!(absorb(&mut ledger, &page(&new, 2), NOW), Ok(0));
+        assert_eq!(ledger.debt().map(|debt| debt.oldest), Ok(None));
+        assert_eq!(conclude(&mut ledger, &old), Ok(()));
+        assert!(lists(&ledger, &new));
+    }
+}
