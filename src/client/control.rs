@@ -3,10 +3,10 @@
 use http::Method;
 
 use super::{ClientError, Peer};
-use crate::model::{Epoch, Node, Provider, Tariff};
-use crate::protocol::feed::{FeedAnswer, FeedQuery, Welcome};
+use crate::model::{Entry, Epoch, Node, Provider, Tariff, Version};
+use crate::protocol::feed::{Digests, FeedAnswer, FeedQuery, Receipts, Welcome};
 use crate::protocol::status::{Pong, Servers, Status};
-use crate::protocol::{FEED, PING, PRICES, SERVERS, STATUS, price_path, server_path};
+use crate::protocol::{DIGESTS, FEED, PING, PRICES, RECEIPTS, SERVERS, STATUS, price_path, server_path};
 
 /// What providers charge, by name.
 pub type Prices = std::collections::BTreeMap<Provider, Tariff>;
@@ -18,6 +18,38 @@ impl Peer {
     /// When the node does not answer.
     pub async fn ping(&self) -> Result<Pong, ClientError> {
         self.ask_json(Method::GET, PING).await
+    }
+
+    /// A heartbeat between nodes: the answer has the version vector, too.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn ping_for_vector(&self) -> Result<Pong, ClientError> {
+        self.ask_json(Method::GET, &format!("{PING}?vector=true")).await
+    }
+
+    /// Tells the node that `versions` of its own are held by the caller now.
+    ///
+    /// # Errors
+    /// When the node does not answer, or the caller is no node.
+    pub async fn receipts(&self, versions: Vec<Version>) -> Result<(), ClientError> {
+        self.send_json(Method::POST, RECEIPTS, &Receipts { versions }).await.map(drop)
+    }
+
+    /// The sum of each bucket of what the node lists.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn digests(&self) -> Result<Digests, ClientError> {
+        self.ask_json(Method::GET, DIGESTS).await
+    }
+
+    /// What the node lists in one bucket.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn of_bucket(&self, bucket: usize) -> Result<Vec<Entry>, ClientError> {
+        self.ask_json(Method::GET, &format!("{DIGESTS}/{bucket}")).await
     }
 
     /// What the node holds.

@@ -52,6 +52,12 @@ impl RecordKey {
         Self(format!("{RESERVED_PREFIX}{PRICES}/{provider}"))
     }
 
+    /// The names of the records of nodes, and no others.
+    pub fn of_nodes() -> std::ops::Range<String> {
+        // The character after the slash is the digit 0.
+        format!("{RESERVED_PREFIX}{NODES}/")..format!("{RESERVED_PREFIX}{NODES}0")
+    }
+
     /// Whether it is the record of a node.
     pub fn is_node(&self) -> bool {
         self.parts().0 == NODES

@@ -27,6 +27,11 @@ impl View {
         self.downloads.get(&node.id).unwrap_or(&node.download)
     }
 
+    /// Whether the member `id` was removed: its name is spent.
+    pub fn is_forgotten(&self, id: &NodeId) -> bool {
+        !self.nodes.contains_key(id) && self.versions.contains_key(&RecordKey::node(id))
+    }
+
     /// The version in which the record `key` is known, removed ones included.
     pub fn version_of(&self, key: &RecordKey) -> Option<&Version> {
         self.versions.get(key)

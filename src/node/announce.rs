@@ -5,11 +5,12 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
 use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use super::records::{Change, write_record};
-use super::{Backoff, Core, unix_ms};
+use super::{Backoff, Core, NodeError, unix_ms};
 use crate::client::{ClientError, Deadlines, Peer};
 use crate::model::{Address, Entry, EntryKey, Epoch, Node, NodeId, RecordKey, UnsoundEntry};
 use crate::replicate::take_in;
@@ -105,6 +106,9 @@ async fn announce_until_heard(core: Arc<Core>, address: Address, id: Option<Node
                 return;
             }
             // A refusal is for a person to mend; a peer that is away will come back.
+            Err(AnnounceError::Peer(error)) if error.status() == Some(StatusCode::GONE) => {
+                return core.fail(NodeError::Forgotten(core.me.id.clone()));
+            }
             Err(error) if !complained && !is_transient(&error) => {
                 complained = true;
                 warn!(%address, error = &error as &dyn std::error::Error, "the announcement was refused, will retry");

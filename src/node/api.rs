@@ -11,8 +11,11 @@ use http::StatusCode;
 
 use super::error::ApiError;
 use super::ops::{Listener, RequestLabels};
-use super::{Core, feed, links, objects, ops, prices, servers, serving};
-use crate::protocol::{BLOBS, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, SERVERS, STATUS};
+use super::{Core, copies, digests, feed, forget, links, objects, ops, prices, restore, servers, serving};
+use crate::protocol::{
+    BLOBS, DIGESTS, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, RECEIPTS, SERVERS, STATUS,
+    WITHHELD,
+};
 use crate::serve::guard::{self, AllowedHosts};
 
 /// The largest body of a control request; objects have their own limit.
@@ -29,11 +32,15 @@ pub(super) fn api(core: &Arc<Core>) -> Router {
         .route(&format!("{OBJECTS}/{{*key}}"), object)
         .route(&format!("{BLOBS}/{{hash}}"), get(serving::blob))
         .route(FEED, get(feed::read))
+        .route(RECEIPTS, post(copies::receipts))
+        .route(DIGESTS, get(digests::sums))
+        .route(&format!("{DIGESTS}/{{bucket}}"), get(digests::of_bucket))
         .route(PING, get(feed::ping))
         .route(&format!("{PROBE}/{{size}}"), get(feed::probe))
         .route(STATUS, get(ops::status))
         .route(SERVERS, get(servers::list))
-        .route(&format!("{SERVERS}/{{id}}"), put(feed::announce))
+        .route(&format!("{SERVERS}/{{id}}"), put(feed::announce).delete(forget::forget))
+        .route(WITHHELD, get(restore::list).post(restore::take_back).delete(restore::discard))
         .route(PRICES, get(prices::list))
         .route(&format!("{PRICES}/{{provider}}"), price)
         .route(OPENAPI, get(ops::openapi));

@@ -7,8 +7,8 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue};
 use tracing::error;
 
 use crate::model::{AddressError, FieldValueError, MoneyError, NameError};
-use crate::protocol::PathError;
 use crate::protocol::problem::{self, Problem};
+use crate::protocol::{COPIES_HEADER, PathError};
 use crate::store::StoreError;
 
 /// Why a request was not done.
@@ -16,13 +16,15 @@ use crate::store::StoreError;
 pub struct ApiError {
     status: StatusCode,
     detail: String,
+    /// On how many nodes the write is durable that the request made all the same.
+    stored: Option<u32>,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl ApiError {
     /// An error with its status and what was wrong, for a person.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), headers: Vec::new() }
+        Self { status, detail: detail.into(), stored: None, headers: Vec::new() }
     }
 
     /// 400: the request itself is wrong.
@@ -48,6 +50,13 @@ impl ApiError {
         self.with_header(CONNECTION, HeaderValue::from_static("close"))
     }
 
+    /// Says that the write was made all the same, and is durable on `copies` nodes.
+    #[must_use]
+    pub fn stored(mut self, copies: u32) -> Self {
+        self.stored = Some(copies);
+        self.with_header(HeaderName::from_static(COPIES_HEADER), HeaderValue::from(copies))
+    }
+
     /// What was wrong, for answers that are not HTTP.
     pub fn detail(&self) -> &str {
         &self.detail
@@ -56,7 +65,8 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let problem = Problem::new(self.status, self.detail);
+        let problem =
+            Problem { stored: self.stored.is_some(), copies: self.stored, ..Problem::new(self.status, self.detail) };
         let mut response = (self.status, problem.to_json()).into_response();
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
         response.headers_mut().extend(self.headers);

@@ -11,17 +11,18 @@ use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use tokio::time::Instant;
 
-use super::Core;
 use super::access::{Right, require};
 use super::announce::who_lives_at;
 use super::bytes::off_runtime;
 use super::error::ApiError;
+use super::forget::gone;
 use super::records::{Change, write_record};
+use super::{Core, unix_ms};
 use crate::model::{Node, NodeId, Origin, Principal, RecordKey};
-use crate::protocol::feed::{AnnounceQuery, ENTRIES_MAX, FeedAnswer, FeedQuery, WAIT_MS_MAX, Welcome};
-use crate::protocol::status::Pong;
+use crate::protocol::feed::{AnnounceQuery, ENTRIES_MAX, FORMAT, FeedAnswer, FeedQuery, WAIT_MS_MAX, Welcome};
+use crate::protocol::status::{PingQuery, Pong};
 use crate::replicate::resume_at;
-use crate::store::Select;
+use crate::store::{FeedEnd, FeedPage, Select};
 
 /// The largest probe.
 const PROBE_BYTES_MAX: usize = 1 << 20;
@@ -33,44 +34,77 @@ pub(super) async fn read(
     query: Result<Query<FeedQuery>, QueryRejection>,
 ) -> Result<Json<FeedAnswer>, ApiError> {
     require(&principal, Right::Read)?;
+    if let Principal::Node(id) = &principal {
+        require_member(&core, id)?;
+    }
     let Query(query) = query?;
     let limit = query.limit.unwrap_or(ENTRIES_MAX).clamp(1, ENTRIES_MAX);
     let select = if query.records { Select::Records } else { Select::All };
-    let origin = core.catalog.origin().clone();
+    let epoch = core.catalog.origin().epoch;
     let mut progress = core.catalog.progress();
     let mut position = (query.since, query.epoch);
     let deadline = Instant::now() + Duration::from_millis(query.wait_ms.min(WAIT_MS_MAX));
     loop {
         progress.mark_unchanged();
-        let (catalog, (since, asked), epoch) = (core.catalog.clone(), position, origin.epoch);
+        let (catalog, (since, asked)) = (core.catalog.clone(), position);
         let resume = move |head| resume_at(since, asked, epoch, head);
         let page = off_runtime(move || catalog.feed_from(resume, limit, select)).await?;
         if let Principal::Node(id) = &principal {
             core.members.follows(id, page.since);
         }
         position = (page.next, Some(epoch));
-        let empty = page.entries.is_empty();
-        let answer = move |origin: Origin| {
-            let Origin { node, epoch } = origin;
-            Ok(Json(FeedAnswer { node, epoch, entries: page.entries, next: page.next, end: page.end.is_some() }))
-        };
-        if !empty || Instant::now() >= deadline {
-            return answer(origin);
+        if !page.entries.is_empty() || Instant::now() >= deadline {
+            return Ok(Json(answer(&core, page)));
         }
         tokio::select! {
-            () = core.stop.cancelled() => return answer(origin),
-            () = tokio::time::sleep_until(deadline) => return answer(origin),
-            changed = progress.changed() => if changed.is_err() { return answer(origin) },
+            () = core.stop.cancelled() => return Ok(Json(answer(&core, page))),
+            () = tokio::time::sleep_until(deadline) => return Ok(Json(answer(&core, page))),
+            changed = progress.changed() => if changed.is_err() { return Ok(Json(answer(&core, page))) },
         }
     }
+}
+
+/// Refuses a node that is no member: what it would take from the feed no member would know of, and a deletion could be
+/// forgotten before it has heard of it.
+fn require_member(core: &Core, id: &NodeId) -> Result<(), ApiError> {
+    let view = core.members.view().borrow().clone();
+    if *id == core.me.id || view.nodes().contains_key(id) {
+        return Ok(());
+    }
+    if view.is_forgotten(id) {
+        return Err(gone(id));
+    }
+    let detail = format!("node {id} is not known here yet: its announcement is on the way");
+    Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+}
+
+fn answer(core: &Core, page: FeedPage) -> FeedAnswer {
+    let FeedPage { entries, next, end, .. } = page;
+    let Origin { node, epoch } = core.catalog.origin().clone();
+    let own = entries.iter().enumerate().map(|(place, entry)| (place, &entry.version));
+    let awaited = core.copies.awaited_among(own.filter(|(_, version)| version.origin == *core.catalog.origin()));
+    let (end, vector, horizon) = match end {
+        Some(FeedEnd { vector, horizon }) => (true, Some(vector), horizon),
+        None => (false, None, None),
+    };
+    FeedAnswer { format: FORMAT, node, epoch, entries, next, end, vector, horizon, awaited }
 }
 
 /// `GET /v1/ping`.
 pub(super) async fn ping(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
+    query: Result<Query<PingQuery>, QueryRejection>,
 ) -> Result<Json<Pong>, ApiError> {
     require(&principal, Right::Read)?;
+    let Query(PingQuery { vector }) = query?;
+    let vector = match vector {
+        true => {
+            let catalog = core.catalog.clone();
+            Some(off_runtime(move || catalog.vector()).await?)
+        }
+        false => None,
+    };
     let progress = *core.catalog.progress().borrow();
     let origin = core.catalog.origin();
     Ok(Json(Pong {
@@ -79,6 +113,10 @@ pub(super) async fn ping(
         head: progress.head,
         wants: progress.wants,
         clock: progress.clock,
+        format: Some(FORMAT),
+        now_unix_ms: Some(unix_ms()),
+        want_bytes: progress.want_bytes,
+        vector,
     }))
 }
 
@@ -117,6 +155,9 @@ pub(super) async fn announce(
         return Err(ApiError::bad_request(format!("the body describes node {}, the path names {id}", node.id)));
     }
     let view = core.members.view().borrow().clone();
+    if view.is_forgotten(&id) {
+        return Err(gone(&id));
+    }
     // Certificates name servers by DNS names, which do not tell upper case from lower.
     let namesake = |known: &&NodeId| **known != id && known.as_str().eq_ignore_ascii_case(id.as_str());
     if let Some(known) = view.nodes().keys().find(namesake) {

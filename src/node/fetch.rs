@@ -185,7 +185,10 @@ async fn conclude(core: &Core, want: &Want, received: Result<(), FetchError>) ->
     let entry = want.entry.clone();
     match received {
         Ok(()) => {
-            core.catalog.transact(move |transaction| replicate::conclude(transaction, &entry)).await.map(|()| End::Kept)
+            let (key, version) = (entry.key.clone(), entry.version.clone());
+            core.catalog.transact(move |transaction| replicate::conclude(transaction, &entry)).await?;
+            core.receipts.held(&key, &version);
+            Ok(End::Kept)
         }
         Err(FetchError::Superseded) => Ok(End::Kept),
         Err(FetchError::Store(error)) => Err(error),

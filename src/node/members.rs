@@ -4,12 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tokio::sync::watch;
 
+use super::error::ApiError;
+use super::unix_ms;
 use crate::client::{Deadlines, Peer};
 use crate::membership::Detector;
-use crate::model::{Liveness, Node, NodeId, View};
+use crate::model::{Liveness, Node, NodeId, Version, VersionVector, View};
 use crate::protocol::status::{Pong, Server};
+use crate::replicate::{AHEAD_MAX_MS, ahead_of_peers_ms};
+use crate::store::{Catalog, Progress};
 
 /// What is known of the members. All methods are short and never wait.
 pub(super) struct Members {
@@ -28,10 +33,27 @@ struct Seen {
     followers: BTreeMap<NodeId, Follower>,
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// What a member has said of itself.
+#[derive(Debug, Clone, Default)]
 struct Follower {
     since: Option<u64>,
     wants: u64,
+    want_bytes: u64,
+    /// Which writes of each origin it had passed, when it last said so.
+    vector: Option<VersionVector>,
+    /// By how much its clock is ahead of this node's.
+    ahead_ms: Option<i64>,
+    lag: Option<Lag>,
+}
+
+/// Since when a member has not had all that this node had.
+#[derive(Debug, Clone)]
+struct Lag {
+    /// What this node had passed at `since`.
+    mark: VersionVector,
+    since: Duration,
+    /// When the member last had all that this node had passed at that time.
+    caught_up: Duration,
 }
 
 impl Members {
@@ -89,13 +111,86 @@ impl Members {
         self.view.borrow().nodes().values().filter(|node| node.id != self.me).cloned().collect()
     }
 
-    /// A sign of life of `id`, with where it stands if it said so.
-    pub(super) fn heard(&self, id: &NodeId, pong: Option<&Pong>) {
+    /// A sign of life of `id`.
+    pub(super) fn heard(&self, id: &NodeId) {
+        self.seen().detector.heard(id, self.started.elapsed());
+    }
+
+    /// The answer of `id` to a ping: where it stands, with a clock that is `ahead_ms` ahead of this node's, which had
+    /// passed `own` by then.
+    pub(super) fn heard_pong(&self, id: &NodeId, pong: Pong, ahead_ms: Option<i64>, own: VersionVector) {
+        let now = self.started.elapsed();
         let mut seen = self.seen();
-        seen.detector.heard(id, self.started.elapsed());
-        if let Some(pong) = pong {
-            seen.followers.entry(id.clone()).or_default().wants = pong.wants;
+        seen.detector.heard(id, now);
+        let follower = seen.followers.entry(id.clone()).or_default();
+        (follower.wants, follower.want_bytes, follower.ahead_ms) = (pong.wants, pong.want_bytes, ahead_ms);
+        let Some(theirs) = pong.vector else { return };
+        match &mut follower.lag {
+            Some(lag) if !theirs.covers(&lag.mark) => {}
+            Some(lag) => *lag = Lag { mark: own, since: now, caught_up: lag.since },
+            None => follower.lag = Some(Lag { mark: own, since: now, caught_up: now }),
         }
+        follower.vector = Some(theirs);
+    }
+
+    /// The members that are known to have passed the write `version`.
+    pub(super) fn who_passed(&self, version: &Version) -> Vec<NodeId> {
+        let passed = |follower: &Follower| follower.vector.as_ref().is_some_and(|vector| vector.has_passed(version));
+        self.seen().followers.iter().filter(|(_, follower)| passed(follower)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The vectors of all other members; `None` if one of them has not told it since this node started.
+    pub(super) fn vectors_of_all(&self) -> Option<Vec<VersionVector>> {
+        let view = self.view.borrow().clone();
+        let seen = self.seen();
+        let others = view.nodes().keys().filter(|id| **id != self.me);
+        others.map(|id| seen.followers.get(id).and_then(|follower| follower.vector.clone())).collect()
+    }
+
+    /// Whether every other member that is not down has passed all that `id` has, as far as it has said, and `id` itself
+    /// waits for nothing.
+    pub(super) fn has_handed_over(&self, id: &NodeId) -> bool {
+        let others: Vec<_> = self.reachable().into_iter().filter(|other| other != id).collect();
+        let seen = self.seen();
+        let Some(leaving) = seen.followers.get(id) else { return false };
+        let Some(held) = leaving.vector.as_ref().filter(|_| leaving.wants == 0) else { return false };
+        let covers = |other: &NodeId| {
+            let vector = seen.followers.get(other).and_then(|follower| follower.vector.as_ref());
+            vector.is_some_and(|vector| vector.covers(held))
+        };
+        // This node's own vector is what the others were compared with; it is among them only if it is another one.
+        seen.followers.get(id).and_then(|follower| follower.lag.as_ref()).is_some_and(|lag| lag.mark.covers(held))
+            && others.iter().all(covers)
+    }
+
+    /// The other members that are not down.
+    pub(super) fn reachable(&self) -> Vec<NodeId> {
+        let others = self.others().into_iter().map(|node| node.id);
+        others.filter(|id| self.liveness(id) != Liveness::Down).collect()
+    }
+
+    /// By how many milliseconds what this node would stamp now is ahead of the median of its peers' clocks.
+    pub(super) fn clock_ahead_ms(&self, catalog: &Catalog) -> i64 {
+        let now = unix_ms();
+        let own = now.max(catalog.progress().borrow().clock.unix_ms());
+        let reachable = self.reachable();
+        let seen = self.seen();
+        let ahead = reachable.iter().filter_map(|id| seen.followers.get(id).and_then(|follower| follower.ahead_ms));
+        ahead_of_peers_ms(own, &ahead.map(|ahead| now.saturating_add_signed(ahead)).collect::<Vec<_>>())
+    }
+
+    /// Refuses writes while the clock is so wrong that the other nodes would not take them in.
+    pub(super) fn require_clock(&self, catalog: &Catalog) -> Result<(), ApiError> {
+        let ahead_ms = self.clock_ahead_ms(catalog);
+        if ahead_ms <= AHEAD_MAX_MS.cast_signed() {
+            return Ok(());
+        }
+        let detail = format!(
+            "the clock of node {} is {} s ahead of the others': mend it, or write to another node",
+            self.me,
+            ahead_ms / 1000
+        );
+        Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
     }
 
     /// Notes that `id` has read this node's feed up to `since`.
@@ -118,17 +213,30 @@ impl Members {
         if *id == self.me { Liveness::Alive } else { self.seen().detector.liveness(id, self.started.elapsed()) }
     }
 
-    /// All members as this node sees them, whose own feed ends at `head`.
-    pub(super) fn servers(&self, head: u64, wants: u64) -> Vec<Server> {
+    /// All members as this node sees them, whose own catalogue stands at `progress`.
+    pub(super) fn servers(&self, progress: Progress) -> Vec<Server> {
         let view = self.view.borrow().clone();
+        let now = self.started.elapsed();
         let server = |node: &Node| {
-            let follower = self.seen().followers.get(&node.id).copied().unwrap_or_default();
+            let follower = self.seen().followers.get(&node.id).cloned().unwrap_or_default();
+            let is_me = node.id == self.me;
             let behind = match follower.since {
-                _ if node.id == self.me => Some(wants),
-                since => since.map(|since| head.saturating_sub(since) + follower.wants),
+                _ if is_me => Some(progress.wants),
+                since => since.map(|since| progress.head.saturating_sub(since) + follower.wants),
             };
             let node = Node { download: view.download(node).clone(), ..node.clone() };
-            Server { liveness: self.liveness(&node.id), node, behind }
+            Server {
+                liveness: self.liveness(&node.id),
+                node,
+                behind,
+                behind_bytes: if is_me {
+                    Some(progress.want_bytes)
+                } else {
+                    follower.since.map(|_| follower.want_bytes)
+                },
+                behind_seconds: follower.lag.filter(|_| behind != Some(0)).map(|lag| (now - lag.caught_up).as_secs()),
+                clock_ahead_ms: follower.ahead_ms,
+            }
         };
         view.nodes().values().map(server).collect()
     }

@@ -6,177 +6,64 @@ mod access;
 mod announce;
 mod api;
 mod bytes;
+mod config;
+mod copies;
+mod digests;
 mod error;
 mod feed;
 mod fetch;
+mod forget;
+mod heartbeat;
+mod keep;
 mod links;
 mod members;
 mod objects;
 mod ops;
 mod packets;
+mod passed;
 mod prices;
 mod pull;
+mod receipts;
 mod records;
 mod resolve;
+mod restore;
 mod servers;
 mod serving;
 mod variants;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::membership::{self, Detector};
-use crate::model::{Address, Epoch, FieldValue, ImageMode, Node, NodeId, Principal, Provider};
+use crate::membership::Detector;
+use crate::model::{Address, Epoch, Node, NodeId, Principal};
 use crate::protocol::identity::{Identity, TlsVersions};
+use crate::replicate::Coverage;
 use crate::resize::choose::Rates;
 use crate::serve::guard::AllowedHosts;
 use crate::serve::{self, Handlers, Transport, serve};
 use crate::store::{Blobs, Catalog, StoreError};
+pub use config::{Config, Packets};
+use copies::Copies;
 use members::Members;
 use ops::Metrics;
-use pull::OwnRecords;
+use receipts::ReceiptsDue;
+use records::OwnRecords;
+use restore::Restore;
 pub use variants::Config as ResizeConfig;
 use variants::Variants;
 
 /// How long a starting node waits for one that still holds its data folder. A stopped process lets go at once; one that
 /// drains may take this long for its last reads.
 const PREDECESSOR_WAIT: Duration = Duration::from_secs(5);
-
-/// Who may send packets.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Packets {
-    /// Those with a client certificate of the cluster.
-    #[default]
-    Closed,
-    /// Everyone who reaches the port, also over TLS 1.2: the reference's own client shows no certificate.
-    Open,
-}
-
-/// What a node needs to know. Addresses that it listens on are given as open sockets, in [`Listeners`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The node's name, the one in its certificate.
-    pub id: NodeId,
-    /// The cloud it runs on; its own name if there is none.
-    pub provider: Option<Provider>,
-    /// The folder of its objects and catalogue.
-    pub data: PathBuf,
-    /// Where packets and the node API are served.
-    #[serde(default = "default_listen")]
-    pub listen: SocketAddr,
-    /// Where others reach that, if it is not where it listens.
-    pub advertise: Option<Address>,
-    /// Where the server list and the download API are served.
-    #[serde(default = "default_download_listen")]
-    pub download_listen: SocketAddr,
-    /// Where others reach that, if it is not where it listens.
-    pub download_advertise: Option<Address>,
-    /// Where the price API is served.
-    #[serde(default = "default_price_listen")]
-    pub price_listen: SocketAddr,
-    /// Addresses of nodes of the cluster that it joins; one is enough.
-    #[serde(default)]
-    pub seeds: Vec<Address>,
-    /// Who may send packets.
-    #[serde(default)]
-    pub packets: Packets,
-    /// What is done with images.
-    #[serde(default)]
-    pub images: ImageMode,
-    /// Whether the download API answers callers without a certificate.
-    #[serde(default)]
-    pub public_downloads: bool,
-    /// Further host names under which the reference's APIs may be asked.
-    #[serde(default)]
-    pub hosts: Vec<String>,
-    /// The largest object, in bytes.
-    #[serde(default = "default_object_bytes_max")]
-    pub object_bytes_max: u64,
-    /// The `Cache-Control` of objects that come without one.
-    #[serde(default = "default_cache_control")]
-    pub cache_control: FieldValue,
-    /// How many objects are fetched from peers at a time.
-    #[serde(default = "default_fetch_parallel")]
-    pub fetch_parallel: NonZeroUsize,
-    /// When a silent node is suspect or down.
-    #[serde(default)]
-    pub membership: membership::Config,
-    /// How images are resized.
-    #[serde(default)]
-    pub resize: ResizeConfig,
-    /// The limits of each listener.
-    #[serde(default)]
-    pub serve: serve::Config,
-}
-
-impl Config {
-    /// The configuration of the node `id` that keeps its data in `data`, with the defaults for all else.
-    pub fn new(id: NodeId, data: PathBuf) -> Self {
-        Self {
-            id,
-            provider: None,
-            data,
-            listen: default_listen(),
-            advertise: None,
-            download_listen: default_download_listen(),
-            download_advertise: None,
-            price_listen: default_price_listen(),
-            seeds: Vec::new(),
-            packets: Packets::default(),
-            images: ImageMode::default(),
-            public_downloads: false,
-            hosts: Vec::new(),
-            object_bytes_max: default_object_bytes_max(),
-            cache_control: default_cache_control(),
-            fetch_parallel: default_fetch_parallel(),
-            membership: membership::Config::default(),
-            resize: ResizeConfig::default(),
-            serve: serve::Config::default(),
-        }
-    }
-}
-
-const fn loopback(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
-}
-
-// The ports are the reference's.
-const fn default_listen() -> SocketAddr {
-    loopback(22222)
-}
-
-const fn default_download_listen() -> SocketAddr {
-    loopback(8871)
-}
-
-const fn default_price_listen() -> SocketAddr {
-    loopback(8700)
-}
-
-const fn default_object_bytes_max() -> u64 {
-    1 << 40
-}
-
-fn default_cache_control() -> FieldValue {
-    "max-age=60".parse().expect("it is visible ASCII")
-}
-
-const fn default_fetch_parallel() -> NonZeroUsize {
-    NonZeroUsize::new(16).expect("16 is not 0")
-}
 
 /// The open sockets of a node.
 #[derive(Debug)]
@@ -208,6 +95,12 @@ pub enum NodeError {
         /// The field to set.
         field: &'static str,
     },
+    /// Its database went back in time, so what it would list under old sequences its peers would miss.
+    #[error("the node's database went back in time: start it again, and it takes it for the backup that it is")]
+    WentBack,
+    /// The cluster has forgotten it, and may have forgotten deletions that it does not know of.
+    #[error("the cluster has forgotten node {0}: start the machine under a new name, with an empty data folder")]
+    Forgotten(NodeId),
     /// The data folder cannot be used.
     #[error("the data folder cannot be used")]
     Store(#[from] StoreError),
@@ -228,7 +121,22 @@ struct Core {
     json_budget: Arc<Semaphore>,
     variants: Variants,
     rates: Mutex<Rates>,
+    copies: Copies,
+    receipts: ReceiptsDue,
+    coverage: Mutex<Coverage>,
+    /// The feed of a peer was read to its end.
+    read_to_end: Notify,
+    restore: Restore,
+    failure: Mutex<Option<NodeError>>,
     stop: CancellationToken,
+}
+
+impl Core {
+    /// Ends the node because of `error`.
+    fn fail(&self, error: NodeError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.stop.cancel();
+    }
 }
 
 /// Runs a node until `stop`; then it lets running answers end and returns. What it acknowledged is durable whether it
@@ -242,11 +150,9 @@ pub async fn run(
     listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), NodeError> {
-    let (core, jobs) = start(config, &identity, &listeners, stop.clone()).await?;
-    announce::list_self(&core).await?;
-    // Before anything runs: who was known before is told where this node is now.
-    let mut records = OwnRecords::default();
-    records.read(&core).await?;
+    // A token of its own, so that a node that fails stops itself alone.
+    let stop = stop.child_token();
+    let (core, records, jobs) = open(config, &identity, &listeners, &stop).await?;
     let versions = match core.config.packets {
         Packets::Open => TlsVersions::Also12,
         Packets::Closed => TlsVersions::Only13,
@@ -269,6 +175,11 @@ pub async fn run(
     tasks.spawn(serve(listeners.price, side(price_at), limits(), price, stop.clone()));
     tasks.spawn(records.follow(core.clone()));
     tasks.spawn(pull::follow_members(core.clone()));
+    tasks.spawn(passed::run(core.clone()));
+    tasks.spawn(restore::run(core.clone()));
+    tasks.spawn(keep::unpark_in_time(core.clone()));
+    tasks.spawn(keep::expire_in_time(core.clone()));
+    tasks.spawn(digests::compare_in_time(core.clone()));
     tasks.spawn(fetch::run(core.clone()));
     tasks.spawn(variants::run(core.clone(), jobs));
     tasks.spawn(variants::follow(core.clone()));
@@ -284,7 +195,34 @@ pub async fn run(
         }
     }
     info!(node = %core.me.id, "node stopped");
-    Ok(())
+    match core.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        Some(failure) => Err(failure),
+        None => Ok(()),
+    }
+}
+
+/// Opens the store, lists this node, reads who was known before, and looks at them once. A database that turns out to
+/// have gone back in time is opened anew, as the backup that it is.
+async fn open(
+    config: Config,
+    identity: &Identity,
+    listeners: &Listeners,
+    stop: &CancellationToken,
+) -> Result<(Arc<Core>, OwnRecords, mpsc::Receiver<variants::Job>), NodeError> {
+    loop {
+        let (core, jobs) = start(config.clone(), identity, listeners, stop.clone()).await?;
+        let mut records = OwnRecords::default();
+        records.read(&core).await?;
+        if core.members.view().borrow().is_forgotten(&core.me.id) {
+            return Err(NodeError::Forgotten(core.me.id.clone()));
+        }
+        announce::list_self(&core).await?;
+        records.read(&core).await?;
+        match heartbeat::look_around(&core).await {
+            Err(NodeError::WentBack) => {}
+            looked => return looked.map(|()| (core, records, jobs)),
+        }
+    }
 }
 
 /// Checks the configuration and opens the store.
@@ -324,7 +262,25 @@ async fn start(
     let mut metrics = Metrics::new();
     let (variants, jobs) = Variants::new(config.images, config.resize.clone(), &mut metrics.registry);
     let rates = Mutex::default();
-    let core = Core { me, config, catalog, blobs, members, tls, metrics, json_budget, variants, rates, stop };
+    let core = Core {
+        me,
+        config,
+        catalog,
+        blobs,
+        members,
+        tls,
+        metrics,
+        json_budget,
+        variants,
+        rates,
+        copies: Copies::default(),
+        receipts: ReceiptsDue::default(),
+        coverage: Mutex::default(),
+        read_to_end: Notify::new(),
+        restore: Restore::default(),
+        failure: Mutex::default(),
+        stop,
+    };
     Ok((Arc::new(core), jobs))
 }
 

@@ -11,21 +11,25 @@ use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue,
     IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
-use http::{HeaderMap, Method, Request, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt as _;
 use serde::Deserialize;
 
 use super::access::{Right, require};
 use super::bytes::{Intake, off_runtime};
+use super::copies::{self, Awaited, CopiesQuery};
 use super::error::ApiError;
 use super::resolve::{Wish, variant_of};
 use super::serving::{VERSION_NAME, answer, changed, holds, version_value};
 use super::{Core, unix_ms};
 use crate::model::{Content, ContentHash, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
 use crate::protocol::status::{Objects, Receipt};
-use crate::protocol::{OBJECTS, decode_key};
+use crate::protocol::{COPIES_HEADER, OBJECTS, decode_key};
 use crate::replicate;
 use crate::serve::body::BodyError;
+
+/// On how many nodes a write is durable.
+const COPIES_NAME: HeaderName = HeaderName::from_static(COPIES_HEADER);
 
 /// The most objects of one answer.
 const LIST_MAX: usize = 1000;
@@ -34,9 +38,12 @@ const LIST_MAX: usize = 1000;
 pub(super) async fn put(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
+    copies: Result<Query<CopiesQuery>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     require(&principal, Right::Write)?;
+    let copies = copies::asked(copies).map_err(ApiError::closing)?;
+    core.members.require_clock(&core.catalog).map_err(ApiError::closing)?;
     let (head, body) = request.into_parts();
     // A client that waits for 100 (Continue) hears of what is wrong before it sends the bytes.
     let accepted = accept(&core, &head.uri, &head.headers).await;
@@ -44,11 +51,13 @@ pub(super) async fn put(
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let (hash, size) = receive(&core, body, declared).await?;
     let content = Content { hash, size, media_type, cache_control };
-    let (receipt, status) = store(&core, key, content, head.headers).await?;
+    let (mut receipt, status, awaited) = store(&core, key, content, head.headers).await?;
     core.metrics.stored_bytes.inc_by(size);
+    receipt.copies = copies::wait(&core, awaited, copies).await?;
     let headers = [
         (ETAG, HeaderValue::try_from(receipt.content.hash.etag()).expect("a hash in hex is visible ASCII")),
         (VERSION_NAME, version_value(&receipt.version)),
+        (COPIES_NAME, HeaderValue::from(receipt.copies)),
     ];
     Ok((status, headers, Json(receipt)).into_response())
 }
@@ -122,13 +131,14 @@ fn broken_body(error: axum::Error) -> ApiError {
 
 /// Points `key` at `content`, whose bytes are durable, if the conditions in `headers` hold in that moment.
 async fn store(
-    core: &Core,
+    core: &Arc<Core>,
     key: ObjectKey,
     content: Content,
     headers: HeaderMap,
-) -> Result<(Receipt, StatusCode), ApiError> {
+) -> Result<(Receipt, StatusCode, Awaited), ApiError> {
     let entry_key = EntryKey::Object(key.clone());
     let state = EntryState::Live(content.clone());
+    let shared = core.clone();
     let written = core.catalog.transact(move |transaction| {
         let current = transaction.find(&entry_key)?;
         if !holds(&Method::PUT, &headers, current.as_ref()) {
@@ -136,11 +146,12 @@ async fn store(
         }
         let replaced = current.is_some_and(|entry| entry.content().is_some());
         let entry = replicate::write(transaction, entry_key, state, unix_ms())?;
-        Ok(Some((entry.version, replaced)))
+        let awaited = shared.copies.expect(&entry.version);
+        Ok(Some((entry.version, replaced, awaited)))
     });
-    let (version, replaced) = written.await?.ok_or_else(changed)?;
+    let (version, replaced, awaited) = written.await?.ok_or_else(changed)?;
     let status = if replaced { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((Receipt { key, content, version, copies: 1 }, status))
+    Ok((Receipt { key, content, version, copies: 1 }, status, awaited))
 }
 
 /// `GET` and `HEAD /v1/objects/KEY`.
@@ -159,12 +170,16 @@ pub(super) async fn get(
 pub(super) async fn delete(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
+    copies: Result<Query<CopiesQuery>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     require(&principal, Right::Write)?;
+    let copies = copies::asked(copies)?;
+    core.members.require_clock(&core.catalog)?;
     let key = key_of(request.uri(), OBJECTS)?;
     let entry_key = EntryKey::Object(key.clone());
     let headers = request.headers().clone();
+    let shared = core.clone();
     let deleted = core.catalog.transact(move |transaction| {
         let current = transaction.find(&entry_key)?;
         if current.as_ref().is_none_or(|entry| entry.content().is_none()) {
@@ -174,10 +189,15 @@ pub(super) async fn delete(
             return Ok(Err(StatusCode::PRECONDITION_FAILED));
         }
         let entry = replicate::write(transaction, entry_key, EntryState::Deleted, unix_ms())?;
-        Ok(Ok(entry.version))
+        let awaited = shared.copies.expect(&entry.version);
+        Ok(Ok((entry.version, awaited)))
     });
     match deleted.await? {
-        Ok(version) => Ok((StatusCode::NO_CONTENT, [(VERSION_NAME, version_value(&version))]).into_response()),
+        Ok((version, awaited)) => {
+            let copies = copies::wait(&core, awaited, copies).await?;
+            let headers = [(VERSION_NAME, version_value(&version)), (COPIES_NAME, HeaderValue::from(copies))];
+            Ok((StatusCode::NO_CONTENT, headers).into_response())
+        }
         Err(StatusCode::NOT_FOUND) => Err(ApiError::not_found(format!("object {key}"))),
         Err(_) => Err(changed()),
     }

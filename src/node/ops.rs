@@ -31,8 +31,16 @@ pub(super) struct Metrics {
     pub(super) stored_bytes: Counter,
     pub(super) pulled_entries: Counter,
     pub(super) failed_fetches: Counter,
+    pub(super) late_copies: Counter,
+    pub(super) parked_entries: Counter,
+    pub(super) expired_tombstones: Counter,
+    pub(super) mended_entries: Counter,
     feed_head: Gauge,
     wants: Gauge,
+    want_bytes: Gauge,
+    parked: Gauge,
+    clock_ahead_ms: Gauge,
+    behind_seconds: Family<PeerLabels, Gauge>,
     members: Family<MemberLabels, Gauge>,
 }
 
@@ -59,6 +67,11 @@ struct MemberLabels {
     liveness: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PeerLabels {
+    peer: String,
+}
+
 impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("metacdn_node");
@@ -74,9 +87,44 @@ impl Metrics {
         registry.register("feed_head", "The last sequence of the feed", feed_head.clone());
         let wants = Gauge::default();
         registry.register("wants", "Entries that wait for their bytes", wants.clone());
+        let late_copies = Counter::default();
+        registry.register("late_copies", "Writes whose further copies did not come in time", late_copies.clone());
+        let parked_entries = Counter::default();
+        registry.register("parked_entries", "Entries from the future that peers listed", parked_entries.clone());
+        let expired_tombstones = Counter::default();
+        registry.register("expired_tombstones", "Deletions that were forgotten", expired_tombstones.clone());
+        let mended_entries = Counter::default();
+        registry.register("mended_entries", "Entries that a comparison found missing", mended_entries.clone());
+        let want_bytes = Gauge::default();
+        registry.register_with_unit("wanted", "Bytes that are to be fetched", Unit::Bytes, want_bytes.clone());
+        let parked = Gauge::default();
+        registry.register("parked", "Entries from the future that wait for their time", parked.clone());
+        let clock_ahead_ms = Gauge::default();
+        let help = "Milliseconds by which this node's stamps are ahead of the median of its peers' clocks";
+        registry.register("clock_ahead_ms", help, clock_ahead_ms.clone());
+        let behind_seconds = Family::default();
+        let help = "Seconds for which a member has not had all that this node had";
+        registry.register("behind_seconds", help, behind_seconds.clone());
         let members = Family::default();
         registry.register("members", "Members of the cluster, as this node sees them", members.clone());
-        Self { registry, requests, stored_bytes, pulled_entries, failed_fetches, feed_head, wants, members }
+        Self {
+            registry,
+            requests,
+            stored_bytes,
+            pulled_entries,
+            failed_fetches,
+            late_copies,
+            parked_entries,
+            expired_tombstones,
+            mended_entries,
+            feed_head,
+            wants,
+            want_bytes,
+            parked,
+            clock_ahead_ms,
+            behind_seconds,
+            members,
+        }
     }
 }
 
@@ -108,7 +156,16 @@ pub(super) async fn metrics(
     let progress = *core.catalog.progress().borrow();
     core.metrics.feed_head.set(progress.head.cast_signed());
     core.metrics.wants.set(progress.wants.cast_signed());
-    let servers = core.members.servers(progress.head, progress.wants);
+    let servers = core.members.servers(progress);
+    core.metrics.want_bytes.set(progress.want_bytes.cast_signed());
+    core.metrics.parked.set(progress.parked.cast_signed());
+    core.metrics.clock_ahead_ms.set(core.members.clock_ahead_ms(&core.catalog));
+    core.metrics.behind_seconds.clear();
+    for server in servers.iter().filter(|server| server.node.id != core.me.id) {
+        let labels = PeerLabels { peer: server.node.id.to_string() };
+        let seconds = server.behind_seconds.unwrap_or(0);
+        core.metrics.behind_seconds.get_or_create(&labels).set(seconds.cast_signed());
+    }
     for liveness in [Liveness::Alive, Liveness::Suspect, Liveness::Down] {
         let count = servers.iter().filter(|server| server.liveness == liveness).count();
         let labels = MemberLabels { liveness: liveness.to_string() };
@@ -139,6 +196,9 @@ pub(super) async fn status(
         tombstones: held.tombstones,
         strays: held.strays,
         wants: progress.wants,
+        want_bytes: progress.want_bytes,
+        parked: progress.parked,
+        withheld: held.withheld,
         uptime_seconds: core.members.uptime().as_secs(),
     }))
 }

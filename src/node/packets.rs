@@ -9,6 +9,7 @@ use tracing::{debug, info};
 
 use super::access::{Right, require};
 use super::bytes::{GATHER_BYTES, off_runtime};
+use super::copies::{self, CopiesQuery};
 use super::error::ApiError;
 use super::{Core, Packets, unix_ms};
 use crate::model::{Content, ContentHash, Entry, EntryState, ObjectKey, Principal};
@@ -61,7 +62,7 @@ async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<
         }
         (Packet::Heartbeat { name, .. }, ..) => match connection.principal() {
             Principal::Node(id) if *id.as_str() == *name => {
-                core.members.heard(id, None);
+                core.members.heard(id);
                 Ok(json!({ "file_name": "heartbeat" }))
             }
             _ => Err(ApiError::new(StatusCode::FORBIDDEN, "a heartbeat counts only with the certificate of its node")),
@@ -96,17 +97,23 @@ async fn keep(
     let key: ObjectKey = file_name.parse().map_err(|error| ApiError::bad_request(format!("file_name: {error}")))?;
     let media_type = key.guessed_media_type().parse()?;
     let content = Content { hash, size, media_type, cache_control: core.config.cache_control.clone() };
+    core.members.require_clock(&core.catalog)?;
+    let shared = core.clone();
     let work = core.catalog.transact(move |transaction| {
         let (key, state) = (key.into(), EntryState::Live(content));
         if distributed {
             let version = transaction.stamp_stray(unix_ms());
-            transaction.keep_stray(&Entry { key, version, state })
-        } else {
-            replicate::write(transaction, key, state, unix_ms()).map(drop)
+            transaction.keep_stray(&Entry { key, version, state })?;
+            return Ok(None);
         }
+        let entry = replicate::write(transaction, key, state, unix_ms())?;
+        Ok(Some(shared.copies.expect(&entry.version)))
     });
-    work.await?;
+    let awaited = work.await?;
     core.metrics.stored_bytes.inc_by(size);
+    if let Some(awaited) = awaited {
+        copies::wait(core, awaited, CopiesQuery::default()).await?;
+    }
     Ok(json!({ "file_name": file_name, "size": size, "hash": hash }))
 }
 

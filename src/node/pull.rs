@@ -4,31 +4,28 @@
 //! a large object does not hold up small ones.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::bytes::off_runtime;
-use super::{Backoff, Core, unix_ms};
-use crate::client::{Deadlines, Peer};
-use crate::model::{Address, Cursor, Entry, Liveness, NodeId, UnsoundEntry, View};
-use crate::protocol::feed::{ENTRIES_MAX, FeedAnswer, FeedQuery, WAIT_MS_MAX};
-use crate::replicate::{Page, absorb};
-use crate::store::{Select, StoreError};
+use super::{Backoff, Core, heartbeat, receipts, unix_ms};
+use crate::client::Peer;
+use crate::model::{Address, Cursor, Entry, EntryKey, NodeId, UnsoundEntry, Version};
+use crate::protocol::feed::{FORMAT_NEWEST_READ, FeedAnswer, FeedQuery, WAIT_MS_MAX};
+use crate::replicate::{Ledger as _, Page, absorb};
+use crate::store::{StoreError, Transaction};
 
-/// How often each peer is pinged. A third of the silence that makes a node suspect.
-const PING_PERIOD: Duration = Duration::from_secs(1);
-
-/// How long a ping may take. A peer that needs longer is as good as silent.
-const PING_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a peer may wait for news: less than the deadline for the first byte, so that silence is a failure.
+const FEED_WAIT_MS: u64 = WAIT_MS_MAX / 2;
 
 /// Keeps one follower and one heartbeat for each other member, as the view says, until the node stops.
 pub(super) async fn follow_members(core: Arc<Core>) {
     let mut view = core.members.view();
     let mut tasks = JoinSet::new();
-    let mut followed: BTreeMap<NodeId, (Address, [AbortHandle; 2])> = BTreeMap::new();
+    let mut followed: BTreeMap<NodeId, (Address, [AbortHandle; 3])> = BTreeMap::new();
     loop {
         let members = core.members.others();
         followed.retain(|id, (address, handles)| {
@@ -44,9 +41,10 @@ pub(super) async fn follow_members(core: Arc<Core>) {
             }
             info!(peer = %node.id, address = %node.address, "following");
             let peer = core.members.peer(&node);
-            let pull = tasks.spawn(follow(core.clone(), node.id.clone(), peer));
-            let ping = tasks.spawn(heartbeat(core.clone(), node.id.clone(), node.address.clone()));
-            followed.insert(node.id, (node.address, [pull, ping]));
+            let pull = tasks.spawn(follow(core.clone(), node.id.clone(), peer.clone()));
+            let receipts = tasks.spawn(receipts::send(core.clone(), node.id.clone(), peer));
+            let ping = tasks.spawn(heartbeat::run(core.clone(), node.id.clone(), node.address.clone()));
+            followed.insert(node.id, (node.address, [pull, receipts, ping]));
         }
         tokio::select! {
             () = core.stop.cancelled() => break,
@@ -65,10 +63,13 @@ pub(super) async fn follow_members(core: Arc<Core>) {
 async fn follow(core: Arc<Core>, id: NodeId, peer: Peer) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let mut complained = false;
+    // The first answer tells at once where the peer stands, which is news after a start.
+    let mut wait_ms = 0;
     loop {
-        match pull(&core, &id, &peer).await {
+        match pull(&core, &id, &peer, wait_ms).await {
             Ok(()) => {
                 backoff.reset();
+                wait_ms = FEED_WAIT_MS;
                 complained = false;
             }
             Err(error) => {
@@ -93,6 +94,8 @@ enum PullError {
     Store(#[from] StoreError),
     #[error("the peer lists what cannot be")]
     Unsound(#[from] UnsoundEntry),
+    #[error("the peer's feed has format {0}, this metacdn reads up to {FORMAT_NEWEST_READ}: install a newer one")]
+    Newer(u32),
 }
 
 impl PullError {
@@ -102,106 +105,78 @@ impl PullError {
 }
 
 /// Reads the next part of the feed of `id` and records it.
-async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<(), PullError> {
+async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer, wait_ms: u64) -> Result<(), PullError> {
     let (catalog, name) = (core.catalog.clone(), id.clone());
     let cursor = off_runtime(move || catalog.cursor(&name)).await?;
     let query = FeedQuery {
         since: cursor.map_or(0, |cursor| cursor.since),
         epoch: cursor.map(|cursor| cursor.epoch),
         limit: None,
-        // The wait is shorter than the deadline for the first byte, so that silence is a failure.
-        wait_ms: WAIT_MS_MAX / 2,
+        wait_ms,
         records: false,
     };
     let answer = peer.feed(&query).await?;
+    if answer.format > FORMAT_NEWEST_READ {
+        return Err(PullError::Newer(answer.format));
+    }
     answer.entries.iter().try_for_each(Entry::check)?;
     let next = Cursor { epoch: answer.epoch, since: answer.next };
-    if answer.entries.is_empty() && cursor == Some(next) {
+    if answer.entries.is_empty() && cursor == Some(next) && !brings_news(core, id, &answer).await? {
         return Ok(());
     }
     core.metrics.pulled_entries.inc_by(answer.entries.len() as u64);
-    record(core, id.clone(), answer).await?;
+    record(core, id, answer).await?;
     Ok(())
 }
 
+/// Whether an answer without entries says of `peer` that it has passed what this node has not.
+async fn brings_news(core: &Arc<Core>, peer: &NodeId, answer: &FeedAnswer) -> Result<bool, StoreError> {
+    let Some(theirs) = answer.vector.clone() else { return Ok(false) };
+    core.restore.read_to_end(peer, &theirs, answer.horizon.clone());
+    let catalog = core.catalog.clone();
+    off_runtime(move || Ok(!catalog.vector()?.covers(&theirs))).await
+}
+
 /// Records a part of the feed of `peer` and how far it was read, in one commit.
-async fn record(core: &Arc<Core>, peer: NodeId, answer: FeedAnswer) -> Result<(), StoreError> {
-    let cursor = Cursor { epoch: answer.epoch, since: answer.next };
-    let page = Page { peer, entries: answer.entries, cursor };
-    core.catalog.transact(move |transaction| absorb(transaction, &page, unix_ms()).map(drop)).await
+async fn record(core: &Arc<Core>, peer: &NodeId, answer: FeedAnswer) -> Result<(), StoreError> {
+    let FeedAnswer { epoch, entries, next, end, vector, horizon, awaited, .. } = answer;
+    let page = Page { peer: peer.clone(), entries, cursor: Cursor { epoch, since: next } };
+    let shared = core.clone();
+    let recorded = core.catalog.transact(move |transaction| {
+        let parked = absorb(transaction, &page, unix_ms())?;
+        let held = promised(&shared, transaction, &page, &awaited)?;
+        Ok((parked, held, transaction.debt()?))
+    });
+    let (parked, held, debt) = recorded.await?;
+    // Only now it is durable.
+    for (key, version) in &held {
+        core.receipts.held(key, version);
+    }
+    if parked > 0 {
+        core.metrics.parked_entries.inc_by(parked as u64);
+        warn!(%peer, parked, "a peer lists entries from the future: its clock, or this node's, is wrong");
+    }
+    if let Some(vector) = vector.filter(|_| end) {
+        core.restore.read_to_end(peer, &vector, horizon);
+        core.coverage.lock().unwrap_or_else(PoisonError::into_inner).read_to_end(peer, vector, debt);
+        core.read_to_end.notify_one();
+    }
+    Ok(())
 }
 
-/// Pings one peer each second and notes its answers.
-async fn heartbeat(core: Arc<Core>, id: NodeId, address: Address) {
-    // Connections of its own: a ping must not wait behind the transfer of a large object.
-    let deadlines = Deadlines { connect: PING_DEADLINE, first_byte: PING_DEADLINE, idle: PING_DEADLINE };
-    let peer = Peer::new(core.tls.clone(), Some(&id), address, deadlines);
-    let mut ticks = tokio::time::interval(PING_PERIOD);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut before = core.members.liveness(&id);
-    loop {
-        ticks.tick().await;
-        match tokio::time::timeout(PING_DEADLINE, peer.ping()).await {
-            Ok(Ok(pong)) => core.members.heard(&id, Some(&pong)),
-            Ok(Err(error)) => debug!(peer = %id, error = &error as &dyn std::error::Error, "ping failed"),
-            Err(_) => debug!(peer = %id, "ping took too long"),
-        }
-        let after = core.members.liveness(&id);
-        if before != after {
-            warn!(peer = %id, %before, %after, "liveness changed");
-            if after == Liveness::Alive {
-                core.members.arrived();
-            }
-            before = after;
-        }
+/// Promises receipts for what `page` lists at the places `awaited`; answers what is held now of all that was promised.
+fn promised(
+    core: &Core,
+    transaction: &Transaction<'_>,
+    page: &Page,
+    awaited: &[usize],
+) -> Result<Vec<(EntryKey, Version)>, StoreError> {
+    for entry in awaited.iter().filter_map(|place| page.entries.get(*place)) {
+        core.receipts.promise(&entry.key, &entry.version);
     }
-}
-
-/// This node's own records, as far as they were read.
-#[derive(Default)]
-pub(super) struct OwnRecords {
-    view: View,
-    since: u64,
-}
-
-impl OwnRecords {
-    /// Reads what is new, and swaps the members' view if it says anything new.
-    pub(super) async fn read(&mut self, core: &Core) -> Result<(), StoreError> {
-        let mut changed = false;
-        loop {
-            let (catalog, since) = (core.catalog.clone(), self.since);
-            let page = off_runtime(move || catalog.feed(since, ENTRIES_MAX, Select::Records)).await?;
-            self.since = page.next;
-            for entry in &page.entries {
-                match self.view.merge(entry) {
-                    Ok(news) => changed |= news,
-                    Err(error) => warn!(%error, "a record is passed over"),
-                }
-            }
-            if page.end.is_some() {
-                break;
-            }
-        }
-        if changed {
-            core.members.set_view(self.view.clone());
-        }
-        Ok(())
+    let mut held = Vec::new();
+    for entry in page.entries.iter().filter(|entry| core.receipts.is_promised(&entry.key)) {
+        held.extend(transaction.listed(&entry.key)?.map(|listed| (listed.key, listed.version)));
     }
-
-    /// Keeps the view at what the records say, until the node stops.
-    pub(super) async fn follow(mut self, core: Arc<Core>) {
-        let mut progress = core.catalog.progress();
-        loop {
-            progress.mark_unchanged();
-            if let Err(error) = self.read(&core).await {
-                warn!(error = &error as &dyn std::error::Error, "own records cannot be read, will retry");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            }
-            tokio::select! {
-                () = core.stop.cancelled() => return,
-                moved = progress.changed() => if moved.is_err() { return },
-            }
-        }
-    }
+    Ok(held)
 }

@@ -1,12 +1,17 @@
-//! Changing the cluster's records: read, decide and write in one commit.
+//! The cluster's records: changing one (read, decide and write in one commit), and the view that they make.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tracing::warn;
+
+use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::{Core, unix_ms};
-use crate::model::{EntryState, RecordKey, Version};
+use crate::model::{EntryState, RecordKey, Version, View};
+use crate::protocol::feed::ENTRIES_MAX;
 use crate::replicate::{Ledger as _, write};
-use crate::store::StoreError;
+use crate::store::{Select, StoreError};
 
 /// What is to become of a record.
 pub(super) enum Change {
@@ -60,4 +65,53 @@ where
         () = core.stop.cancelled() => {}
     }
     Ok(())
+}
+
+/// This node's own records, as far as they were read.
+#[derive(Default)]
+pub(super) struct OwnRecords {
+    view: View,
+    since: u64,
+}
+
+impl OwnRecords {
+    /// Reads what is new, and swaps the members' view if it says anything new.
+    pub(super) async fn read(&mut self, core: &Core) -> Result<(), StoreError> {
+        let mut changed = false;
+        loop {
+            let (catalog, since) = (core.catalog.clone(), self.since);
+            let page = off_runtime(move || catalog.feed(since, ENTRIES_MAX, Select::Records)).await?;
+            self.since = page.next;
+            for entry in &page.entries {
+                match self.view.merge(entry) {
+                    Ok(news) => changed |= news,
+                    Err(error) => warn!(%error, "a record is passed over"),
+                }
+            }
+            if page.end.is_some() {
+                break;
+            }
+        }
+        if changed {
+            core.members.set_view(self.view.clone());
+        }
+        Ok(())
+    }
+
+    /// Keeps the view at what the records say, until the node stops.
+    pub(super) async fn follow(mut self, core: Arc<Core>) {
+        let mut progress = core.catalog.progress();
+        loop {
+            progress.mark_unchanged();
+            if let Err(error) = self.read(&core).await {
+                warn!(error = &error as &dyn std::error::Error, "own records cannot be read, will retry");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            }
+            tokio::select! {
+                () = core.stop.cancelled() => return,
+                moved = progress.changed() => if moved.is_err() { return },
+            }
+        }
+    }
 }

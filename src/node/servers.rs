@@ -142,7 +142,7 @@ pub(super) async fn list(
 ) -> Result<Json<Servers>, ApiError> {
     require(&principal, Right::Read)?;
     let progress = *core.catalog.progress().borrow();
-    let servers = core.members.servers(progress.head, progress.wants);
+    let servers = core.members.servers(progress);
     Ok(Json(Servers { asked: core.me.id.clone(), servers }))
 }
 

@@ -2,7 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Entry, Epoch, NodeId};
+use crate::model::{Entry, Epoch, NodeId, Version, VersionVector};
+
+/// The format of the feed that this version writes. Each one can be read by the version before it, so that nodes of two
+/// adjacent versions share a cluster while one after the other is upgraded. 2 added what stands at the end of a feed
+/// and which entries are awaited.
+pub const FORMAT: u32 = 2;
+
+/// The format of answers that do not name one.
+const FORMAT_UNNAMED: u32 = 1;
+
+/// The newest format that this version can read.
+pub const FORMAT_NEWEST_READ: u32 = FORMAT + 1;
+
+/// The most versions that one message of receipts has.
+pub const RECEIPTS_MAX: usize = 1000;
 
 /// The most entries of one answer.
 pub const ENTRIES_MAX: usize = 1000;
@@ -34,6 +48,9 @@ pub struct FeedQuery {
 /// What the node answers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FeedAnswer {
+    /// The [`FORMAT`] of the answer.
+    #[serde(default = "format_unnamed")]
+    pub format: u32,
     /// The node.
     pub node: NodeId,
     /// The life of its database.
@@ -44,6 +61,59 @@ pub struct FeedAnswer {
     pub next: u64,
     /// Whether this was all there was.
     pub end: bool,
+    /// At the end: which writes of each origin the node had passed in that moment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector: Option<VersionVector>,
+    /// At the end: the newest of the tombstones that the node has dropped, if it dropped any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub horizon: Option<Version>,
+    /// The places of the entries, counted from 0, for whose copies somebody waits: a receipt for them is due as soon as
+    /// they are held.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub awaited: Vec<usize>,
+}
+
+const fn format_unnamed() -> u32 {
+    FORMAT_UNNAMED
+}
+
+/// The body of `POST /v1/receipts`: versions of the asked node that the sender holds now, or something newer for their
+/// keys; at most [`RECEIPTS_MAX`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Receipts {
+    /// The versions.
+    pub versions: Vec<Version>,
+}
+
+/// The answer to `GET /v1/digests`: what the node lists, in short.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Digests {
+    /// The sum of each bucket (`replicate::digest_of`), modulo 2^64, as 16 hex digits.
+    pub sums: Vec<Sum>,
+    /// Which writes of each origin the node had passed just before.
+    pub vector: VersionVector,
+}
+
+/// A sum, as it travels: JSON numbers do not hold 64 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Sum(pub u64);
+
+impl TryFrom<String> for Sum {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let bits = u64::from_str_radix(&text, 16).ok().filter(|_| digits);
+        bits.map(Self).ok_or_else(|| format!("a sum is 16 hex digits, not {text:?}"))
+    }
+}
+
+impl From<Sum> for String {
+    fn from(Sum(bits): Sum) -> Self {
+        format!("{bits:016x}")
+    }
 }
 
 /// What a node says of itself when it joins or has moved, as the query of `PUT /v1/servers/ID`; the body is its record.

@@ -17,6 +17,12 @@ pub const OBJECTS: &str = "/v1/objects";
 pub const BLOBS: &str = "/v1/blobs";
 /// The feed of a node.
 pub const FEED: &str = "/v1/feed";
+/// Receipts: what a follower holds now of what somebody waits for.
+pub const RECEIPTS: &str = "/v1/receipts";
+/// The sums of what a node lists, by which two nodes compare.
+pub const DIGESTS: &str = "/v1/digests";
+/// The entries of a backup that are not listed.
+pub const WITHHELD: &str = "/v1/withheld";
 /// The heartbeat: a small answer that says where the node stands.
 pub const PING: &str = "/v1/ping";
 /// Bytes without meaning, by which an edge measures an idle path.
@@ -40,6 +46,8 @@ pub const ROUTES: &str = "/routes";
 
 /// The version of the object in an answer; on a 404, that of the deletion.
 pub const VERSION_HEADER: &str = "metacdn-version";
+/// On how many nodes a write was durable when the answer left.
+pub const COPIES_HEADER: &str = "metacdn-copies";
 /// Why the edge chose the node that answered.
 pub const ROUTE_HEADER: &str = "metacdn-route";
 /// The policy that a trusted client asks for.

@@ -15,13 +15,19 @@ pub struct Problem {
     pub title: String,
     /// What was wrong this time, and what to do.
     pub detail: String,
+    /// If the request was a write that was made all the same: true.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stored: bool,
+    /// On how many nodes that write is durable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copies: Option<u32>,
 }
 
 impl Problem {
     /// A problem of the kind that `status` names.
     pub fn new(status: StatusCode, detail: impl Into<String>) -> Self {
         let title = status.canonical_reason().unwrap_or("Error").to_owned();
-        Self { status: status.as_u16(), title, detail: detail.into() }
+        Self { status: status.as_u16(), title, detail: detail.into(), stored: false, copies: None }
     }
 
     /// The problem as the body of an answer.

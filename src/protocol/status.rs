@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Content, Epoch, HybridTime, Liveness, Node, NodeId, ObjectKey, ObjectMeta, Version};
+use crate::model::{Content, Epoch, HybridTime, Liveness, Node, NodeId, ObjectKey, ObjectMeta, Version, VersionVector};
 
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +17,26 @@ pub struct Pong {
     pub wants: u64,
     /// The highest hybrid time it stamped or saw.
     pub clock: HybridTime,
+    /// The format of its feed, `protocol::feed::FORMAT`; absent from the first one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<u32>,
+    /// What its wall clock shows, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub now_unix_ms: Option<u64>,
+    /// How many bytes the entries have that wait for them.
+    #[serde(default)]
+    pub want_bytes: u64,
+    /// If it was asked for: which writes of each origin it has passed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector: Option<VersionVector>,
+}
+
+/// The query of a heartbeat.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PingQuery {
+    /// Whether the answer is to have the version vector.
+    pub vector: bool,
 }
 
 /// What a node holds.
@@ -40,6 +60,12 @@ pub struct Status {
     pub strays: u64,
     /// Entries that wait for their bytes.
     pub wants: u64,
+    /// The bytes that those have.
+    pub want_bytes: u64,
+    /// Entries from the future that wait for their time.
+    pub parked: u64,
+    /// Entries of a backup that are not listed: it is not known yet, or cannot be known, whether they were deleted.
+    pub withheld: u64,
     /// Seconds since the start.
     pub uptime_seconds: u64,
 }
@@ -54,6 +80,15 @@ pub struct Server {
     pub liveness: Liveness,
     /// How many entries of the asked node it has not taken in yet; `None` if it has not been heard of.
     pub behind: Option<u64>,
+    /// How many bytes those have.
+    #[serde(default)]
+    pub behind_bytes: Option<u64>,
+    /// For how many seconds it has not had everything that the asked node had.
+    #[serde(default)]
+    pub behind_seconds: Option<u64>,
+    /// By how many milliseconds its clock is ahead of the asked node's.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// The members of the cluster.

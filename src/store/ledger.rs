@@ -165,7 +165,7 @@ impl Ledger for Transaction<'_> {
     }
 
     fn withheld(&self, after: Option<&EntryKey>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        query::withheld(self.connection, after, limit)
+        query::withheld(self.connection, "", after, limit)
     }
 
     fn forget_withheld(&mut self, entry: &Entry) -> Result<(), StoreError> {

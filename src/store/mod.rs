@@ -3,6 +3,7 @@
 //! Bytes come first, names second: a blob is durable before any entry points at it. Knows nothing of peers beyond
 //! the names under which it keeps their cursors.
 
+mod backup;
 mod blobs;
 mod catalog;
 mod ledger;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 
 use crate::model::{ContentHash, NodeId};
 
+pub use backup::{mark_as_backup, mark_as_taken_in, mark_as_went_back};
 pub use blobs::{BlobWriter, Blobs};
 pub use catalog::Catalog;
 pub use query::{FeedEnd, FeedPage, Listing, Select, Summary, Want};

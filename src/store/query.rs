@@ -68,6 +68,8 @@ pub struct Summary {
     pub tombstones: u64,
     /// Objects of this node alone.
     pub strays: u64,
+    /// Entries of a backup that are not listed.
+    pub withheld: u64,
 }
 
 /// The entry of `key` in `table`, a name of this module's own.
@@ -221,15 +223,20 @@ pub(super) fn horizon(connection: &Connection) -> Result<Option<Version>, StoreE
     Ok(connection.prepare_cached(sql)?.query_row([], |row| rows::parsed(row, 0)).optional()?)
 }
 
-/// Up to `limit` entries of a backup after the key `after`.
+/// Up to `limit` entries of a backup below `prefix`, after the key `after`.
 pub(super) fn withheld(
     connection: &Connection,
+    prefix: &str,
     after: Option<&EntryKey>,
     limit: usize,
 ) -> Result<Vec<Entry>, StoreError> {
-    let sql = format!("SELECT {} FROM withheld WHERE key > ?1 ORDER BY key LIMIT ?2", rows::COLUMNS);
+    let sql = format!(
+        "SELECT {} FROM withheld WHERE key > ?1 AND key >= ?2 AND (?3 IS NULL OR key < ?3) ORDER BY key LIMIT ?4",
+        rows::COLUMNS
+    );
     let mut statement = connection.prepare_cached(&sql)?;
-    let found = statement.query_map(params![after.map_or("", EntryKey::as_str), limit as i64], rows::read)?;
+    let values = params![after.map_or("", EntryKey::as_str), prefix, successor(prefix), limit as i64];
+    let found = statement.query_map(values, rows::read)?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 
@@ -281,7 +288,8 @@ pub(super) fn cursor(connection: &Connection, peer: &NodeId) -> Result<Option<Cu
 /// Counts what is held; reads the whole table.
 pub(super) fn summary(connection: &Connection) -> Result<Summary, StoreError> {
     let sql = "SELECT coalesce(sum(kind = 1), 0), coalesce(sum(size), 0),
-        coalesce(sum(kind = 0 AND NOT (key >= '.metacdn/' AND key < '.metacdn0')), 0), (SELECT count(*) FROM strays)
+        coalesce(sum(kind = 0 AND NOT (key >= '.metacdn/' AND key < '.metacdn0')), 0), (SELECT count(*) FROM strays),
+        (SELECT count(*) FROM withheld)
         FROM entries";
     Ok(connection.query_row(sql, [], |row| {
         Ok(Summary {
@@ -289,6 +297,7 @@ pub(super) fn summary(connection: &Connection) -> Result<Summary, StoreError> {
             bytes: rows::unsigned(row, 1)?,
             tombstones: rows::unsigned(row, 2)?,
             strays: rows::unsigned(row, 3)?,
+            withheld: rows::unsigned(row, 4)?,
         })
     })?)
 }

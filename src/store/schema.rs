@@ -100,7 +100,7 @@ pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
 }
 
 /// Finds the buckets of entries that were listed before there were any.
-fn fill_buckets(connection: &Connection) -> Result<(), StoreError> {
+pub(super) fn fill_buckets(connection: &Connection) -> Result<(), StoreError> {
     let mut sums = BTreeMap::new();
     let sql = format!("SELECT {}, sequence FROM entries WHERE bucket = -1", rows::COLUMNS);
     let mut old = connection.prepare(&sql)?;

@@ -66,6 +66,15 @@ pub struct Running {
 }
 
 impl Running {
+    /// Waits until the role ends by itself, which it does with a panic that says why.
+    pub async fn failed(self) -> String {
+        let ended = timeout(PATIENCE, self.task).await.expect("the role ends");
+        let panic = ended.expect_err("the role fails").into_panic();
+        panic.downcast_ref::<String>().cloned().unwrap_or_default()
+    }
+}
+
+impl Running {
     pub async fn stop(self) {
         self.stop.cancel();
         timeout(PATIENCE, self.task).await.expect("a role stops in time").unwrap();
@@ -124,6 +133,11 @@ impl Cluster {
     /// Stops a node.
     pub async fn stop(&mut self, name: &str) {
         self.nodes.get_mut(name).unwrap().running.take().unwrap().stop().await;
+    }
+
+    /// A node that is expected to end by itself.
+    pub fn take(&mut self, name: &str) -> Running {
+        self.nodes.get_mut(name).unwrap().running.take().unwrap()
     }
 
     /// Changes the configuration with which a stopped node will start.

@@ -27,6 +27,7 @@ mod pictures;
 mod processes;
 mod reference;
 mod relay;
+mod replication;
 mod run;
 mod serve;
 mod tidy;

@@ -44,7 +44,7 @@ fn each_value<'d>(value: &'d Value, visit: &mut impl FnMut(&'d Value)) {
 /// A path of the document with something in each of its places.
 fn example(path: &str) -> String {
     let hash = metacdn::model::ContentHash::of(b"text").to_string();
-    [("{key}", "a.txt"), ("{hash}", &hash), ("{size}", "10"), ("{id}", "AWS"), ("{provider}", "AWS")]
+    [("{key}", "a.txt"), ("{hash}", &hash), ("{bucket}", "7"), ("{size}", "10"), ("{id}", "AWS"), ("{provider}", "AWS")]
         .iter()
         .fold(path.to_owned(), |path, (place, example)| path.replace(place, example))
 }
@@ -79,6 +79,9 @@ async fn every_path_of_the_protocol_is_documented() {
         protocol::BLOBS,
         protocol::FEED,
         protocol::PING,
+        protocol::RECEIPTS,
+        protocol::DIGESTS,
+        protocol::WITHHELD,
         protocol::PROBE,
         protocol::STATUS,
         protocol::SERVERS,

@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{StoreError, schema};
+use super::{StoreError, backup, schema};
 use crate::model::{Cursor, Entry, EntryKey, Epoch, NodeId, ObjectKey, Origin, VersionVector};
 use crate::store::query::{self, FeedPage, Listing, Select, Summary, Want};
 use crate::store::readers::Readers;
@@ -62,6 +62,10 @@ impl Catalog {
         let mut connection = Connection::open(&path)?;
         schema::prepare(&mut connection)?;
         super::blobs::sync_folder(folder)?;
+        if backup::went_back(&connection, &path)? {
+            backup::begin_anew(&connection, fresh_epoch)?;
+        }
+        backup::note_file(&connection, &path)?;
         let (origin, marks) = load_marks(&connection, node, fresh_epoch)?;
         let (jobs, queue) = mpsc::channel(QUEUE_MAX);
         let (report, progress) = watch::channel(marks.progress());
@@ -203,12 +207,12 @@ impl Catalog {
         self.read(|connection| query::of_bucket(connection, bucket))
     }
 
-    /// Up to `limit` entries of a backup after the key `after`, which are not listed.
+    /// Up to `limit` entries of a backup below `prefix`, after the key `after`, which are not listed.
     ///
     /// # Errors
     /// When the catalogue cannot be read.
-    pub fn withheld(&self, after: Option<&EntryKey>, limit: usize) -> Result<Vec<Entry>, StoreError> {
-        self.read(|connection| query::withheld(connection, after, limit))
+    pub fn withheld(&self, prefix: &str, after: Option<&EntryKey>, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        self.read(|connection| query::withheld(connection, prefix, after, limit))
     }
 
     /// Counts what is held; the time it takes grows with the catalogue.

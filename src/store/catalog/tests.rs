@@ -180,7 +180,10 @@ async fn a_stray_is_served_but_not_fed_until_a_newer_entry_replaces_it() {
     assert_eq!(catalog.list("", None, 10).expect("a list").objects.len(), 1);
     let newer = put(&catalog, "a", live("2")).await;
     assert_eq!(catalog.find(&key("a")).expect("readable"), Some(newer));
-    assert_eq!(catalog.summary().expect("a count"), Summary { objects: 1, bytes: 1, tombstones: 0, strays: 0 });
+    assert_eq!(
+        catalog.summary().expect("a count"),
+        Summary { objects: 1, bytes: 1, tombstones: 0, strays: 0, withheld: 0 }
+    );
 }
 
 #[tokio::test]

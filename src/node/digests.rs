@@ -1,0 +1,123 @@
+//! The safety net below the feeds: nodes compare what they list, and take in what the feeds should have brought.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Extension, Path, State};
+use tracing::{debug, warn};
+
+use super::access::{Right, require};
+use super::bytes::off_runtime;
+use super::error::ApiError;
+use super::{Core, unix_ms};
+use crate::client::{ClientError, Peer};
+use crate::model::{Entry, Liveness, NodeId, Principal, UnsoundEntry};
+use crate::protocol::feed::{Digests, Sum};
+use crate::replicate::{BUCKETS, Ledger as _, differing, take_in};
+use crate::store::StoreError;
+
+/// How many buckets are looked into at one comparison: what differs in more is found at the next ones.
+const BUCKETS_LOOKED_INTO_MAX: usize = 64;
+
+/// `GET /v1/digests`: the sum of each bucket of what this node lists.
+pub(super) async fn sums(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Digests>, ApiError> {
+    require(&principal, Right::Read)?;
+    let catalog = core.catalog.clone();
+    let (vector, sums) = off_runtime(move || Ok::<_, StoreError>((catalog.vector()?, catalog.digests()?))).await?;
+    Ok(Json(Digests { sums: sums.into_iter().map(Sum).collect(), vector }))
+}
+
+/// `GET /v1/digests/BUCKET`: what this node lists in one bucket.
+pub(super) async fn of_bucket(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    bucket: Result<Path<usize>, PathRejection>,
+) -> Result<Json<Vec<Entry>>, ApiError> {
+    require(&principal, Right::Read)?;
+    let Path(bucket) = bucket.map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    if bucket >= BUCKETS {
+        return Err(ApiError::not_found(format!("bucket {bucket}: there are {BUCKETS}")));
+    }
+    let catalog = core.catalog.clone();
+    Ok(Json(off_runtime(move || catalog.of_bucket(bucket)).await?))
+}
+
+/// Compares with each other node in turn, until the node stops.
+pub(super) async fn compare_in_time(core: Arc<Core>) {
+    let period = Duration::from_secs(core.config.compare_period_s);
+    if period.is_zero() {
+        return;
+    }
+    loop {
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(period) => {}
+        }
+        for node in core.members.others() {
+            if core.members.liveness(&node.id) != Liveness::Alive {
+                continue;
+            }
+            match compare(&core, &node.id, &core.members.peer(&node)).await {
+                Ok(0) => {}
+                Ok(mended) => {
+                    core.metrics.mended_entries.inc_by(mended as u64);
+                    warn!(peer = %node.id, mended, "a peer listed what its feed had not brought: taken in");
+                }
+                Err(error) => {
+                    debug!(peer = %node.id, error = &error as &dyn std::error::Error, "cannot compare, will retry");
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum CompareError {
+    #[error("the peer does not say what it lists")]
+    Peer(#[from] ClientError),
+    #[error("what is listed here cannot be read or mended")]
+    Store(#[from] StoreError),
+    #[error("the peer lists what cannot be")]
+    Unsound(#[from] UnsoundEntry),
+}
+
+/// Takes in what `peer` lists and this node neither lists nor owes; answers how many entries that were.
+async fn compare(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<usize, CompareError> {
+    let theirs = peer.digests().await?;
+    let catalog = core.catalog.clone();
+    let (vector, ours) = off_runtime(move || Ok::<_, StoreError>((catalog.vector()?, catalog.digests()?))).await?;
+    // What is on its way by the feed would be taken for lost.
+    if !vector.covers(&theirs.vector) || core.catalog.progress().borrow().wants > 0 {
+        return Ok(0);
+    }
+    let theirs: Vec<u64> = theirs.sums.iter().map(|Sum(bits)| *bits).collect();
+    let mut mended = 0;
+    for bucket in differing(&ours, &theirs).into_iter().take(BUCKETS_LOOKED_INTO_MAX) {
+        let entries = peer.of_bucket(bucket).await?;
+        entries.iter().try_for_each(Entry::check)?;
+        let grace_ms = core.config.tombstone_grace_s.saturating_mul(1000);
+        let (peer, passed) = (id.clone(), vector.clone());
+        let work = core.catalog.transact(move |transaction| {
+            let mut mended = 0;
+            let now = unix_ms();
+            for entry in &entries {
+                // Old deletions are forgotten by one node a moment before another.
+                let is_old = entry.is_deleted() && entry.version.time.unix_ms().saturating_add(grace_ms) < now;
+                let is_news = transaction.listed(&entry.key)?.is_none_or(|listed| entry.supersedes(&listed));
+                // What is not passed yet is on its way by the feed.
+                if is_news && !is_old && passed.has_passed(&entry.version) && !transaction.owes(entry)? {
+                    take_in(transaction, entry, &peer, now)?;
+                    mended += 1;
+                }
+            }
+            Ok(mended)
+        });
+        mended += work.await?;
+    }
+    Ok(mended)
+}

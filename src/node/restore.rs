@@ -1,0 +1,216 @@
+//! Bringing a backup back: what it has is withheld until the feeds of all members were read.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Extension, Query, State};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::access::{Right, require};
+use super::bytes::off_runtime;
+use super::error::ApiError;
+use super::{Core, unix_ms};
+use crate::model::{Entry, EntryKey, NodeId, Principal, Version, VersionVector};
+use crate::replicate::{self, Ledger as _, Released};
+use crate::store::{StoreError, Transaction, mark_as_taken_in};
+
+/// How many entries one commit looks at.
+const PART: usize = 256;
+
+/// How often it is looked whether all members were read.
+const LOOK_PERIOD: Duration = Duration::from_millis(200);
+
+/// How many entries one answer has.
+const LISTED_MAX: usize = 1000;
+
+/// Whose feeds were read to the end since the start.
+#[derive(Debug, Default)]
+pub(super) struct Restore {
+    state: Mutex<Read>,
+}
+
+#[derive(Debug, Default)]
+struct Read {
+    /// What each peer had passed when its feed was first read to the end.
+    vectors: BTreeMap<NodeId, VersionVector>,
+    /// The newest deletion that one of them had forgotten.
+    horizon: Option<Version>,
+}
+
+impl Restore {
+    /// Notes that the feed of `peer`, which had passed `vector` and whose newest forgotten deletion is `horizon`, was read
+    /// to its end.
+    pub(super) fn read_to_end(&self, peer: &NodeId, vector: &VersionVector, horizon: Option<Version>) {
+        let mut state = self.state();
+        state.horizon = state.horizon.take().max(horizon);
+        state.vectors.entry(peer.clone()).or_insert_with(|| vector.clone());
+    }
+
+    fn state(&self) -> MutexGuard<'_, Read> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// If the database is a backup: waits until all members were read, and lists what none can have forgotten. What remains
+/// is for a person.
+pub(super) async fn run(core: Arc<Core>) {
+    let catalog = core.catalog.clone();
+    match off_runtime(move || catalog.is_backup()).await {
+        Ok(true) => {}
+        Ok(false) => return,
+        Err(error) => {
+            return warn!(error = &error as &dyn std::error::Error, "cannot tell whether the database is a backup");
+        }
+    }
+    warn!("the database is a backup: what it has is listed when the feeds of all members were read");
+    loop {
+        match take_in(&core).await {
+            Ok(Some(Released { listed, dropped, doubtful, .. })) => {
+                return info!(listed, dropped, doubtful, "the backup was taken in");
+            }
+            Ok(None) => {}
+            Err(error) => warn!(error = &error as &dyn std::error::Error, "the backup cannot be taken in, will retry"),
+        }
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_PERIOD) => {}
+        }
+    }
+}
+
+/// Takes the backup in, if it is known by now what all members have; else `None`.
+async fn take_in(core: &Arc<Core>) -> Result<Option<Released>, StoreError> {
+    let Some(all) = read_of_all(core) else { return Ok(None) };
+    // What is known of, but not held yet, would be taken for unknown.
+    let catalog = core.catalog.clone();
+    let own = off_runtime(move || catalog.vector()).await?;
+    if !all.iter().all(|vector| own.covers(vector)) {
+        return Ok(None);
+    }
+    release(core).await.map(Some)
+}
+
+/// What every registered member had passed when its feed was read to its end; `None` if that is still to be done for
+/// one. A node that has seeds is never alone.
+fn read_of_all(core: &Core) -> Option<Vec<VersionVector>> {
+    let others = core.members.others();
+    if others.is_empty() && core.config.seeds.iter().any(|seed| *seed != core.me.address) {
+        return None;
+    }
+    let state = core.restore.state();
+    others.iter().map(|node| state.vectors.get(&node.id).cloned()).collect()
+}
+
+async fn release(core: &Arc<Core>) -> Result<Released, StoreError> {
+    let horizon = core.restore.state().horizon.clone();
+    let (mut all, mut after) = (Released::default(), None::<EntryKey>);
+    loop {
+        let (horizon, from) = (horizon.clone(), after);
+        let part = core.catalog.transact(move |transaction| {
+            let part = replicate::release(transaction, horizon.as_ref(), from.as_ref(), PART)?;
+            if part.after.is_none() {
+                mark_as_taken_in(transaction)?;
+            }
+            Ok(part)
+        });
+        let part = part.await?;
+        all.listed += part.listed;
+        all.dropped += part.dropped;
+        all.doubtful += part.doubtful;
+        after = part.after;
+        if after.is_none() {
+            return Ok(all);
+        }
+    }
+}
+
+/// Which withheld entries are meant, as a query.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct WithheldQuery {
+    /// Those below this prefix.
+    prefix: String,
+    /// Those after this key.
+    after: Option<EntryKey>,
+}
+
+/// `GET /v1/withheld`: the entries of a backup that are not listed, up to 1,000.
+pub(super) async fn list(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    query: Result<Query<WithheldQuery>, QueryRejection>,
+) -> Result<Json<Vec<Entry>>, ApiError> {
+    require(&principal, Right::Read)?;
+    let Query(WithheldQuery { prefix, after }) = query?;
+    let catalog = core.catalog.clone();
+    Ok(Json(off_runtime(move || catalog.withheld(&prefix, after.as_ref(), LISTED_MAX)).await?))
+}
+
+/// What was done with withheld entries.
+#[derive(Debug, Serialize)]
+pub(super) struct Done {
+    /// How many were listed anew, or discarded.
+    entries: u64,
+}
+
+/// `POST /v1/withheld`: what is withheld is written anew, as if it were uploaded now.
+pub(super) async fn take_back(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    query: Result<Query<WithheldQuery>, QueryRejection>,
+) -> Result<Json<Done>, ApiError> {
+    core.members.require_clock(&core.catalog)?;
+    settle(&core, &principal, query, |transaction, entry| {
+        transaction.forget_withheld(&entry)?;
+        // A deletion of then is none of today.
+        if !entry.is_deleted() {
+            replicate::write(transaction, entry.key, entry.state, unix_ms())?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// `DELETE /v1/withheld`: what is withheld is given up.
+pub(super) async fn discard(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    query: Result<Query<WithheldQuery>, QueryRejection>,
+) -> Result<Json<Done>, ApiError> {
+    settle(&core, &principal, query, |transaction, entry| transaction.forget_withheld(&entry)).await
+}
+
+/// Does `work` with each withheld entry that `query` means.
+async fn settle(
+    core: &Arc<Core>,
+    principal: &Principal,
+    query: Result<Query<WithheldQuery>, QueryRejection>,
+    work: fn(&mut Transaction<'_>, Entry) -> Result<(), StoreError>,
+) -> Result<Json<Done>, ApiError> {
+    require(principal, Right::Write)?;
+    let Query(WithheldQuery { prefix, mut after }) = query?;
+    let mut entries = 0;
+    loop {
+        let (from, prefix) = (after, prefix.clone());
+        let part = core.catalog.transact(move |transaction| {
+            let part = transaction.withheld(from.as_ref(), PART)?;
+            let last = part.last().filter(|_| part.len() == PART).map(|entry| entry.key.clone());
+            let mut done = 0;
+            for entry in part.into_iter().filter(|entry| entry.key.as_str().starts_with(&prefix)) {
+                work(transaction, entry)?;
+                done += 1;
+            }
+            Ok((done, last))
+        });
+        let (done, last) = part.await?;
+        entries += done;
+        after = last;
+        if after.is_none() {
+            return Ok(Json(Done { entries }));
+        }
+    }
+}
