@@ -26,6 +26,7 @@ pub mod run;
 pub mod server;
 mod servers;
 mod status;
+mod verify;
 
 pub use output::Output;
 pub use profile::{Cluster, Target};
@@ -91,6 +92,8 @@ pub enum Command {
     Prices(prices::PricesArgs),
     /// Show what each node holds
     Status,
+    /// Compare what all nodes hold, and say where they differ
+    Verify(verify::VerifyArgs),
     /// Show why an edge answers a request from this node, and what would change that
     Explain(explain::ExplainArgs),
     /// Run a node
@@ -129,6 +132,7 @@ impl Cli {
             Command::Servers => ask(servers::run(&options)),
             Command::Prices(args) => ask(prices::run(args, &options)),
             Command::Status => ask(status::run(&options)),
+            Command::Verify(args) => ask(verify::run(args, &options)),
             Command::Explain(args) => ask(explain::run(args, &options)),
             Command::Server(args) => block_on(server::run(args, options.config.as_deref(), &options.home()?)),
             Command::Proxy(args) => block_on(proxy::run(args, options.config.as_deref(), &options.home()?)),

@@ -248,7 +248,7 @@ async fn kill_9_at_any_moment_loses_nothing_acknowledged() {
     // What the lists name is what the disks hold.
     for name in NAMES {
         let mut on_disk = BTreeSet::new();
-        for (path, hash) in blobs(&processes.folder.path().join(name).join("blobs")) {
+        for (path, hash) in blob_files(&processes.folder.path().join(name).join("blobs")) {
             assert_eq!(ContentHash::of(&std::fs::read(&path).unwrap()).to_string(), hash, "{}", path.display());
             on_disk.insert(hash);
         }
@@ -259,7 +259,7 @@ async fn kill_9_at_any_moment_loses_nothing_acknowledged() {
 }
 
 /// The finished blobs of a node, with the hash that each is named by.
-fn blobs(root: &Path) -> Vec<(PathBuf, String)> {
+pub fn blob_files(root: &Path) -> Vec<(PathBuf, String)> {
     let folders = std::fs::read_dir(root).unwrap().map(|folder| folder.unwrap().path());
     let finished = folders.filter(|folder| !folder.ends_with("unfinished"));
     let files = finished.flat_map(|folder| std::fs::read_dir(folder).unwrap());

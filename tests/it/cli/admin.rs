@@ -82,7 +82,9 @@ async fn help_and_version_are_answers() {
     let cluster = Cluster::start(&[]).await;
     let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);
     let help = user.run(&["--help"]).await.ok();
-    for command in ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "explain", "certs"] {
+    for command in
+        ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "verify", "explain", "certs"]
+    {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {help:?}");
     }
     let version = user.run(&["-V"]).await.ok().stdout;

@@ -5,6 +5,7 @@ mod explain;
 mod objects;
 mod packets;
 mod upload;
+mod verify;
 
 use std::ffi::OsStr;
 use std::fs;
