@@ -78,6 +78,17 @@ class Processes:
         self.started.append(process)
         return process.pid
 
+    def stop(self, pid):
+        """Ends one of the processes before the block does, and waits for it."""
+        process = next(process for process in self.started if process.pid == pid)
+        self.started.remove(process)
+        process.terminate()
+        try:
+            process.wait(40)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
     def write(self, name, text):
         (self.folder / name).write_text(text)
         return self.folder / name
