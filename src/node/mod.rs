@@ -50,7 +50,7 @@ use crate::replicate::Coverage;
 use crate::resize::choose::Rates;
 use crate::serve::guard::AllowedHosts;
 use crate::serve::{self, Handlers, Transport, serve};
-use crate::store::{Blobs, Catalog, StoreError};
+use crate::store::{Blobs, Catalog, FileSystem, StoreError};
 pub use config::{Config, Packets};
 use copies::Copies;
 use members::Members;
@@ -253,7 +253,7 @@ async fn start(
         std::fs::create_dir_all(&folder)?;
         // The catalogue is locked first, so that no other process's unfinished blobs are removed.
         let catalog = open_catalog(&folder, &id, epoch)?;
-        Ok((catalog, Blobs::open(&folder.join("blobs"), life)?))
+        Ok((catalog, Blobs::open(FileSystem, &folder.join("blobs"), life)?))
     });
     let (catalog, blobs) = opened.await?;
     let tls = identity.client_config();

@@ -86,3 +86,13 @@ where
         rusqlite::Error::FromSqlConversionFailure(column, Type::Text, reason.into())
     })
 }
+
+impl From<rusqlite::Error> for StoreError {
+    fn from(error: rusqlite::Error) -> Self {
+        // The write-ahead log's index grows by its own call, which reports a full disk as an input/output error.
+        let full = error.sqlite_error().is_some_and(|e| {
+            e.code == rusqlite::ErrorCode::DiskFull || e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE
+        });
+        if full { Self::Full } else { Self::Catalog(error.into()) }
+    }
+}

@@ -1,0 +1,129 @@
+//! The file system of this machine, as blobs see it.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use super::blobs::{Disk, DiskFile, Space};
+
+/// The file system of this machine.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FileSystem;
+
+impl Disk for FileSystem {
+    type File = File;
+
+    fn create(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().append(true).create_new(true).open(path)
+    }
+
+    fn reopen(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).append(true).open(path)
+    }
+
+    fn open(&self, path: &Path) -> io::Result<File> {
+        File::open(path)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn make_folder(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn sync_folder(&self, path: &Path) -> io::Result<()> {
+        File::open(path)?.sync_all()
+    }
+
+    fn list(&self, folder: &Path) -> io::Result<Vec<OsString>> {
+        fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.file_name())).collect()
+    }
+
+    fn space(&self, folder: &Path) -> io::Result<Space> {
+        let space = rustix::fs::statvfs(folder)?;
+        Ok(Space { total_bytes: space.f_blocks * space.f_frsize, free_bytes: space.f_bavail * space.f_frsize })
+    }
+}
+
+impl DiskFile for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_all()
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        loop {
+            match FileExt::read_at(self, buffer, offset) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::model::ContentHash;
+    use crate::store::{Blobs, StoreError};
+
+    fn files_below(root: &Path) -> usize {
+        let folders = fs::read_dir(root).expect("the root").map(|entry| entry.expect("an entry").path());
+        folders.map(|folder| fs::read_dir(folder).expect("a folder").count()).sum()
+    }
+
+    #[test]
+    fn a_blob_reads_back_under_its_hash() {
+        let root = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        let mut writer = blobs.create().expect("a writer");
+        writer.write(b"meta").expect("space");
+        writer.write(b"cdn").expect("space");
+        assert_eq!(writer.size(), 7);
+        let hash = writer.finish(Some(ContentHash::of(b"metacdn"))).expect("durable");
+        let mut text = String::new();
+        let mut file = blobs.read(&hash).expect("readable").expect("held");
+        file.read_to_string(&mut text).expect("readable");
+        assert_eq!(text, "metacdn");
+        assert!(blobs.read(&ContentHash::of(b"other")).expect("readable").is_none());
+    }
+
+    #[test]
+    fn other_bytes_and_dropped_writers_leave_nothing() {
+        let root = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        let mut writer = blobs.create().expect("a writer");
+        writer.write(b"torn").expect("space");
+        let wrong = writer.finish(Some(ContentHash::of(b"whole")));
+        assert!(matches!(wrong, Err(StoreError::Mismatch { .. })), "{wrong:?}");
+        drop(blobs.create().expect("a writer"));
+        assert_eq!(files_below(root.path()), 0);
+    }
+
+    #[test]
+    fn what_a_crash_left_unfinished_is_removed_at_the_next_start() {
+        let root = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        std::mem::forget(blobs.create().expect("a writer"));
+        assert_eq!(files_below(root.path()), 1);
+        Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        assert_eq!(files_below(root.path()), 0);
+    }
+}
