@@ -13,7 +13,7 @@ use futures_util::stream;
 use tokio::task::spawn_blocking;
 
 use crate::model::ContentHash;
-use crate::store::{BlobWriter, Blobs, StoreError};
+use crate::store::{BlobWriter, Blobs, Catalog, FreshBlob, SMALL_BLOB_BYTES_MAX, StoreError};
 
 /// How many bytes are gathered before the disk is asked. Enough that the hop to another thread costs little beside the
 /// hashing; little enough that a thousand transfers fit into memory.
@@ -73,10 +73,13 @@ impl Intake {
         Ok(())
     }
 
-    /// Makes the blob durable; with `expected`, other bytes are refused.
-    pub(super) async fn finish(mut self, expected: Option<ContentHash>) -> Result<ContentHash, StoreError> {
+    /// Ends the blob; with `expected`, other bytes are refused.
+    pub(super) async fn finish(mut self, expected: Option<ContentHash>) -> Result<FreshBlob, StoreError> {
+        let small = self.size <= SMALL_BLOB_BYTES_MAX;
         let (blobs, writer, gathered) = self.take();
-        off_runtime(move || flush(&blobs, writer, &gathered)?.finish(expected)).await
+        let finish = move || flush(&blobs, writer, &gathered)?.finish(expected);
+        // A small blob is not written yet: to hash it takes less than the hop to another thread.
+        if small { finish() } else { off_runtime(finish).await }
     }
 
     fn take(&mut self) -> (Blobs, Option<BlobWriter>, Vec<u8>) {
@@ -85,9 +88,51 @@ impl Intake {
 }
 
 fn flush(blobs: &Blobs, writer: Option<BlobWriter>, gathered: &[u8]) -> Result<BlobWriter, StoreError> {
-    let mut writer = writer.map_or_else(|| blobs.create(), Ok)?;
+    let mut writer = writer.unwrap_or_else(|| blobs.create());
     writer.write(gathered)?;
     Ok(writer)
+}
+
+/// The bytes of a blob that is held.
+#[derive(Debug, Clone)]
+pub(super) enum BlobBytes {
+    Memory(Bytes),
+    /// A file, and its size.
+    File(Arc<File>, u64),
+}
+
+impl BlobBytes {
+    /// Opens the blob `hash`; `None` if it is not held. Blocks on the disk.
+    pub(super) fn open(catalog: &Catalog, blobs: &Blobs, hash: &ContentHash) -> Result<Option<Self>, StoreError> {
+        if let Some(row) = catalog.small_blob(hash)? {
+            return Ok(Some(Self::Memory(row.into())));
+        }
+        Ok(blobs.read(hash)?.map(|(file, size)| Self::File(Arc::new(file), size)))
+    }
+
+    /// How many there are.
+    pub(super) fn size(&self) -> u64 {
+        match self {
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, size) => *size,
+        }
+    }
+
+    /// Reads a range of them, which they must have.
+    pub(super) fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        match self {
+            Self::Memory(bytes) => Ok(bytes.slice(range.start as usize..range.end as usize)),
+            Self::File(file, _) => read_range(file, range),
+        }
+    }
+
+    /// The body that `pieces` make of them, read as the client takes it.
+    pub(super) fn body(self, pieces: Vec<Piece>) -> Body {
+        match self {
+            Self::Memory(bytes) => body_in_memory(&bytes, pieces),
+            Self::File(file, _) => body_of(file, pieces),
+        }
+    }
 }
 
 /// A piece of an answer.
@@ -99,8 +144,8 @@ pub(super) enum Piece {
     File(Range<u64>),
 }
 
-/// The body that `pieces` make, read from `file` as the client takes it.
-pub(super) fn body_of(file: Arc<File>, pieces: Vec<Piece>) -> Body {
+/// The body that `pieces` make of `file`.
+fn body_of(file: Arc<File>, pieces: Vec<Piece>) -> Body {
     let pieces = pieces.into_iter().rev().collect::<Vec<_>>();
     Body::from_stream(stream::try_unfold((file, pieces), |(file, mut pieces)| async move {
         let bytes = match pieces.pop() {
@@ -120,7 +165,7 @@ pub(super) fn body_of(file: Arc<File>, pieces: Vec<Piece>) -> Body {
 }
 
 /// The body that `pieces` make of `bytes`, which are a file in memory.
-pub(super) fn body_in_memory(bytes: &Bytes, mut pieces: Vec<Piece>) -> Body {
+fn body_in_memory(bytes: &Bytes, mut pieces: Vec<Piece>) -> Body {
     let piece = |piece: Piece| match piece {
         Piece::Bytes(bytes) => bytes,
         Piece::File(range) => bytes.slice(range.start as usize..range.end as usize),
@@ -133,7 +178,7 @@ pub(super) fn body_in_memory(bytes: &Bytes, mut pieces: Vec<Piece>) -> Body {
 }
 
 /// Reads a range of `file`, all of it.
-pub(super) fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
+fn read_range(file: &File, range: Range<u64>) -> io::Result<Bytes> {
     let mut bytes = vec![0; (range.end - range.start) as usize];
     file.read_exact_at(&mut bytes, range.start)?;
     Ok(bytes.into())

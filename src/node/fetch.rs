@@ -13,7 +13,7 @@ use super::bytes::{Intake, off_runtime};
 use crate::client::{ClientError, Peer};
 use crate::model::{Content, Liveness, Version};
 use crate::replicate;
-use crate::store::{StoreError, Want};
+use crate::store::{FreshBlob, StoreError, Want};
 
 /// Objects up to this size are small; a part of the places is theirs, so that large ones never hold them up.
 const SMALL_BYTES: u64 = 1 << 20;
@@ -168,8 +168,8 @@ enum End {
 /// Fetches one want and records what came of it.
 async fn fetch(core: Arc<Core>, want: Want) -> Fetched {
     let received = match want.entry.content() {
-        Some(content) => receive(&core, &want, content).await,
-        None => Ok(()),
+        Some(content) => receive(&core, &want, content).await.map(Some),
+        None => Ok(None),
     };
     let end = match conclude(&core, &want, received).await {
         Ok(end) => end,
@@ -181,12 +181,24 @@ async fn fetch(core: Arc<Core>, want: Want) -> Fetched {
     Fetched { want, end }
 }
 
-async fn conclude(core: &Core, want: &Want, received: Result<(), FetchError>) -> Result<End, StoreError> {
+async fn conclude(
+    core: &Core,
+    want: &Want,
+    received: Result<Option<FreshBlob>, FetchError>,
+) -> Result<End, StoreError> {
     let entry = want.entry.clone();
     match received {
-        Ok(()) => {
+        Ok(blob) => {
             let (key, version) = (entry.key.clone(), entry.version.clone());
-            core.catalog.transact(move |transaction| replicate::conclude(transaction, &entry)).await?;
+            let list = core.catalog.transact(move |transaction| {
+                if replicate::conclude(transaction, &entry)?
+                    && let Some(blob) = &blob
+                {
+                    transaction.keep_blob(blob)?;
+                }
+                Ok(())
+            });
+            list.await?;
             core.receipts.held(&key, &version);
             Ok(End::Kept)
         }
@@ -213,9 +225,9 @@ enum FetchError {
     Store(#[from] StoreError),
 }
 
-/// Brings the bytes of `want` to the disk: asks one holder after the other, and all of them again for as long as a round
+/// Brings the bytes of `want` here: asks one holder after the other, and all of them again for as long as a round
 /// brings anything.
-async fn receive(core: &Arc<Core>, want: &Want, content: &Content) -> Result<(), FetchError> {
+async fn receive(core: &Arc<Core>, want: &Want, content: &Content) -> Result<FreshBlob, FetchError> {
     let mut intake = Intake::new(core.blobs.clone());
     let mut last = None;
     loop {
@@ -237,7 +249,7 @@ async fn receive(core: &Arc<Core>, want: &Want, content: &Content) -> Result<(),
             let whole = std::mem::replace(&mut intake, Intake::new(core.blobs.clone()));
             let size = whole.size();
             match whole.finish(Some(content.hash)).await {
-                Ok(_) if size == content.size => return Ok(()),
+                Ok(blob) if size == content.size => return Ok(blob),
                 // Parts of several holders may be in it, so none is to blame for certain; the next starts afresh.
                 Ok(_) | Err(StoreError::Mismatch { .. }) => {
                     warn!(peer = %holder.id, key = %want.entry.key, size, "fetched bytes are not those announced");

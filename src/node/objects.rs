@@ -22,11 +22,12 @@ use super::error::ApiError;
 use super::resolve::{Wish, variant_of};
 use super::serving::{VERSION_NAME, answer, changed, holds, version_value};
 use super::{Core, unix_ms};
-use crate::model::{Content, ContentHash, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
+use crate::model::{Content, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
 use crate::protocol::status::{Objects, Receipt};
 use crate::protocol::{COPIES_HEADER, OBJECTS, decode_key};
 use crate::replicate;
 use crate::serve::body::BodyError;
+use crate::store::FreshBlob;
 
 /// On how many nodes a write is durable.
 const COPIES_NAME: HeaderName = HeaderName::from_static(COPIES_HEADER);
@@ -49,9 +50,10 @@ pub(super) async fn put(
     let accepted = accept(&core, &head.uri, &head.headers).await;
     let Accepted { key, media_type, cache_control } = accepted.map_err(ApiError::closing)?;
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let (hash, size) = receive(&core, body, declared).await?;
-    let content = Content { hash, size, media_type, cache_control };
-    let (mut receipt, status, awaited) = store(&core, key, content, head.headers).await?;
+    let blob = receive(&core, body, declared).await?;
+    let size = blob.size();
+    let content = Content { hash: blob.hash(), size, media_type, cache_control };
+    let (mut receipt, status, awaited) = store(&core, key, content, blob, head.headers).await?;
     core.metrics.stored_bytes.inc_by(size);
     receipt.copies = copies::wait(&core, awaited, copies).await?;
     let headers = [
@@ -96,7 +98,7 @@ async fn accept(core: &Core, uri: &Uri, headers: &HeaderMap) -> Result<Accepted,
 }
 
 /// Reads a body into a blob, within the limits of size and space.
-async fn receive(core: &Core, mut body: Body, declared: Option<u64>) -> Result<(ContentHash, u64), ApiError> {
+async fn receive(core: &Core, mut body: Body, declared: Option<u64>) -> Result<FreshBlob, ApiError> {
     let limit = core.config.object_bytes_max;
     let too_large = || {
         let detail = format!("an object has at most {limit} bytes here (object_bytes_max)");
@@ -114,8 +116,7 @@ async fn receive(core: &Core, mut body: Body, declared: Option<u64>) -> Result<(
         }
         intake.write(&bytes).await?;
     }
-    let size = intake.size();
-    Ok((intake.finish(None).await?, size))
+    Ok(intake.finish(None).await?)
 }
 
 /// Why a body did not come to its end.
@@ -129,11 +130,12 @@ fn broken_body(error: axum::Error) -> ApiError {
     }
 }
 
-/// Points `key` at `content`, whose bytes are durable, if the conditions in `headers` hold in that moment.
+/// Points `key` at `content`, whose bytes `blob` has, if the conditions in `headers` hold in that moment.
 async fn store(
     core: &Arc<Core>,
     key: ObjectKey,
     content: Content,
+    blob: FreshBlob,
     headers: HeaderMap,
 ) -> Result<(Receipt, StatusCode, Awaited), ApiError> {
     let entry_key = EntryKey::Object(key.clone());
@@ -145,6 +147,7 @@ async fn store(
             return Ok(None);
         }
         let replaced = current.is_some_and(|entry| entry.content().is_some());
+        transaction.keep_blob(&blob)?;
         let entry = replicate::write(transaction, entry_key, state, unix_ms())?;
         let awaited = shared.copies.expect(&entry.version);
         Ok(Some((entry.version, replaced, awaited)))

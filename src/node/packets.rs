@@ -12,11 +12,11 @@ use super::bytes::{GATHER_BYTES, off_runtime};
 use super::copies::{self, CopiesQuery};
 use super::error::ApiError;
 use super::{Core, Packets, unix_ms};
-use crate::model::{Content, ContentHash, Entry, EntryState, ObjectKey, Principal};
+use crate::model::{Content, Entry, EntryState, ObjectKey, Principal};
 use crate::protocol::packet::{Decoder, Limits, Packet, PacketError};
 use crate::replicate;
 use crate::serve::{PacketConnection, Received};
-use crate::store::{BlobWriter, Blobs, StoreError};
+use crate::store::{BlobWriter, Blobs, FreshBlob, StoreError};
 
 /// What all JSON packets on their way may hold in memory together, in KiB: 64 MiB.
 pub(super) const JSON_BUDGET_KIB: usize = 64 << 10;
@@ -56,11 +56,11 @@ async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<
         }
     }
     match off_runtime(move || intake.push(&gathered)?.finish()).await? {
-        (Packet::File { file_name, distributed }, hash, size) => {
+        (Packet::File { file_name, distributed }, blob) => {
             require_entrance(core, connection.principal())?;
-            keep(core, file_name, distributed, hash, size).await
+            keep(core, file_name, distributed, blob).await
         }
-        (Packet::Heartbeat { name, .. }, ..) => match connection.principal() {
+        (Packet::Heartbeat { name, .. }, _) => match connection.principal() {
             Principal::Node(id) if *id.as_str() == *name => {
                 core.members.heard(id);
                 Ok(json!({ "file_name": "heartbeat" }))
@@ -91,15 +91,16 @@ async fn keep(
     core: &Arc<Core>,
     file_name: String,
     distributed: bool,
-    hash: ContentHash,
-    size: u64,
+    blob: FreshBlob,
 ) -> Result<serde_json::Value, ApiError> {
     let key: ObjectKey = file_name.parse().map_err(|error| ApiError::bad_request(format!("file_name: {error}")))?;
     let media_type = key.guessed_media_type().parse()?;
+    let (hash, size) = (blob.hash(), blob.size());
     let content = Content { hash, size, media_type, cache_control: core.config.cache_control.clone() };
     core.members.require_clock(&core.catalog)?;
     let shared = core.clone();
     let work = core.catalog.transact(move |transaction| {
+        transaction.keep_blob(&blob)?;
         let (key, state) = (key.into(), EntryState::Live(content));
         if distributed {
             let version = transaction.stamp_stray(unix_ms());
@@ -158,19 +159,15 @@ impl PacketIntake {
         Ok(())
     }
 
-    /// The packet, and the hash and size of its content, durable if it is a file.
-    fn finish(self) -> Result<(Packet, ContentHash, u64), ApiError> {
+    /// The packet, and its content; that of a heartbeat is empty.
+    fn finish(self) -> Result<(Packet, FreshBlob), ApiError> {
         let Self { decoder, mut writer, blobs, charged, .. } = self;
         let mut stored = Ok(());
         let packet = decoder.finish(&mut |bytes| write(&mut writer, &blobs, bytes, &mut stored)).map_err(refused)?;
         stored?;
         drop(charged);
-        if matches!(packet, Packet::Heartbeat { .. }) {
-            return Ok((packet, ContentHash::of(b""), 0));
-        }
-        let writer = writer.map_or_else(|| blobs.create(), Ok)?;
-        let size = writer.size();
-        Ok((packet, writer.finish(None)?, size))
+        let writer = writer.unwrap_or_else(|| blobs.create());
+        Ok((packet, writer.finish(None)?))
     }
 }
 
@@ -179,10 +176,7 @@ fn write(writer: &mut Option<BlobWriter>, blobs: &Blobs, bytes: &[u8], stored: &
     if stored.is_err() {
         return;
     }
-    *stored = match writer {
-        Some(writer) => writer.write(bytes),
-        None => blobs.create().and_then(|fresh| writer.insert(fresh).write(bytes)),
-    };
+    *stored = writer.get_or_insert_with(|| blobs.create()).write(bytes);
 }
 
 fn refused(error: PacketError) -> ApiError {

@@ -1,6 +1,5 @@
 //! Answers that carry bytes: objects with their conditions and ranges (RFC 9110 sections 13 and 14), blobs with ranges.
 
-use std::fs::File;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +16,7 @@ use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 
 use super::Core;
 use super::access::{Right, require};
-use super::bytes::{Piece, body_in_memory, body_of, off_runtime, read_range};
+use super::bytes::{BlobBytes, Piece, off_runtime};
 use super::error::ApiError;
 use super::resolve::{Caching, Found, Wish, resolve};
 use crate::model::{ContentHash, Entry, ObjectKey, Principal, Version};
@@ -87,15 +86,12 @@ pub(super) async fn blob(
     require(&principal, Right::Read)?;
     let text = request.uri().path().strip_prefix(BLOBS).and_then(|path| path.strip_prefix('/')).unwrap_or_default();
     let hash: ContentHash = text.parse().map_err(ApiError::bad_request)?;
-    let blobs = core.blobs.clone();
-    let opened = off_runtime(move || -> Result<_, ApiError> {
-        let Some(file) = blobs.read(&hash)? else { return Ok(None) };
-        let size = file.metadata().map_err(|_| lost(&hash))?.len();
-        Ok(Some((file, size)))
-    });
-    let (file, size) = opened.await?.ok_or_else(|| ApiError::not_found(format!("blob {hash}")))?;
+    let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
+    let opened = off_runtime(move || BlobBytes::open(&catalog, &blobs, &hash)).await?;
+    let opened = opened.ok_or_else(|| ApiError::not_found(format!("blob {hash}")))?;
+    let size = opened.size();
     let selection = selection(request.method(), request.headers(), size);
-    let bytes = Held { hash, size, place: Place::Blob(Some(file)) };
+    let bytes = Held { hash, size, opened: Some(opened) };
     content(&core, bytes, BLOB_TYPE, request.method(), selection).await
 }
 
@@ -109,25 +105,19 @@ fn selection(method: &Method, headers: &HeaderMap, size: u64) -> Selection {
 pub(super) struct Held {
     hash: ContentHash,
     size: u64,
-    place: Place,
-}
-
-/// Where bytes are.
-enum Place {
-    /// In a blob, whose file may be open already.
-    Blob(Option<File>),
-    Memory(Bytes),
+    /// Those of a blob are opened when it is known that they are to be sent.
+    opened: Option<BlobBytes>,
 }
 
 impl Held {
     /// The bytes of a blob.
     pub(super) const fn blob(hash: ContentHash, size: u64) -> Self {
-        Self { hash, size, place: Place::Blob(None) }
+        Self { hash, size, opened: None }
     }
 
     /// Bytes in memory.
     pub(super) const fn memory(hash: ContentHash, bytes: Bytes) -> Self {
-        Self { hash, size: bytes.len() as u64, place: Place::Memory(bytes) }
+        Self { hash, size: bytes.len() as u64, opened: Some(BlobBytes::Memory(bytes)) }
     }
 }
 
@@ -201,27 +191,29 @@ fn length_of(pieces: &[Piece]) -> u64 {
 }
 
 async fn body(core: &Arc<Core>, bytes: Held, pieces: Vec<Piece>, length: u64) -> Result<Body, ApiError> {
-    let blobs = core.blobs.clone();
-    let Held { hash, place, .. } = bytes;
-    let file = match place {
-        Place::Blob(file) => file,
-        Place::Memory(bytes) => return Ok(body_in_memory(&bytes, pieces)),
-    };
+    let Held { hash, size, opened } = bytes;
+    if let Some(memory @ BlobBytes::Memory(_)) = opened {
+        return Ok(memory.body(pieces));
+    }
     let small = match pieces.as_slice() {
         [Piece::File(range)] if length <= SMALL_BYTES => Some(range.clone()),
         _ => None,
     };
-    let opened = off_runtime(move || -> Result<_, ApiError> {
-        let file = match file {
-            Some(file) => file,
-            None => blobs.read(&hash)?.ok_or_else(|| lost(&hash))?,
+    let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
+    let read = off_runtime(move || -> Result<_, ApiError> {
+        let opened = match opened {
+            Some(opened) => opened,
+            None => BlobBytes::open(&catalog, &blobs, &hash)?.ok_or_else(|| lost(&hash))?,
         };
-        let bytes = small.map(|range| read_range(&file, range)).transpose().map_err(|_| lost(&hash))?;
-        Ok((file, bytes))
+        if opened.size() != size {
+            return Err(lost(&hash));
+        }
+        let bytes = small.map(|range| opened.read(range)).transpose().map_err(|_| lost(&hash))?;
+        Ok((opened, bytes))
     });
-    Ok(match opened.await? {
+    Ok(match read.await? {
         (_, Some(bytes)) => Body::from(bytes),
-        (file, None) => body_of(Arc::new(file), pieces),
+        (opened, None) => opened.body(pieces),
     })
 }
 

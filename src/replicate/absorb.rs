@@ -78,14 +78,15 @@ pub fn take_in<L: Ledger>(ledger: &mut L, entry: &Entry, peer: &NodeId, now_unix
     Ok(Taken::Recorded)
 }
 
-/// Lists `entry`, whose bytes are durable now, unless something newer came meanwhile.
+/// Lists `entry`, whose bytes are durable or become so in this commit, unless something newer came meanwhile. Answers
+/// whether it was listed.
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
-pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<(), L::Error> {
+pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<bool, L::Error> {
     match ledger.listed(&entry.key)? {
-        Some(listed) if !entry.supersedes(&listed) => ledger.forget_want(entry),
-        _ => ledger.list(entry),
+        Some(listed) if !entry.supersedes(&listed) => ledger.forget_want(entry).map(|()| false),
+        _ => ledger.list(entry).map(|()| true),
     }
 }
 
@@ -144,7 +145,7 @@ mod tests {
         assert_eq!(ledger.debt().map(|debt| debt.oldest), Ok(Some(1)));
         assert_eq!(absorb(&mut ledger, &page(&new, 2), NOW), Ok(0));
         assert_eq!(ledger.debt().map(|debt| debt.oldest), Ok(None));
-        assert_eq!(conclude(&mut ledger, &old), Ok(()));
+        assert_eq!(conclude(&mut ledger, &old), Ok(false));
         assert!(lists(&ledger, &new));
     }
 }

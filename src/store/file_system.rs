@@ -82,7 +82,10 @@ mod tests {
 
     use super::*;
     use crate::model::ContentHash;
-    use crate::store::{Blobs, StoreError};
+    use crate::store::{Blobs, SMALL_BLOB_BYTES_MAX, StoreError};
+
+    /// Of a blob that is a file.
+    const LARGE: usize = SMALL_BLOB_BYTES_MAX as usize + 1;
 
     fn files_below(root: &Path) -> usize {
         let folders = fs::read_dir(root).expect("the root").map(|entry| entry.expect("an entry").path());
@@ -93,27 +96,43 @@ mod tests {
     fn a_blob_reads_back_under_its_hash() {
         let root = tempfile::tempdir().expect("a folder");
         let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
-        let mut writer = blobs.create().expect("a writer");
-        writer.write(b"meta").expect("space");
-        writer.write(b"cdn").expect("space");
-        assert_eq!(writer.size(), 7);
-        let hash = writer.finish(Some(ContentHash::of(b"metacdn"))).expect("durable");
-        let mut text = String::new();
-        let mut file = blobs.read(&hash).expect("readable").expect("held");
-        file.read_to_string(&mut text).expect("readable");
-        assert_eq!(text, "metacdn");
+        let bytes = [b"meta".repeat(4096), b"cdn".to_vec()].concat();
+        let mut writer = blobs.create();
+        writer.write(&bytes[..4]).expect("space");
+        writer.write(&bytes[4..]).expect("space");
+        let fresh = writer.finish(Some(ContentHash::of(&bytes))).expect("durable");
+        assert_eq!((fresh.size(), fresh.as_row()), (16387, None));
+        let mut read = Vec::new();
+        let (mut file, size) = blobs.read(&fresh.hash()).expect("readable").expect("held");
+        file.read_to_end(&mut read).expect("readable");
+        assert!(size == 16387 && read == bytes);
         assert!(blobs.read(&ContentHash::of(b"other")).expect("readable").is_none());
+    }
+
+    #[test]
+    fn a_small_blob_is_handed_on_and_makes_no_file() {
+        let root = tempfile::tempdir().expect("a folder");
+        let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        let mut writer = blobs.create();
+        writer.write(&[7; SMALL_BLOB_BYTES_MAX as usize]).expect("space");
+        let fresh = writer.finish(None).expect("a blob");
+        assert_eq!(fresh.as_row(), Some(&[7; SMALL_BLOB_BYTES_MAX as usize][..]));
+        assert_eq!(files_below(root.path()), 0);
     }
 
     #[test]
     fn other_bytes_and_dropped_writers_leave_nothing() {
         let root = tempfile::tempdir().expect("a folder");
         let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
-        let mut writer = blobs.create().expect("a writer");
-        writer.write(b"torn").expect("space");
-        let wrong = writer.finish(Some(ContentHash::of(b"whole")));
-        assert!(matches!(wrong, Err(StoreError::Mismatch { .. })), "{wrong:?}");
-        drop(blobs.create().expect("a writer"));
+        for size in [4, LARGE] {
+            let mut writer = blobs.create();
+            writer.write(&vec![7; size]).expect("space");
+            let wrong = writer.finish(Some(ContentHash::of(b"whole")));
+            assert!(matches!(wrong, Err(StoreError::Mismatch { .. })), "{wrong:?}");
+        }
+        let mut writer = blobs.create();
+        writer.write(&[7; LARGE]).expect("space");
+        drop(writer);
         assert_eq!(files_below(root.path()), 0);
     }
 
@@ -121,7 +140,9 @@ mod tests {
     fn what_a_crash_left_unfinished_is_removed_at_the_next_start() {
         let root = tempfile::tempdir().expect("a folder");
         let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
-        std::mem::forget(blobs.create().expect("a writer"));
+        let mut writer = blobs.create();
+        writer.write(&[7; LARGE]).expect("space");
+        std::mem::forget(writer);
         assert_eq!(files_below(root.path()), 1);
         Blobs::open(FileSystem, root.path(), 7).expect("blobs");
         assert_eq!(files_below(root.path()), 0);

@@ -1,7 +1,7 @@
 //! What a node keeps on disk: blobs by hash, and the catalogue of entries.
 //!
-//! Bytes come first, names second: a blob is durable before any entry points at it. Knows nothing of peers beyond
-//! the names under which it keeps their cursors.
+//! Bytes come first, names second: a blob is durable before an entry points at it, or in the same commit. Knows nothing
+//! of peers beyond the names under which it keeps their cursors.
 
 mod backup;
 mod blobs;
@@ -13,11 +13,12 @@ mod query;
 mod readers;
 mod rows;
 mod schema;
+mod small;
 mod transaction;
 mod variants;
 
 pub use backup::{mark_as_backup, mark_as_taken_in, mark_as_went_back};
-pub use blobs::{Disk, DiskFile, Space};
+pub use blobs::{Disk, DiskFile, FreshBlob, SMALL_BLOB_BYTES_MAX, Space};
 pub use catalog::Catalog;
 pub use error::StoreError;
 pub use file_system::FileSystem;

@@ -15,7 +15,8 @@ use crate::replicate::{bucket_of, digest_of};
 /// `parked` are entries from the future, `withheld` those of a backup that are not listed yet. `vector` has what was passed
 /// of the writes of other origins; `digests` the sum of each bucket of entries, by which two nodes compare what they list.
 /// `variants` are blobs that this node made of the images in others; one without a hash is served as its original.
-const STEPS: [&str; 3] = [
+/// `small_blobs` are the bytes that are too few for a file.
+const STEPS: [&str; 4] = [
     "
     CREATE TABLE marks (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE entries (
@@ -74,6 +75,7 @@ const STEPS: [&str; 3] = [
         node TEXT NOT NULL, epoch TEXT NOT NULL, sequence INTEGER NOT NULL, PRIMARY KEY (node, epoch)
     ) STRICT, WITHOUT ROWID;
 ",
+    super::small::TABLES,
 ];
 
 /// Settings of every connection: readers go on while the one writer commits, and a commit is on stable storage.

@@ -320,8 +320,15 @@ async fn perform_unless_done(core: &Core, key: JobKey, size: u64) -> Result<Vec<
     let Variants { admission, config, metrics, mode, .. } = &core.variants;
     let as_is = || wanted.variants().iter().map(|variant| Product { variant: *variant, made: None }).collect();
     let threads = core.variants.threads.get_or_init(|| Threads::start(parallel()));
-    let worked =
-        work::work(&core.blobs, admission, threads, &config.limits(), (original, size), wanted.variants()).await;
+    let worked = work::work(
+        (&core.catalog, &core.blobs),
+        admission,
+        threads,
+        &config.limits(),
+        (original, size),
+        wanted.variants(),
+    )
+    .await;
     let (list, admitted) = match worked {
         Ok(Products { list, admitted }) => (list, Some(admitted)),
         Err(error) if error.lasts() => {
@@ -357,22 +364,27 @@ async fn keep_on_disk(
 ) -> Result<Vec<(Variant, Derived)>, StoreError> {
     let blobs = core.blobs.clone();
     let stored = off_runtime(move || {
-        let store = |product: Product| -> Result<_, StoreError> {
-            let Some(made) = product.made else { return Ok((product.variant, VariantState::AsIs)) };
-            let mut writer = blobs.create()?;
-            writer.write(&made.bytes)?;
-            let size = writer.size();
-            let hash = writer.finish(Some(made.hash))?;
-            Ok((product.variant, VariantState::Made(VariantBlob { hash, size, media_type: made.media_type })))
+        let store = |Product { variant, made }: Product| -> Result<_, StoreError> {
+            let Some(Made { hash, media_type, bytes }) = made else { return Ok((variant, VariantState::AsIs, None)) };
+            let mut writer = blobs.create();
+            writer.write(&bytes)?;
+            let blob = writer.finish(Some(hash))?;
+            let state = VariantState::Made(VariantBlob { hash, size: blob.size(), media_type });
+            Ok((variant, state, Some(blob)))
         };
         list.into_iter().map(store).collect::<Result<Vec<_>, _>>()
     });
     let stored = stored.await?;
-    let states = stored.clone();
     let note = core.catalog.transact(move |transaction| {
-        states.iter().try_for_each(|(variant, state)| transaction.keep_variant(&original, *variant, state))
+        for (variant, state, blob) in &stored {
+            if let Some(blob) = blob {
+                transaction.keep_blob(blob)?;
+            }
+            transaction.keep_variant(&original, *variant, state)?;
+        }
+        Ok(stored.into_iter().map(|(variant, state, _)| (variant, state)).collect::<Vec<_>>())
     });
-    note.await?;
+    let stored = note.await?;
     let derived = |(variant, state)| match state {
         VariantState::Made(blob) => (variant, Derived::Blob(blob)),
         VariantState::AsIs => (variant, Derived::AsIs),

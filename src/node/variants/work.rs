@@ -1,19 +1,18 @@
 //! Making the variants of one image: admitted by the memory it takes, on threads that may be busy for long, and with a
 //! panic of a codec taken for what it is, the fault of one image.
 
-use std::fs::File;
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Cursor};
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
-use super::super::bytes::read_range;
+use super::super::bytes::BlobBytes;
 use super::threads::Threads;
 use super::{Made, Product};
 use crate::model::{ContentHash, Variant};
 use crate::resize::{self, Plan, Unsuitable, make};
-use crate::store::{Blobs, StoreError};
+use crate::store::{Blobs, Catalog, StoreError};
 
 /// Why there are no variants of an image.
 #[derive(Debug, thiserror::Error)]
@@ -85,36 +84,39 @@ pub(super) struct Products {
 
 /// Makes the `wanted` variants of the `original` of `size` bytes.
 pub(super) async fn work(
-    blobs: &Blobs,
+    (catalog, blobs): (&Catalog, &Blobs),
     admission: &Admission,
     threads: &Threads,
     limits: &resize::Config,
     (original, size): (ContentHash, u64),
     wanted: &'static [Variant],
 ) -> Result<Products, WorkError> {
-    let (blobs, limits) = (blobs.clone(), limits.clone());
-    let (file, plan) = guarded(move || {
+    let (catalog, blobs, limits) = (catalog.clone(), blobs.clone(), limits.clone());
+    let (bytes, plan) = guarded(move || {
         let missing = || WorkError::Read(io::ErrorKind::NotFound.into());
-        let file = blobs.read(&original)?.ok_or_else(missing)?;
+        let bytes = BlobBytes::open(&catalog, &blobs, &original)?.ok_or_else(missing)?;
         // A file that was cut short says nothing of the image: it is mended one day.
-        if file.metadata().map_err(WorkError::Read)?.len() != size {
+        if bytes.size() != size {
             return Err(WorkError::Read(io::ErrorKind::UnexpectedEof.into()));
         }
-        let plan = Plan::read(BufReader::new(&file), size, &limits)?;
-        Ok((file, plan))
+        let plan = match &bytes {
+            BlobBytes::Memory(bytes) => Plan::read(Cursor::new(bytes), size, &limits)?,
+            BlobBytes::File(file, _) => Plan::read(BufReader::new(&**file), size, &limits)?,
+        };
+        Ok((bytes, plan))
     })
     .await?;
     // The bytes are read only now: whoever waits takes no memory.
     let admitted = admission.admit(plan.memory_bytes()).await?;
-    let make = move || Ok(Products { list: products(&file, size, &plan, wanted)?, admitted });
+    let make = move || Ok(Products { list: products(&bytes, &plan, wanted)?, admitted });
     threads.run(make).await
 }
 
-fn products(file: &File, size: u64, plan: &Plan, wanted: &[Variant]) -> Result<Vec<Product>, WorkError> {
-    let source = read_range(file, 0..size).map_err(WorkError::Read)?;
+fn products(bytes: &BlobBytes, plan: &Plan, wanted: &[Variant]) -> Result<Vec<Product>, WorkError> {
+    let source = bytes.read(0..bytes.size()).map_err(WorkError::Read)?;
     let mut made = make(&source, plan, wanted)?;
     // One that is no smaller would cost those with slow links time and everybody quality.
-    made.retain(|made| (made.bytes.len() as u64) < size);
+    made.retain(|made| made.bytes.len() < source.len());
     let media_type = plan.media_type();
     let mut product = |variant: Variant| {
         let at = made.iter().position(|made| made.variant == variant)?;

@@ -1,9 +1,12 @@
 //! Blobs: immutable bytes in files that are named by their hash.
 //!
 //! A blob appears under its name only when it is whole and on stable storage: temporary file, fsync, rename, fsync of
-//! the folder. All calls block on the disk; roles make them off their runtime's threads.
+//! the folder. Small ones are no files: they are handed to the catalogue, which keeps them in its commits. All calls
+//! block on the disk; roles make them off their runtime's threads.
 
 mod disk;
+mod fresh;
+mod writer;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -13,6 +16,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::StoreError;
 use crate::model::ContentHash;
 pub use disk::{Disk, DiskFile, Space};
+pub use fresh::{FreshBlob, SMALL_BLOB_BYTES_MAX};
+pub use writer::BlobWriter;
 
 /// The folder of unfinished blobs, beside the finished ones so that a rename moves no bytes.
 const UNFINISHED: &str = "unfinished";
@@ -36,9 +41,6 @@ impl<D: Disk> Clone for Blobs<D> {
 /// hundredth, and no more than 64 MiB.
 const RESERVE_PARTS: u64 = 100;
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
-
-/// After so many bytes a blob in the making is synced, so that the sync at its end is short.
-const SYNC_BYTES: u64 = 256 << 20;
 
 #[derive(Debug)]
 struct Shared<D> {
@@ -73,33 +75,41 @@ impl<D: Disk> Blobs<D> {
         Ok(Self { shared: Arc::new(shared) })
     }
 
-    /// Starts a new blob.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`] if only the reserve is left, or when the temporary file cannot be made.
-    pub fn create(&self) -> Result<BlobWriter<D>, StoreError> {
-        let Shared { disk, root, life, next_unfinished } = &*self.shared;
-        let number = next_unfinished.fetch_add(1, Ordering::Relaxed);
-        let path = root.join(UNFINISHED).join(format!("{life:016x}-{number}"));
-        let Space { total_bytes, free_bytes } = disk.space(root).map_err(StoreError::file("look at", root))?;
-        if free_bytes < (total_bytes / RESERVE_PARTS).min(RESERVE_BYTES_MAX) {
-            return Err(StoreError::Full);
-        }
-        let file = disk.create(&path).map_err(StoreError::file("make", &path))?;
-        Ok(BlobWriter { blobs: self.clone(), file, path, hasher: blake3::Hasher::new(), size: 0, synced: 0 })
+    /// Starts a new blob, in memory.
+    pub fn create(&self) -> BlobWriter<D> {
+        BlobWriter::new(self.clone())
     }
 
-    /// Opens the blob `hash` to be read from its start; `None` if it is not held.
+    /// Opens the file of the blob `hash`, and says its size; `None` if there is none.
     ///
     /// # Errors
     /// When the file is there but cannot be opened.
-    pub fn read(&self, hash: &ContentHash) -> Result<Option<D::File>, StoreError> {
+    pub fn read(&self, hash: &ContentHash) -> Result<Option<(D::File, u64)>, StoreError> {
         let path = self.path(hash);
-        match self.shared.disk.open(&path) {
-            Ok(file) => Ok(Some(file)),
+        match self.shared.disk.open(&path).and_then(|file| file.size().map(|size| (file, size))) {
+            Ok(found) => Ok(Some(found)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::file("open", path)(error)),
         }
+    }
+
+    /// Refuses to store more when only the reserve is left.
+    fn require_room(&self) -> Result<(), StoreError> {
+        let Shared { disk, root, .. } = &*self.shared;
+        let Space { total_bytes, free_bytes } = disk.space(root).map_err(StoreError::file("look at", root))?;
+        let reserve = (total_bytes / RESERVE_PARTS).min(RESERVE_BYTES_MAX);
+        if free_bytes < reserve { Err(StoreError::Full) } else { Ok(()) }
+    }
+
+    fn disk(&self) -> &D {
+        &self.shared.disk
+    }
+
+    /// A name for an unfinished blob that no other one has.
+    fn unfinished_path(&self) -> PathBuf {
+        let Shared { root, life, next_unfinished, .. } = &*self.shared;
+        let number = next_unfinished.fetch_add(1, Ordering::Relaxed);
+        root.join(UNFINISHED).join(format!("{life:016x}-{number}"))
     }
 
     fn folder(&self, hash: &ContentHash) -> PathBuf {
@@ -108,62 +118,5 @@ impl<D: Disk> Blobs<D> {
 
     fn path(&self, hash: &ContentHash) -> PathBuf {
         self.folder(hash).join(hash.to_string())
-    }
-}
-
-/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves nothing behind.
-#[derive(Debug)]
-pub struct BlobWriter<D: Disk> {
-    blobs: Blobs<D>,
-    file: D::File,
-    path: PathBuf,
-    hasher: blake3::Hasher,
-    size: u64,
-    synced: u64,
-}
-
-impl<D: Disk> BlobWriter<D> {
-    /// Appends `bytes`.
-    ///
-    /// # Errors
-    /// [`StoreError::Full`] when the disk is, otherwise what the system said.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.append(bytes).map_err(StoreError::file("write", &self.path))?;
-        self.hasher.update(bytes);
-        self.size += bytes.len() as u64;
-        if self.size - self.synced >= SYNC_BYTES {
-            self.file.sync().map_err(StoreError::file("sync", &self.path))?;
-            self.synced = self.size;
-        }
-        Ok(())
-    }
-
-    /// How many bytes were written.
-    pub const fn size(&self) -> u64 {
-        self.size
-    }
-
-    /// Makes the blob durable under its hash and answers the hash. With `expected`, other bytes are refused.
-    ///
-    /// # Errors
-    /// [`StoreError::Mismatch`] for other bytes than expected, else as [`BlobWriter::write`]. Nothing is left behind.
-    pub fn finish(mut self, expected: Option<ContentHash>) -> Result<ContentHash, StoreError> {
-        let hash = ContentHash::new(*self.hasher.finalize().as_bytes());
-        if let Some(expected) = expected.filter(|expected| *expected != hash) {
-            return Err(StoreError::Mismatch { expected, found: hash });
-        }
-        self.file.sync().map_err(StoreError::file("sync", &self.path))?;
-        let (target, folder) = (self.blobs.path(&hash), self.blobs.folder(&hash));
-        let disk = &self.blobs.shared.disk;
-        disk.rename(&self.path, &target).map_err(StoreError::file("rename a blob to", &target))?;
-        disk.sync_folder(&folder).map_err(StoreError::file("sync", &folder))?;
-        Ok(hash)
-    }
-}
-
-impl<D: Disk> Drop for BlobWriter<D> {
-    fn drop(&mut self) {
-        // After a rename there is nothing under this name. A failure leaves a file that the next start removes.
-        let _ = self.blobs.shared.disk.remove(&self.path);
     }
 }

@@ -1,0 +1,123 @@
+//! Writing one blob: in memory while it is small, then in a file that gets its name when it is durable.
+
+use std::path::PathBuf;
+
+use super::{Blobs, Disk, DiskFile as _, FreshBlob, SMALL_BLOB_BYTES_MAX};
+use crate::model::ContentHash;
+use crate::store::StoreError;
+
+/// After so many bytes a blob in the making is synced, so that the sync at its end is short.
+const SYNC_BYTES: u64 = 256 << 20;
+
+/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves nothing behind.
+#[derive(Debug)]
+pub struct BlobWriter<D: Disk> {
+    blobs: Blobs<D>,
+    hasher: blake3::Hasher,
+    size: u64,
+    /// The bytes, for as long as they may become a row.
+    row: Vec<u8>,
+    file: Option<Unfinished<D>>,
+}
+
+/// The file of an unfinished blob; dropped, it is removed.
+#[derive(Debug)]
+struct Unfinished<D: Disk> {
+    blobs: Blobs<D>,
+    file: D::File,
+    path: PathBuf,
+    unsynced: u64,
+}
+
+impl<D: Disk> BlobWriter<D> {
+    pub(super) fn new(blobs: Blobs<D>) -> Self {
+        Self { blobs, hasher: blake3::Hasher::new(), size: 0, row: Vec::new(), file: None }
+    }
+
+    /// Appends `bytes`.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`] when the disk is, or only the reserve is left; otherwise what the system said.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.hasher.update(bytes);
+        self.size += bytes.len() as u64;
+        if let Some(file) = &mut self.file {
+            return file.append(bytes);
+        }
+        self.row.extend_from_slice(bytes);
+        if self.size > SMALL_BLOB_BYTES_MAX {
+            let mut file = Unfinished::create(&self.blobs)?;
+            file.append(&std::mem::take(&mut self.row))?;
+            self.file = Some(file);
+        }
+        Ok(())
+    }
+
+    /// How many bytes were written.
+    pub const fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Ends the blob: a file is durable under its hash then. With `expected`, other bytes are refused.
+    ///
+    /// # Errors
+    /// [`StoreError::Mismatch`] for other bytes than expected, else as [`BlobWriter::write`]. Nothing is left behind.
+    pub fn finish(self, expected: Option<ContentHash>) -> Result<FreshBlob, StoreError> {
+        let Self { blobs, hasher, size, row, file } = self;
+        let hash = ContentHash::new(*hasher.finalize().as_bytes());
+        if let Some(expected) = expected.filter(|expected| *expected != hash) {
+            return Err(StoreError::Mismatch { expected, found: hash });
+        }
+        match file {
+            None => {
+                // The catalogue takes no less space than a file would.
+                blobs.require_room()?;
+                Ok(FreshBlob::row(hash, row))
+            }
+            Some(file) => {
+                file.publish(&hash)?;
+                Ok(FreshBlob::file(hash, size))
+            }
+        }
+    }
+}
+
+impl<D: Disk> Unfinished<D> {
+    fn create(blobs: &Blobs<D>) -> Result<Self, StoreError> {
+        blobs.require_room()?;
+        let path = blobs.unfinished_path();
+        let file = blobs.disk().create(&path).map_err(StoreError::file("make", &path))?;
+        Ok(Self { blobs: blobs.clone(), file, path, unsynced: 0 })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.file.append(bytes).map_err(StoreError::file("write", &self.path))?;
+        self.unsynced += bytes.len() as u64;
+        if self.unsynced >= SYNC_BYTES {
+            self.sync()?;
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.file.sync().map_err(StoreError::file("sync", &self.path))?;
+        self.unsynced = 0;
+        Ok(())
+    }
+
+    /// Makes the file durable under the name of its `hash`.
+    fn publish(mut self, hash: &ContentHash) -> Result<(), StoreError> {
+        self.sync()?;
+        let (target, folder) = (self.blobs.path(hash), self.blobs.folder(hash));
+        let disk = self.blobs.disk();
+        disk.rename(&self.path, &target).map_err(StoreError::file("rename a blob to", &target))?;
+        disk.sync_folder(&folder).map_err(StoreError::file("sync", &folder))
+    }
+}
+
+impl<D: Disk> Drop for Unfinished<D> {
+    fn drop(&mut self) {
+        // After a rename there is nothing under this name. A failure leaves a file that the next start removes.
+        let _ = self.blobs.disk().remove(&self.path);
+    }
+}
