@@ -17,6 +17,7 @@ mod heartbeat;
 mod keep;
 mod links;
 mod members;
+mod min_version;
 mod objects;
 mod ops;
 mod packets;

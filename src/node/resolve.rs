@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::extract::Query;
 use http::Uri;
 use serde::Deserialize;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::Core;
 use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::links::Client;
+use super::min_version::{self, behind};
 use super::serving::{Held, VERSION_NAME, version_value};
 use super::variants::{Derived, derive};
 use crate::model::{Entry, EntryKey, FieldValue, ImageMode, ObjectKey, ObjectMeta, Variant, Version};
@@ -70,11 +72,15 @@ pub(super) fn is_image(object: &ObjectMeta) -> bool {
     types.iter().any(|media_type| media_type.get(..6).is_some_and(|kind| kind.eq_ignore_ascii_case("image/")))
 }
 
-/// Finds what a request for `key` is answered with.
-pub(super) async fn resolve(core: &Arc<Core>, key: ObjectKey, wish: Wish) -> Result<Found, ApiError> {
-    let looking = core.clone();
-    let name = key.clone();
-    match off_runtime(move || look_up(&looking, &name, &wish)).await? {
+/// Finds what a request for `key` is answered with; where it is older than `min`, or nothing, a moment is waited for what
+/// comes.
+pub(super) async fn resolve(
+    core: &Arc<Core>,
+    key: ObjectKey,
+    wish: Wish,
+    min: Option<&Version>,
+) -> Result<Found, ApiError> {
+    match look_up_since(core, &key, wish, min).await? {
         Place::Object { object, variant, adaptive } => Ok(found(object, variant, adaptive)),
         Place::Uploaded { image, object, variant, adaptive } => {
             let found = found(object, Some(variant), adaptive);
@@ -118,6 +124,44 @@ enum Place {
     },
     /// Nothing, since this version.
     Nothing(Option<Version>),
+}
+
+impl Place {
+    /// The version with which a request is answered.
+    const fn version(&self) -> Option<&Version> {
+        match self {
+            Self::Object { object, .. } => Some(&object.version),
+            Self::Uploaded { object, .. } if object.version.sequence == 0 => Some(&object.version),
+            Self::Uploaded { image, .. } | Self::Derivable { image, .. } => Some(&image.version),
+            Self::Nothing(version) => version.as_ref(),
+        }
+    }
+}
+
+/// Looks the key up, again and again until it is not older than `min` or the wait was in vain.
+async fn look_up_since(
+    core: &Arc<Core>,
+    key: &ObjectKey,
+    wish: Wish,
+    min: Option<&Version>,
+) -> Result<Place, ApiError> {
+    let wish = Arc::new(wish);
+    let patience = Instant::now() + min_version::WAIT;
+    let mut progress = core.catalog.progress();
+    loop {
+        progress.mark_unchanged();
+        let (looking, name, wish) = (core.clone(), key.clone(), wish.clone());
+        let place = off_runtime(move || look_up(&looking, &name, &wish)).await?;
+        let Some(min) = min.filter(|min| place.version().is_none_or(|version| version < min)) else { return Ok(place) };
+        let behind = || behind(&format!("object {key}"), place.version(), min);
+        tokio::select! {
+            biased;
+            () = core.stop.cancelled() => return Err(behind()),
+            () = sleep_until(patience) => return Err(behind()),
+            changed = progress.changed() => changed.map_err(|_| behind())?,
+        }
+        sleep(min_version::LOOK_PERIOD).await;
+    }
 }
 
 /// Looks the key up, and those that it or the wish refer to. Blocks on the disk.

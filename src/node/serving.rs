@@ -18,6 +18,7 @@ use super::Core;
 use super::access::{Right, require};
 use super::bytes::{BlobBytes, Piece, off_runtime};
 use super::error::ApiError;
+use super::min_version::min_version;
 use super::resolve::{Caching, Found, Wish, resolve};
 use crate::model::{ContentHash, Entry, ObjectKey, Principal, Version};
 use crate::protocol::{BLOBS, VARIANT_HEADER, VERSION_HEADER};
@@ -44,12 +45,16 @@ pub(super) async fn answer(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Found { bytes, media_type, caching, version, written, variant, adaptive } = resolve(core, key, wish).await?;
+    let min = min_version(headers)?;
+    let found = resolve(core, key, wish, min.as_ref()).await?;
+    let Found { bytes, media_type, caching, version, written, variant, adaptive } = found;
+    // Also what is refused tells of which version that is.
+    let tell = |error: ApiError| error.with_header(VERSION_NAME, version_value(&version));
     let etag = bytes.hash.etag();
     let modified = modified(&written);
     let validators = Validators { etag: &etag, modified };
     let mut response = match condition::evaluate(method, headers, Some(validators)) {
-        Verdict::Failed => return Err(changed()),
+        Verdict::Failed => return Err(tell(changed())),
         Verdict::NotModified => not_modified(),
         Verdict::Go => {
             let by_date = adaptive && condition::ranges_by_date(headers);
@@ -57,7 +62,7 @@ pub(super) async fn answer(
                 true => selection(method, headers, bytes.size),
                 false => Selection::Whole,
             };
-            content(core, bytes, media_type.as_str(), method, selection).await?
+            content(core, bytes, media_type.as_str(), method, selection).await.map_err(tell)?
         }
     };
     let fields = response.headers_mut();

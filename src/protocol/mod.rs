@@ -3,6 +3,7 @@
 pub mod certificate;
 pub mod feed;
 pub mod identity;
+mod min_version;
 pub mod packet;
 pub mod problem;
 pub mod status;
@@ -10,6 +11,8 @@ pub mod status;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::model::{ContentHash, KeyError, NodeId, ObjectKey, Provider};
+
+pub use min_version::{MinVersionError, min_version};
 
 /// The objects of a node: the list itself, and below it each object under its key.
 pub const OBJECTS: &str = "/v1/objects";
@@ -48,6 +51,8 @@ pub const ROUTES: &str = "/routes";
 pub const VERSION_HEADER: &str = "metacdn-version";
 /// On how many nodes a write was durable when the answer left.
 pub const COPIES_HEADER: &str = "metacdn-copies";
+/// The version that the answer must at least have, in a request: that of the answer to a PUT or DELETE.
+pub const MIN_VERSION_HEADER: &str = "metacdn-min-version";
 /// Why the edge chose the node that answered.
 pub const ROUTE_HEADER: &str = "metacdn-route";
 /// The policy that a trusted client asks for.
