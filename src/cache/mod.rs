@@ -133,6 +133,8 @@ struct State {
     queues: Queues,
     /// What was heard of lately: nothing older is kept, wherever it comes from.
     heard: Heard,
+    /// The same of images, under the names of their variants. What was uploaded under such a name may be older and right.
+    images: Heard,
     numbers: u64,
 }
 
@@ -218,8 +220,30 @@ impl Cache {
     /// The object `key` is now what `version` says: what is older is not served any more, and not kept either when a node
     /// that lags behind still gives it.
     pub fn invalidate(&self, key: &ObjectKey, version: &Version) {
-        self.state().heard.note(key, version.time);
+        self.state().heard.note(key, version);
         self.forget(key, |known| known.is_some_and(|known| known >= version));
+    }
+
+    /// As [`Cache::invalidate`], for the name of a variant whose image is now what `version` says.
+    pub fn invalidate_variant(&self, key: &ObjectKey, version: &Version) {
+        self.state().images.note(key, version);
+        self.forget(key, |known| known.is_some_and(|known| known >= version));
+    }
+
+    /// Whether the object `key` was heard of in `version` or a newer one.
+    pub fn has_heard(&self, key: &ObjectKey, version: &Version) -> bool {
+        self.state().heard.newest(key).is_some_and(|newest| newest >= version)
+    }
+
+    /// The version of the object `key` that is to be looked for at `now`: the newest that was heard of, unless no node
+    /// could give it a moment ago.
+    pub fn sought(&self, key: &ObjectKey, now: Duration) -> Option<Version> {
+        self.state().heard.worth_seeking(key, now).cloned()
+    }
+
+    /// At `now` no node could give the newest version of the object `key` that was heard of.
+    pub fn missed(&self, key: &ObjectKey, now: Duration) {
+        self.state().heard.miss(key, now);
     }
 
     /// Whether `stored` is what is kept under `key` still.
@@ -253,7 +277,7 @@ impl Cache {
     fn reserve(&self, key: &CacheKey, bytes: u64, version: &Version) -> Option<Place> {
         let capacity = self.config.capacity_bytes;
         let mut state = self.state();
-        if state.heard.is_newer(&key.key, version.time) {
+        if state.heard.is_newer(&key.key, version) || state.images.is_newer(&key.key, version) {
             return None;
         }
         // A few slow readers of large objects must not take the place of all others.

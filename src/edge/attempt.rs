@@ -7,13 +7,13 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
+use super::freshness::version_of;
 use super::node_body::NodeBody;
 use super::observe::failure;
 use super::refresh::since_sent;
 use super::{Core, Routes, Upstream};
 use crate::client::{ClientError, empty};
-use crate::model::NodeId;
-use crate::protocol::VERSION_HEADER;
+use crate::model::{NodeId, Version};
 use crate::route::{FailureKind, Source, Try};
 
 /// What came of a try.
@@ -21,8 +21,8 @@ use crate::route::{FailureKind, Source, Try};
 pub(super) enum Attempt {
     /// A success, 304, 412 or 416.
     Answer(Response<NodeBody>),
-    /// The node has no such object; perhaps because it knows of its deletion.
-    Missing { deleted: bool },
+    /// The node has no such object; perhaps because it knows of its deletion, in this version.
+    Missing { deleted: Option<Version> },
     /// The request itself is at fault.
     Refused(StatusCode),
     /// The node has all the requests that it takes.
@@ -66,7 +66,7 @@ pub(super) async fn attempt(
         refused if refused.is_client_error() => {
             // What it says of that is nobody's, so its answer has ended well.
             running.ended();
-            let deleted = response.headers().contains_key(VERSION_HEADER);
+            let deleted = version_of(response.headers());
             let missing = refused == StatusCode::NOT_FOUND;
             return if missing { Attempt::Missing { deleted } } else { Attempt::Refused(refused) };
         }

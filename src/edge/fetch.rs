@@ -12,7 +12,10 @@ use super::Core;
 use super::attempt::{Attempt, attempt};
 use super::budget::Retries;
 use super::download::{Download, Rest};
-use crate::model::{ImageMode, Liveness, NodeId, ObjectKey, Variant};
+use super::freshness::{Sought, Worth, version_of};
+use super::node_body::NodeBody;
+use super::search::Search;
+use crate::model::{ImageMode, NodeId, ObjectKey, Variant, Version};
 use crate::protocol::{VARIANT_QUERY, object_path};
 use crate::route::{Policy, Ranking, Reason, Request, Route};
 
@@ -41,6 +44,8 @@ pub(super) struct Wanted {
     pub(super) headers: HeaderMap,
     /// A policy for this request alone.
     pub(super) policy: Option<Policy>,
+    /// The oldest version that will do.
+    pub(super) min_version: Option<Version>,
 }
 
 impl Wanted {
@@ -103,6 +108,8 @@ pub(super) enum Unanswered {
         /// One of them knows of its deletion.
         deleted: bool,
     },
+    /// Every node that can be reached lacks the version that the client demands.
+    Behind,
     /// A node says that the request itself is at fault, so every other one would.
     Refused(StatusCode),
     /// None can be reached.
@@ -113,21 +120,17 @@ pub(super) enum Unanswered {
 }
 
 /// Asks for what is wanted until a node answers. A node that merely lacks the object does not end the search, because
-/// another one may have taken it in this moment; one that knows of its deletion does.
+/// another one may have taken it in this moment; one that knows of its deletion does. Nor does one that has an older
+/// version than another was heard to have: that answer is given when nobody gives a newer one.
 pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Instant) -> Result<Answer, Unanswered> {
     core.retries.earn();
     let routes = core.routes.load_full();
     let target = wanted.target();
-    // The best node that lacks the object, and how many were too busy to say.
-    let (mut missing, mut busy, mut passed) = (None, 0, Vec::new());
+    let sought = Sought::new(core, wanted);
+    let mut search = Search::new(wanted.rank(core).routes, deadline);
     let (mut retries, mut failed) = (Retries::default(), None);
-    for mut route in wanted.rank(core).routes {
-        // The silence of suspect ones would make each missing object a wait. Behind them there may be one that is
-        // alive: those that are ejected come last.
-        if missing == Some(Liveness::Alive) && route.liveness == Liveness::Suspect {
-            continue;
-        }
-        if passed.len() >= core.config.tries_max.get() {
+    while let Some(route) = search.next(&sought) {
+        if search.passed.len() >= core.config.tries_max.get() {
             break;
         }
         if let Some(reached) = failed.take() {
@@ -137,32 +140,60 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
             }
             core.metrics.retries.inc();
         }
-        let trying = attempt(core, &routes, &route.node.id, &wanted.method, &target, &wanted.headers);
-        match timeout_at(deadline.into(), trying).await {
-            Err(_) => break,
-            Ok(Attempt::Answer(response)) => {
-                if !passed.is_empty() {
-                    route.reason = Reason::NextBest;
-                }
-                if let Some(size) = whole_size(&response).filter(|_| wanted.variant == Variant::Original) {
-                    core.sizes.learn(wanted.key.as_str(), size);
-                }
-                let rest = Rest::of(&wanted.method, &response);
-                let response = response.map(|body| Download::new(core.clone(), wanted.clone(), body, rest));
-                return Ok(Answer { route, response, passed });
+        let id = route.node.id.clone();
+        let trying = attempt(core, &routes, &id, &wanted.method, &target, &wanted.headers);
+        let Ok(attempt) = timeout_at(search.deadline.into(), trying).await else { break };
+        let (version, said) = match attempt {
+            Attempt::Answer(response) => {
+                let version = version_of(response.headers());
+                (version, Ok(answer(core, wanted, route, response, &search.passed)))
             }
-            Ok(Attempt::Missing { deleted: true }) => return Err(Unanswered::Missing { deleted: true }),
-            Ok(Attempt::Missing { deleted: false }) => _ = missing.get_or_insert(route.liveness),
-            Ok(Attempt::Refused(status)) => return Err(Unanswered::Refused(status)),
-            Ok(Attempt::Busy) => busy += 1,
-            Ok(Attempt::Failed { reached }) => failed = Some(reached),
+            Attempt::Missing { deleted: Some(version) } => (Some(version), Err(Unanswered::Missing { deleted: true })),
+            Attempt::Refused(status) => return Err(Unanswered::Refused(status)),
+            Attempt::Missing { deleted: None } => {
+                search.misses(id, route.liveness);
+                continue;
+            }
+            Attempt::Busy => {
+                search.is_busy(id);
+                continue;
+            }
+            Attempt::Failed { reached } => {
+                failed = Some(reached);
+                search.passed.push(id);
+                continue;
+            }
+        };
+        match (sought.worth(version.as_ref()), version) {
+            (Worth::Older, Some(version)) => search.put_aside(id, version, said),
+            (Worth::TooOld, _) => search.lags(id),
+            (Worth::Good | Worth::Older, _) => return said,
         }
-        passed.push(route.node.id.clone());
     }
-    Err(match missing {
-        Some(_) => Unanswered::Missing { deleted: false },
-        None => Unanswered::Unavailable { busy },
-    })
+    let (outcome, is_older) = search.end(&sought);
+    if is_older {
+        core.cache.missed(&wanted.key, core.started.elapsed());
+    }
+    outcome
+}
+
+/// What a node has answered, as it is passed on.
+fn answer(
+    core: &Arc<Core>,
+    wanted: &Arc<Wanted>,
+    mut route: Route,
+    response: Response<NodeBody>,
+    passed: &[NodeId],
+) -> Answer {
+    if !passed.is_empty() {
+        route.reason = Reason::NextBest;
+    }
+    if let Some(size) = whole_size(&response).filter(|_| wanted.variant == Variant::Original) {
+        core.sizes.learn(wanted.key.as_str(), size);
+    }
+    let rest = Rest::of(&wanted.method, &response);
+    let response = response.map(|body| Download::new(core.clone(), wanted.clone(), body, rest));
+    Answer { route, response, passed: passed.to_vec() }
 }
 
 /// The size of the whole object, as the head of an answer tells it.

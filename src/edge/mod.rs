@@ -11,6 +11,7 @@ mod choice;
 mod coherence;
 mod download;
 mod fetch;
+mod freshness;
 mod hosts;
 mod links;
 mod memory;
@@ -21,6 +22,7 @@ mod proxy;
 mod refresh;
 mod resume;
 mod revalidate;
+mod search;
 mod sizes;
 
 use std::collections::BTreeMap;
@@ -34,7 +36,7 @@ use arc_swap::ArcSwap;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -177,6 +179,8 @@ struct Core {
     sizes: Sizes,
     retries: RetryBudget,
     cache: Arc<Cache>,
+    /// Told when a feed has told of an object.
+    news: Notify,
     coherence: Coherence,
     links: Links,
     metrics: Metrics,
@@ -256,6 +260,7 @@ pub async fn run(
         sizes: Sizes::new(config.assumed_size_bytes),
         retries: RetryBudget::new(config.retry_per_cent, config.retry_burst),
         cache: Arc::new(Cache::new(config.cache.clone())),
+        news: Notify::new(),
         coherence: Coherence::default(),
         links: Links::default(),
         metrics: Metrics::new(),

@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, ETAG, RANGE};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use http_body_util::BodyExt as _;
-use tokio::time::timeout_at;
+use tokio::time::{sleep_until, timeout_at};
 use tracing::debug;
 
 use super::Core;
 use super::download::Download;
 use super::fetch::{Answer, Unanswered, Wanted, fetch};
+use super::freshness::{self, heard_of};
 use super::proxy::end_to_end;
 use super::revalidate::{Use, check};
 use crate::cache::{CacheKey, Fill, Head, Lead, Lookup, Reader, Stored, Told};
-use crate::model::{NodeId, Variant, Version};
-use crate::protocol::{VARIANT_HEADER, VERSION_HEADER};
+use crate::model::{NodeId, Variant};
+use crate::protocol::VARIANT_HEADER;
 use crate::route::Route;
 
 /// Where an answer comes from.
@@ -32,8 +33,26 @@ pub(super) enum Obtained {
     Fetched(Answer),
 }
 
-/// Obtains what is wanted.
+/// Obtains what is wanted. A version that no node has yet is waited for: until a feed tells of it, and once more at the
+/// end of the patience, for a feed may be late.
 pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) -> Result<Obtained, Unanswered> {
+    let patience = deadline.min(Instant::now() + freshness::WAIT);
+    loop {
+        let news = wanted.min_version.as_ref().filter(|min| !core.cache.has_heard(&wanted.key, min));
+        let outcome = obtain_now(core, wanted.clone(), deadline).await;
+        if !matches!(outcome, Err(Unanswered::Behind)) || Instant::now() >= patience {
+            return outcome;
+        }
+        match news {
+            // That it took too long shows in the next round.
+            Some(version) => _ = timeout_at(patience.into(), heard_of(core, &wanted.key, version)).await,
+            None => sleep_until(patience.into()).await,
+        }
+    }
+}
+
+/// Obtains what is wanted, as the nodes have it at this moment.
+async fn obtain_now(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) -> Result<Obtained, Unanswered> {
     let alone = || async { fetch(core, &wanted, deadline).await.map(Obtained::Fetched) };
     // Whoever names a policy wants to see which node it chooses.
     if wanted.policy.is_some() || !core.cache.takes(0) || has_several_ranges(&wanted.headers) {
@@ -41,6 +60,7 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
     }
     let key = CacheKey { key: wanted.key.clone(), variant: wanted.variant };
     let leads = wanted.method == Method::GET && wanted.headers.is_empty();
+    let will_do = |head: &Head| wanted.min_version.as_ref().is_none_or(|min| head.version >= *min);
     loop {
         let found = match leads {
             true => core.cache.join(&key),
@@ -50,6 +70,8 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
             },
         };
         match found {
+            // What the client has seen is not known here yet: that is no reason to forget what serves others.
+            Lookup::Found(stored) if !will_do(&stored.head) => return alone().await,
             Lookup::Found(stored) => {
                 // What is not kept any more is fetched, and the next one finds it.
                 if let Some(usable) = check(core, &wanted, &key, &stored, deadline).await? {
@@ -57,8 +79,8 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
                 }
             }
             Lookup::Flying(mut reader) => match timeout_at(deadline.into(), reader.head()).await {
-                Ok(Told::Comes(head)) => return Ok(Obtained::Joined { head, reader }),
-                Ok(Told::Alone) => return alone().await,
+                Ok(Told::Comes(head)) if will_do(&head) => return Ok(Obtained::Joined { head, reader }),
+                Ok(Told::Comes(_) | Told::Alone) => return alone().await,
                 Ok(Told::Again) => {}
                 Err(_) => return Err(Unanswered::Unavailable { busy: 0 }),
             },
@@ -112,7 +134,7 @@ fn head_of(core: &Core, wanted: &Wanted, response: &Response<Download>, began: D
         field(http::HeaderName::from_static(VARIANT_HEADER))?;
     }
     let size: u64 = field(CONTENT_LENGTH)?.parse().ok()?;
-    let version: Version = field(http::HeaderName::from_static(VERSION_HEADER))?.parse().ok()?;
+    let version = freshness::version_of(response.headers())?;
     // Of what a node keeps for itself alone no feed tells when it changes.
     if !core.cache.takes(size) || version.sequence == 0 {
         return None;

@@ -23,9 +23,11 @@ use super::memory;
 use super::obtain::{Obtained, has_several_ranges, obtain};
 use super::revalidate::Use;
 use crate::cache::{Head, Reader, Stored};
-use crate::model::{NodeId, ObjectKey, Variant};
+use crate::model::{NodeId, ObjectKey, Variant, Version};
 use crate::protocol::problem::{self, Problem};
-use crate::protocol::{POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path, without_dot_segments};
+use crate::protocol::{
+    POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path, min_version, without_dot_segments,
+};
 use crate::route::{Policy, Route};
 use crate::serve::RequestBody;
 use crate::serve::guard::Target;
@@ -73,12 +75,12 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
         broken: Some("the client left before the answer began".to_owned()),
     };
     let response = match check(&core, &head.method, &head.uri, &head.headers, client.peer) {
-        Ok((path, policy)) => {
+        Ok(Checked { path, policy, min_version }) => {
             let deadline = start + Duration::from_millis(core.config.request_ms_max);
             match forwarded(&head.headers) {
                 Some(headers) => {
-                    let asked =
-                        Asked { uri: &head.uri, method: &head.method, headers, policy, client: &client, deadline };
+                    let (uri, method) = (&head.uri, &head.method);
+                    let asked = Asked { uri, method, headers, policy, min_version, client: &client, deadline };
                     respond(&core, path, &asked).await
                 }
                 None => {
@@ -121,14 +123,23 @@ impl Refusal {
     }
 }
 
-/// The decoded path without its first slash, and the policy that a trusted client asks for.
+/// What a request that is for this edge says besides its conditions and ranges.
+struct Checked {
+    /// The decoded path without its first slash.
+    path: String,
+    /// The policy that a trusted client asks for.
+    policy: Option<Policy>,
+    /// The oldest version that the client puts up with.
+    min_version: Option<Version>,
+}
+
 fn check(
     core: &Core,
     method: &Method,
     uri: &Uri,
     headers: &HeaderMap,
     client: Option<SocketAddr>,
-) -> Result<(String, Option<Policy>), Refusal> {
+) -> Result<Checked, Refusal> {
     if method != Method::GET && method != Method::HEAD {
         let detail = format!("{method} is not for this edge: it serves GET and HEAD");
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail));
@@ -147,7 +158,8 @@ fn check(
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "the path must start with /"));
     };
     let path = decode_path(path).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    Ok((without_dot_segments(&path), asked_policy(core, headers, client)?))
+    let min_version = min_version(headers).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
+    Ok(Checked { path: without_dot_segments(&path), policy: asked_policy(core, headers, client)?, min_version })
 }
 
 fn asked_policy(core: &Core, headers: &HeaderMap, client: Option<SocketAddr>) -> Result<Option<Policy>, Refusal> {
@@ -167,15 +179,17 @@ struct Asked<'a> {
     /// Conditions and ranges.
     headers: HeaderMap,
     policy: Option<Policy>,
+    min_version: Option<Version>,
     client: &'a Client,
     /// When the client has waited long enough for an answer to begin.
     deadline: Instant,
 }
 
 impl Asked<'_> {
-    /// The same of `key`, by another method and with other conditions.
-    fn of(&self, key: &ObjectKey, method: &Method, headers: HeaderMap, variant: Variant) -> Arc<Wanted> {
-        Arc::new(Wanted { key: key.clone(), variant, method: method.clone(), headers, policy: self.policy })
+    /// The same of `key`, by another method, with other conditions and in any version.
+    fn of(&self, key: &ObjectKey, method: &Method, headers: HeaderMap, variant: Variant) -> Wanted {
+        let (key, method) = (key.clone(), method.clone());
+        Wanted { key, variant, method, headers, policy: self.policy, min_version: None }
     }
 }
 
@@ -192,6 +206,7 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
     };
     let wanted = asked.of(&key, asked.method, conditions(choice, &asked.headers), choice.variant);
+    let wanted = Arc::new(Wanted { min_version: asked.min_version.clone(), ..wanted });
     match obtain(core, wanted.clone(), asked.deadline).await {
         Ok(obtained) => {
             let mut response = answer_from(core, &wanted, obtained);
@@ -206,6 +221,7 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
             Some(response) => response,
             None => missing(core, &key, asked).await,
         },
+        Err(Unanswered::Behind) => behind(&wanted),
         Err(Unanswered::Unavailable { busy }) => unavailable(busy),
     }
 }
@@ -303,7 +319,7 @@ fn tell(headers: &mut HeaderMap, route: &str, cache_status: &str) {
 async fn redirect(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Option<Response<Inner>> {
     let page: ObjectKey = format!("{key}/{INDEX}").parse().ok()?;
     let wanted = asked.of(&page, &Method::HEAD, HeaderMap::new(), Variant::Original);
-    obtain(core, wanted, asked.deadline).await.ok()?;
+    obtain(core, Arc::new(wanted), asked.deadline).await.ok()?;
     let query = asked.uri.query().map_or_else(String::new, |query| format!("?{query}"));
     let location = format!("/{}/{query}", encode_path(key.as_str()));
     let mut response = problem(StatusCode::MOVED_PERMANENTLY, format!("the folder is at {location}"));
@@ -316,7 +332,7 @@ async fn redirect(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Optio
 /// The site's page for what is missing, else a problem.
 async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Response<Inner> {
     let page: ObjectKey = NOT_FOUND.parse().expect("it is a key");
-    let wanted = asked.of(&page, asked.method, HeaderMap::new(), Variant::Original);
+    let wanted = Arc::new(asked.of(&page, asked.method, HeaderMap::new(), Variant::Original));
     let obtained = obtain(core, wanted.clone(), asked.deadline).await;
     match obtained.map(|obtained| answer_from(core, &wanted, obtained)) {
         Ok(mut response) if response.status() == StatusCode::OK => {
@@ -355,6 +371,16 @@ fn unavailable(busy: usize) -> Response<Inner> {
         0 => "no node answers; try again in a moment".to_owned(),
         busy => format!("no node answers, {busy} have all the requests they take; try again in a moment"),
     };
+    try_again(detail)
+}
+
+/// What the client has seen of the object no node has that can be reached.
+fn behind(wanted: &Wanted) -> Response<Inner> {
+    let version = wanted.min_version.as_ref().map_or_else(String::new, |version| format!(" in version {version}"));
+    try_again(format!("no node that answers has {}{version} yet; try again in a moment", wanted.key))
+}
+
+fn try_again(detail: String) -> Response<Inner> {
     let mut response = problem(StatusCode::SERVICE_UNAVAILABLE, detail);
     response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
     response

@@ -212,6 +212,7 @@ async fn read_records(core: &Core, peer: &Peer, query: &FeedQuery) -> Result<Fee
             invalidate(core, key, &entry.version);
         }
     }
+    core.news.notify_waiters();
     if answer.entries.iter().all(|entry| matches!(entry.key, EntryKey::Object(_))) {
         return Ok(answer);
     }
@@ -237,7 +238,7 @@ fn invalidate(core: &Core, key: &ObjectKey, version: &Version) {
     core.cache.invalidate(key, version);
     for variant in Variant::MADE {
         if let Some(named) = variant.key_of(key) {
-            core.cache.invalidate(&named, version);
+            core.cache.invalidate_variant(&named, version);
         }
     }
     // The variants of the image have its version, which says nothing of this object.

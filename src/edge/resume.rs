@@ -85,8 +85,8 @@ enum Said {
 impl Said {
     const fn by(attempt: &Attempt) -> Self {
         match attempt {
-            Attempt::Answer(_) | Attempt::Refused(_) | Attempt::Missing { deleted: true } => Self::Never,
-            Attempt::Missing { deleted: false } => Self::Missing,
+            Attempt::Answer(_) | Attempt::Refused(_) | Attempt::Missing { deleted: Some(_) } => Self::Never,
+            Attempt::Missing { deleted: None } => Self::Missing,
             Attempt::Failed { reached: true } => Self::Failed,
             Attempt::Busy | Attempt::Failed { reached: false } => Self::Nothing,
         }

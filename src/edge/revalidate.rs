@@ -9,9 +9,9 @@ use tokio::time::timeout_at;
 
 use super::Core;
 use super::fetch::{Answer, Unanswered, Wanted, fetch};
+use super::freshness;
 use crate::cache::{CacheKey, Stored};
 use crate::model::Version;
-use crate::protocol::VERSION_HEADER;
 
 /// What was found to be right so short ago is right still, whatever the edge hears of its nodes.
 const VALID_FOR: Duration = Duration::from_millis(900);
@@ -81,11 +81,11 @@ async fn ask(core: &Arc<Core>, wanted: &Wanted, stored: &Stored, deadline: Insta
     let version = match fetch(core, &Arc::new(question), deadline).await {
         Ok(answer) => version_of(&answer),
         // A node that merely lacks the object says nothing of it.
-        Err(Unanswered::Unavailable { .. } | Unanswered::Missing { deleted: false }) if usable => {
+        Err(Unanswered::Unavailable { .. } | Unanswered::Missing { deleted: false } | Unanswered::Behind) if usable => {
             stored.ask_in_vain(now);
             return Ok(Some(Use::Unchecked(age.as_secs())));
         }
-        Err(unavailable @ Unanswered::Unavailable { .. }) => return Err(unavailable),
+        Err(unanswered @ (Unanswered::Unavailable { .. } | Unanswered::Behind)) => return Err(unanswered),
         Err(gone) => {
             core.cache.remove(&wanted.key);
             return Err(gone);
@@ -102,8 +102,8 @@ async fn ask(core: &Arc<Core>, wanted: &Wanted, stored: &Stored, deadline: Insta
 
 /// The version that a node has, and whether its bytes are the same.
 fn version_of(answer: &Answer) -> Option<(Version, bool)> {
-    let text = answer.response.headers().get(VERSION_HEADER)?.to_str().ok()?;
-    Some((text.parse().ok()?, answer.response.status() == StatusCode::NOT_MODIFIED))
+    let version = freshness::version_of(answer.response.headers())?;
+    Some((version, answer.response.status() == StatusCode::NOT_MODIFIED))
 }
 
 /// Whether an object that was right `age` ago may be used where no node can be asked: within its lifetime (RFC 9111

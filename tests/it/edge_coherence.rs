@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use metacdn::cli::demo::relay::{Link, Relay};
 use metacdn::client::{Upload, full};
 use metacdn::model::Tariff;
@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, free_address, get, key, put, wait_until};
-use crate::edge::{World, fetch, ready};
+use crate::edge::{World, ask, fetch, ready, text};
 use crate::edge_cache::{cache_status, counted, kept};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -38,9 +38,12 @@ async fn what_a_node_that_lags_behind_gives_is_not_kept() {
     kept(public, "/a.txt").await;
     // GC takes long to get the new version.
     relay.set(Link { rate_bytes_per_second: Some(100_000), ..Link::default() });
-    put(&aws, "a.txt", vec![b'n'; 8 << 20]).await;
-    wait_until("the edge has heard", async || cache_status(&fetch(public, "/a.txt").await) == "metacdn; fwd=uri-miss")
-        .await;
+    let receipt = put(&aws, "a.txt", vec![b'n'; 8 << 20]).await;
+    let version = async || text(ask(public, Method::HEAD, "/a.txt", &[]).await.headers(), "metacdn-version");
+    wait_until("the edge passes GC over", async || version().await == receipt.version.to_string()).await;
+    // Only GC is left, with what it had.
+    relay.set(Link { refuse: true, ..Link::default() });
+    relay.reset_all();
     for _ in 0..20 {
         let answer = fetch(public, "/a.txt").await;
         assert_eq!((answer.body().as_slice(), &*cache_status(&answer)), (&b"old"[..], "metacdn; fwd=uri-miss"));

@@ -25,6 +25,7 @@ mod openapi;
 mod packets;
 mod pictures;
 mod processes;
+mod promises;
 mod reference;
 mod relay;
 mod replication;
