@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
-use metacdn::model::{Address, ImageMode, Liveness, NanoDollars, Node, Tariff};
+use metacdn::model::{Address, ImageMode, Liveness, MemberState, NanoDollars, Node, Tariff};
 use metacdn::route::{Candidate, Config, Measurements, Policy, Request, RouteTable, Standing, Try};
 
 fn candidate(number: u64) -> Candidate {
@@ -33,6 +33,7 @@ fn candidate(number: u64) -> Candidate {
     Candidate {
         node: node.into(),
         liveness: Liveness::Alive,
+        state: MemberState::Active,
         tariff: Some(tariff),
         measurements,
         standing: Standing::In,

@@ -15,6 +15,7 @@ mod explain;
 pub mod failure;
 mod human;
 mod interrupt;
+mod maintenance;
 mod objects;
 mod output;
 mod prices;
@@ -88,6 +89,10 @@ pub enum Command {
     Delete(objects::delete::DeleteArgs),
     /// List the nodes of the cluster
     Servers,
+    /// Set a node apart before it is stopped: no writes, and readers only where no other answers
+    Maintenance(maintenance::NodeArgs),
+    /// Take a node back after maintenance, or one that was to leave
+    Resume(maintenance::NodeArgs),
     /// Show or change what providers charge
     Prices(prices::PricesArgs),
     /// Show what each node holds
@@ -130,6 +135,8 @@ impl Cli {
             Command::Stat(args) => ask(objects::stat::run(args, &options)),
             Command::Delete(args) => ask(objects::delete::run(args, &options)),
             Command::Servers => ask(servers::run(&options)),
+            Command::Maintenance(args) => ask(maintenance::begin(args, &options)),
+            Command::Resume(args) => ask(maintenance::end(args, &options)),
             Command::Prices(args) => ask(prices::run(args, &options)),
             Command::Status => ask(status::run(&options)),
             Command::Verify(args) => ask(verify::run(args, &options)),

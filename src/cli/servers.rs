@@ -13,7 +13,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
     if output.is_json() {
         return members.servers.iter().try_for_each(|server| output.answer_json(server));
     }
-    let mut table = table(&["NAME", "PROVIDER", "ADDRESS", "DOWNLOAD", "LIVENESS", "BEHIND"], &["BEHIND"]);
+    let mut table = table(&["NAME", "PROVIDER", "ADDRESS", "DOWNLOAD", "LIVENESS", "STATE", "BEHIND"], &["BEHIND"]);
     for server in &members.servers {
         let node = &server.node;
         table.add_row([
@@ -22,6 +22,7 @@ pub(super) async fn run(options: &Options) -> anyhow::Result<()> {
             node.address.to_string(),
             node.download.to_string(),
             server.liveness.to_string(),
+            server.state.to_string(),
             server.behind.map_or_else(|| "?".to_owned(), |entries| entries.to_string()),
         ]);
     }

@@ -3,10 +3,10 @@
 use http::Method;
 
 use super::{ClientError, Peer};
-use crate::model::{Entry, Epoch, Node, Provider, Tariff, Version};
+use crate::model::{Entry, Epoch, MemberState, Node, NodeId, Provider, Tariff, Version};
 use crate::protocol::feed::{Digests, FeedAnswer, FeedQuery, Receipts, Welcome};
 use crate::protocol::status::{Pong, Servers, Status};
-use crate::protocol::{DIGESTS, FEED, PING, PRICES, RECEIPTS, SERVERS, STATUS, price_path, server_path};
+use crate::protocol::{DIGESTS, FEED, PING, PRICES, RECEIPTS, SERVERS, STATUS, price_path, server_path, state_path};
 
 /// What providers charge, by name.
 pub type Prices = std::collections::BTreeMap<Provider, Tariff>;
@@ -92,6 +92,14 @@ impl Peer {
     /// When the node does not answer.
     pub async fn servers(&self) -> Result<Servers, ClientError> {
         self.ask_json(Method::GET, SERVERS).await
+    }
+
+    /// Says what a member is for.
+    ///
+    /// # Errors
+    /// When the node does not answer, or knows no such member (404).
+    pub async fn set_state(&self, id: &NodeId, state: MemberState) -> Result<(), ClientError> {
+        self.send_json(Method::PUT, &state_path(id), &state).await.map(drop)
     }
 
     /// What providers charge.

@@ -63,9 +63,9 @@ impl Wanted {
         let mut ranking = core.routes.load().table.rank(&Request { key: self.key.as_str(), size, policy: self.policy });
         if self.variant != Variant::Original {
             // Who does not resize can but give the original: before that, those that do and seem well.
-            let makes = |route: &Route| {
-                route.node.images != ImageMode::Off && !matches!(route.reason, Reason::Ejected | Reason::Suspect)
-            };
+            let set_back =
+                |reason| matches!(reason, Reason::Ejected | Reason::Suspect | Reason::Draining | Reason::InMaintenance);
+            let makes = |route: &Route| route.node.images != ImageMode::Off && !set_back(route.reason);
             let best = ranking.routes.first().map(|route| route.node.id.clone());
             ranking.routes.sort_by_key(|route| !makes(route));
             if let Some(first) = ranking.routes.first_mut().filter(|first| Some(&first.node.id) != best.as_ref()) {

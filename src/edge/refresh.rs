@@ -79,7 +79,8 @@ fn build(core: &Core) -> Routes {
         upstreams.insert(node.id.clone(), upstream);
         let Seen { measurements, liveness, standing } = core.observations.of(&node.id);
         let tariff = view.tariffs().get(&node.provider).copied();
-        candidates.push(Candidate { node: Arc::new(node.clone()), liveness, tariff, measurements, standing });
+        let (node, state) = (Arc::new(node.clone()), view.state(&node.id));
+        candidates.push(Candidate { node, liveness, state, tariff, measurements, standing });
     }
     let (settled, ready) = readiness(&candidates, known.settled);
     let seen = candidates.iter().map(|candidate| (&candidate.node.id, candidate.liveness));
@@ -315,7 +316,7 @@ pub(super) fn since_sent(opened: Option<&Opened>, start: Instant) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Node;
+    use crate::model::{MemberState, Node};
     use crate::route::{Measurements, Standing, measure};
 
     fn candidate(liveness: Liveness, seen: &[Try]) -> Candidate {
@@ -331,7 +332,8 @@ mod tests {
         for seen in seen {
             measurements.record(seen, Duration::ZERO, &measure::Config::default());
         }
-        Candidate { node: Arc::new(node), liveness, tariff: None, measurements, standing: Standing::In }
+        let (node, state) = (Arc::new(node), MemberState::Active);
+        Candidate { node, liveness, state, tariff: None, measurements, standing: Standing::In }
     }
 
     #[test]

@@ -16,7 +16,9 @@ mod view;
 
 pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
-pub use node::{Address, AddressError, CallerName, ImageMode, Liveness, NameError, Node, NodeId, Provider};
+pub use node::{
+    Address, AddressError, CallerName, ImageMode, Liveness, MemberState, NameError, Node, NodeId, Provider,
+};
 pub use object::{
     Content, Entry, EntryKey, EntryKeyError, EntryState, FieldValue, FieldValueError, ObjectMeta, UnsoundEntry,
 };

@@ -220,6 +220,29 @@ pub struct Node {
     pub images: ImageMode,
 }
 
+/// What an operator has said that a node is for; in the order in which readers are sent there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MemberState {
+    /// Everything.
+    #[default]
+    Active,
+    /// It is to leave: it takes no writes of clients, and is read from where no active node answers.
+    Draining,
+    /// It may be away at any moment: as a draining one, but it stays.
+    Maintenance,
+}
+
+impl fmt::Display for MemberState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Active => "active",
+            Self::Draining => "draining",
+            Self::Maintenance => "maintenance",
+        })
+    }
+}
+
 /// What one observer sees of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

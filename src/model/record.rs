@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, Node, NodeId, Provider, RESERVED_PREFIX, Tariff};
+use super::{Address, MemberState, Node, NodeId, Provider, RESERVED_PREFIX, Tariff};
 
 const DOWNLOADS: &str = "downloads";
 const NODES: &str = "nodes";
 const PRICES: &str = "prices";
+const STATES: &str = "states";
 
 /// The longest name of a record, in bytes.
 const LENGTH_MAX: usize = 256;
@@ -56,6 +57,11 @@ impl RecordKey {
     pub fn of_nodes() -> std::ops::Range<String> {
         // The character after the slash is the digit 0.
         format!("{RESERVED_PREFIX}{NODES}/")..format!("{RESERVED_PREFIX}{NODES}0")
+    }
+
+    /// The record of what a node is for, which an operator has set.
+    pub fn state(id: &NodeId) -> Self {
+        Self(format!("{RESERVED_PREFIX}{STATES}/{id}"))
     }
 
     /// Whether it is the record of a node.
@@ -116,6 +122,8 @@ pub enum Record {
     Download(NodeId, Option<Address>),
     /// What a provider charges.
     Price(Provider, Option<Tariff>),
+    /// What a member is for; everything, without it.
+    State(NodeId, Option<MemberState>),
 }
 
 impl Record {
@@ -143,6 +151,10 @@ impl Record {
             PRICES => {
                 let provider: Provider = name.parse().map_err(|e| error(format!("{e}")))?;
                 Ok(Some(Self::Price(provider, parse(json).map_err(error)?)))
+            }
+            STATES => {
+                let id: NodeId = name.parse().map_err(|e| error(format!("{e}")))?;
+                Ok(Some(Self::State(id, parse(json).map_err(error)?)))
             }
             _ => Ok(None),
         }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Address, Entry, EntryKey, EntryState, Node, NodeId, Provider, Record, RecordError, RecordKey, Tariff, Version,
+    Address, Entry, EntryKey, EntryState, MemberState, Node, NodeId, Provider, Record, RecordError, RecordKey, Tariff,
+    Version,
 };
 
 /// The members and prices of the cluster, each in the newest version heard of.
@@ -12,6 +13,7 @@ pub struct View {
     nodes: BTreeMap<NodeId, Node>,
     downloads: BTreeMap<NodeId, Address>,
     tariffs: BTreeMap<Provider, Tariff>,
+    states: BTreeMap<NodeId, MemberState>,
     versions: BTreeMap<RecordKey, Version>,
     revision: u64,
 }
@@ -30,6 +32,11 @@ impl View {
     /// Whether the member `id` was removed: its name is spent.
     pub fn is_forgotten(&self, id: &NodeId) -> bool {
         !self.nodes.contains_key(id) && self.versions.contains_key(&RecordKey::node(id))
+    }
+
+    /// What the node `id` is for.
+    pub fn state(&self, id: &NodeId) -> MemberState {
+        self.states.get(id).copied().unwrap_or_default()
     }
 
     /// The version in which the record `key` is known, removed ones included.
@@ -70,6 +77,8 @@ impl View {
             Record::Download(id, None) => drop(self.downloads.remove(&id)),
             Record::Price(provider, Some(tariff)) => drop(self.tariffs.insert(provider, tariff)),
             Record::Price(provider, None) => drop(self.tariffs.remove(&provider)),
+            Record::State(id, Some(state)) => _ = self.states.insert(id, state),
+            Record::State(id, None) => _ = self.states.remove(&id),
         }
         self.revision += 1;
         Ok(true)
@@ -128,6 +137,21 @@ mod tests {
         assert_eq!(shown(&view), "other:9");
         assert_eq!(view.merge(&record(RecordKey::download(&id), 4, None)), Ok(true));
         assert_eq!(shown(&view), "h:3");
+    }
+
+    #[test]
+    fn a_node_is_for_everything_until_an_operator_says_otherwise() {
+        let id: NodeId = "GC".parse().expect("a name");
+        let mut view = View::default();
+        for (at_ms, json, state) in [
+            (1, Some(r#""maintenance""#), MemberState::Maintenance),
+            (2, Some(r#""draining""#), MemberState::Draining),
+            (3, None, MemberState::Active),
+        ] {
+            assert_eq!(view.merge(&record(RecordKey::state(&id), at_ms, json)), Ok(true));
+            assert_eq!(view.state(&id), state);
+        }
+        assert!(view.merge(&record(RecordKey::state(&id), 4, Some(r#""asleep""#))).is_err());
     }
 
     #[test]

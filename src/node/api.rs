@@ -11,7 +11,7 @@ use http::StatusCode;
 
 use super::error::ApiError;
 use super::ops::{Listener, RequestLabels};
-use super::{Core, copies, digests, feed, forget, links, objects, ops, prices, restore, servers, serving};
+use super::{Core, copies, digests, feed, forget, links, objects, ops, prices, restore, servers, serving, states};
 use crate::protocol::{
     BLOBS, DIGESTS, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, RECEIPTS, SERVERS, STATUS,
     WITHHELD,
@@ -40,6 +40,7 @@ pub(super) fn api(core: &Arc<Core>) -> Router {
         .route(STATUS, get(ops::status))
         .route(SERVERS, get(servers::list))
         .route(&format!("{SERVERS}/{{id}}"), put(feed::announce).delete(forget::forget))
+        .route(&format!("{SERVERS}/{{id}}/state"), put(states::put).delete(states::remove))
         .route(WITHHELD, get(restore::list).post(restore::take_back).delete(restore::discard))
         .route(PRICES, get(prices::list))
         .route(&format!("{PRICES}/{{provider}}"), price)

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::unix_ms;
 use crate::client::{Deadlines, Peer};
 use crate::membership::Detector;
-use crate::model::{Liveness, Node, NodeId, Version, VersionVector, View};
+use crate::model::{Liveness, MemberState, Node, NodeId, Version, VersionVector, View};
 use crate::protocol::status::{Pong, Server};
 use crate::replicate::{AHEAD_MAX_MS, ahead_of_peers_ms};
 use crate::store::{Catalog, Progress};
@@ -213,6 +213,11 @@ impl Members {
         if *id == self.me { Liveness::Alive } else { self.seen().detector.liveness(id, self.started.elapsed()) }
     }
 
+    /// What an operator has said that this node is for.
+    pub(super) fn state(&self) -> MemberState {
+        self.view.borrow().state(&self.me)
+    }
+
     /// All members as this node sees them, whose own catalogue stands at `progress`.
     pub(super) fn servers(&self, progress: Progress) -> Vec<Server> {
         let view = self.view.borrow().clone();
@@ -225,18 +230,14 @@ impl Members {
                 since => since.map(|since| progress.head.saturating_sub(since) + follower.wants),
             };
             let node = Node { download: view.download(node).clone(), ..node.clone() };
-            Server {
-                liveness: self.liveness(&node.id),
-                node,
-                behind,
-                behind_bytes: if is_me {
-                    Some(progress.want_bytes)
-                } else {
-                    follower.since.map(|_| follower.want_bytes)
-                },
-                behind_seconds: follower.lag.filter(|_| behind != Some(0)).map(|lag| (now - lag.caught_up).as_secs()),
-                clock_ahead_ms: follower.ahead_ms,
-            }
+            let (liveness, state) = (self.liveness(&node.id), view.state(&node.id));
+            let behind_bytes = match is_me {
+                true => Some(progress.want_bytes),
+                false => follower.since.map(|_| follower.want_bytes),
+            };
+            let behind_seconds = follower.lag.filter(|_| behind != Some(0)).map(|lag| (now - lag.caught_up).as_secs());
+            let clock_ahead_ms = follower.ahead_ms;
+            Server { node, liveness, state, behind, behind_bytes, behind_seconds, clock_ahead_ms }
         };
         view.nodes().values().map(server).collect()
     }

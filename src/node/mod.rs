@@ -30,6 +30,7 @@ mod resolve;
 mod restore;
 mod servers;
 mod serving;
+mod states;
 mod variants;
 
 use std::io;

@@ -21,6 +21,7 @@ use super::copies::{self, Awaited, CopiesQuery};
 use super::error::ApiError;
 use super::resolve::{Wish, variant_of};
 use super::serving::{VERSION_NAME, answer, changed, holds, version_value};
+use super::states::require_active;
 use super::{Core, unix_ms};
 use crate::model::{Content, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
 use crate::protocol::status::{Objects, Receipt};
@@ -44,6 +45,7 @@ pub(super) async fn put(
 ) -> Result<Response, ApiError> {
     require(&principal, Right::Write)?;
     let copies = copies::asked(copies).map_err(ApiError::closing)?;
+    require_active(&core)?;
     core.members.require_clock(&core.catalog).map_err(ApiError::closing)?;
     let (head, body) = request.into_parts();
     // A client that waits for 100 (Continue) hears of what is wrong before it sends the bytes.
@@ -178,6 +180,7 @@ pub(super) async fn delete(
 ) -> Result<Response, ApiError> {
     require(&principal, Right::Write)?;
     let copies = copies::asked(copies)?;
+    require_active(&core)?;
     core.members.require_clock(&core.catalog)?;
     let key = key_of(request.uri(), OBJECTS)?;
     let entry_key = EntryKey::Object(key.clone());

@@ -18,6 +18,7 @@ use super::Core;
 use super::access::{Right, require};
 use super::bytes::off_runtime;
 use super::error::ApiError;
+use super::states::require_active;
 use crate::model::{Liveness, Principal};
 use crate::protocol::status::Status;
 
@@ -133,8 +134,9 @@ pub(super) async fn health() -> &'static str {
     "ok\n"
 }
 
-/// `GET /ready`: the node is one of the cluster's members, and no other one has its name.
+/// `GET /ready`: the node is one of the cluster's members, no other one has its name, and no operator has set it apart.
 pub(super) async fn ready(State(core): State<Arc<Core>>) -> Result<&'static str, ApiError> {
+    require_active(&core)?;
     let view = core.members.view();
     let known = view.borrow().nodes().get(&core.me.id).is_some_and(|listed| listed.address == core.me.address);
     if known && !core.stop.is_cancelled() {

@@ -11,6 +11,7 @@ use super::access::{Right, require};
 use super::bytes::{GATHER_BYTES, off_runtime};
 use super::copies::{self, CopiesQuery};
 use super::error::ApiError;
+use super::states::require_active;
 use super::{Core, Packets, unix_ms};
 use crate::model::{Content, Entry, EntryState, ObjectKey, Principal};
 use crate::protocol::packet::{Decoder, Limits, Packet, PacketError};
@@ -58,6 +59,7 @@ async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<
     match off_runtime(move || intake.push(&gathered)?.finish()).await? {
         (Packet::File { file_name, distributed }, blob) => {
             require_entrance(core, connection.principal())?;
+            require_active(core)?;
             keep(core, file_name, distributed, blob).await
         }
         (Packet::Heartbeat { name, .. }, _) => match connection.principal() {

@@ -140,6 +140,11 @@ pub fn server_path(id: &NodeId) -> String {
     format!("{SERVERS}/{id}")
 }
 
+/// The path of what a member is for.
+pub fn state_path(id: &NodeId) -> String {
+    format!("{SERVERS}/{id}/state")
+}
+
 /// The path of a provider's prices.
 pub fn price_path(provider: &Provider) -> String {
     format!("{PRICES}/{provider}")

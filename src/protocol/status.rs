@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Content, Epoch, HybridTime, Liveness, Node, NodeId, ObjectKey, ObjectMeta, Version, VersionVector};
+use crate::model::{
+    Content, Epoch, HybridTime, Liveness, MemberState, Node, NodeId, ObjectKey, ObjectMeta, Version, VersionVector,
+};
 
 /// The answer to a heartbeat.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,6 +80,9 @@ pub struct Server {
     pub node: Node,
     /// Whether it is heard of.
     pub liveness: Liveness,
+    /// What an operator has said that it is for.
+    #[serde(default)]
+    pub state: MemberState,
     /// How many entries of the asked node it has not taken in yet; `None` if it has not been heard of.
     pub behind: Option<u64>,
     /// How many bytes those have.

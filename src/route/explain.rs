@@ -41,6 +41,10 @@ pub enum Reason {
     Ejected,
     /// It was ejected, and does not get all of its requests back at once.
     Recovering,
+    /// An operator has said that it is to leave.
+    Draining,
+    /// An operator has said that it may be away at any moment.
+    InMaintenance,
     /// It makes variants of images, and those before it do not.
     Resizes,
     /// Those before it were asked in vain.
@@ -65,6 +69,8 @@ impl fmt::Display for Reason {
             Self::Suspect => "suspect",
             Self::Ejected => "ejected",
             Self::Recovering => "recovering",
+            Self::Draining => "draining",
+            Self::InMaintenance => "in-maintenance",
             Self::Resizes => "resizes",
             Self::NextBest => "next-best",
         })

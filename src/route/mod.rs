@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::model::{Liveness, NanoDollars, Node, Tariff};
+use crate::model::{Liveness, MemberState, NanoDollars, Node, Tariff};
 use crate::price::{PriceBasis, price};
 
 pub mod eject;
@@ -77,6 +77,8 @@ pub struct Candidate {
     pub node: Arc<Node>,
     /// What is seen of it; one that is down is never ranked.
     pub liveness: Liveness,
+    /// What it is for.
+    pub state: MemberState,
     /// What its provider charges, if that is known.
     pub tariff: Option<Tariff>,
     /// What tries have taught about it.
@@ -111,6 +113,7 @@ struct Entry {
     node: Arc<Node>,
     name_hash: u64,
     liveness: Liveness,
+    state: MemberState,
     price: Option<NanoDollars>,
     measurements: Measurements,
     standing: Standing,
@@ -119,12 +122,14 @@ struct Entry {
 impl RouteTable {
     /// The table of these candidates, in any order.
     pub fn new(config: &Config, mut candidates: Vec<Candidate>) -> Self {
-        let usable = candidates.iter_mut().filter(|candidate| candidate.liveness != Liveness::Down);
+        let is_usable = |each: &&mut Candidate| each.liveness != Liveness::Down && each.state == MemberState::Active;
+        let usable = candidates.iter_mut().filter(is_usable);
         eject::keep_half_in(usable.map(|candidate| &mut candidate.standing));
         candidates.sort_unstable_by(|a, b| a.node.id.cmp(&b.node.id));
         let entry = |candidate: Candidate| Entry {
             name_hash: xxh3_64(candidate.node.id.as_str().as_bytes()),
             liveness: candidate.liveness,
+            state: candidate.state,
             price: candidate.tariff.map(|tariff| price(&tariff, config.price_basis)),
             measurements: candidate.measurements,
             standing: candidate.standing,
@@ -144,8 +149,8 @@ impl RouteTable {
 
     /// The nodes to try for `request`, best first.
     ///
-    /// Nodes that are down are left out. Ejected ones come last, suspect ones after all alive ones; then those that are
-    /// spared because they were out, those without a price after
+    /// Nodes that are down are left out. Those that an operator has set apart come last, before them ejected ones, then
+    /// suspect ones after all alive ones; then those that are spared because they were out, those without a price after
     /// all priced ones and those never tried after all measured ones, where the policy needs the figure. `p` and `n`
     /// are exact: the metric, then the other, then the key. `c` takes the lowest score; those within the band of it
     /// are equals among which the key chooses.
@@ -180,6 +185,7 @@ impl RouteTable {
         Scored {
             index,
             handicap: Handicap {
+                state: entry.state,
                 ejected: matches!(entry.standing, Standing::Out(_)),
                 recovering: is_spared(entry.standing, rendezvous),
                 suspect: entry.liveness == Liveness::Suspect,

@@ -6,7 +6,7 @@
 use std::cmp::Ordering;
 
 use super::{Policy, Reason};
-use crate::model::NanoDollars;
+use crate::model::{MemberState, NanoDollars};
 
 /// The price and the time that weigh alike.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +32,7 @@ impl Scales {
 /// What sets a candidate behind all those without it, gravest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Handicap {
+    pub(super) state: MemberState,
     pub(super) ejected: bool,
     pub(super) suspect: bool,
     pub(super) recovering: bool,
@@ -41,7 +42,11 @@ pub(super) struct Handicap {
 
 impl Handicap {
     fn reason(self) -> Option<Reason> {
-        if self.ejected {
+        if self.state == MemberState::Maintenance {
+            Some(Reason::InMaintenance)
+        } else if self.state == MemberState::Draining {
+            Some(Reason::Draining)
+        } else if self.ejected {
             Some(Reason::Ejected)
         } else if self.suspect {
             Some(Reason::Suspect)

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{
     Beta, Candidate, Config, FailureKind, Measurements, Policy, Ranking, Reason, Request, RouteTable, Standing, Try,
 };
-use crate::model::{ImageMode, Liveness, NanoDollars, Node, Tariff};
+use crate::model::{ImageMode, Liveness, MemberState, NanoDollars, Node, Tariff};
 
 const fn answer(first_byte_ms: u64) -> Try {
     Try::FirstByte { after: Duration::from_millis(first_byte_ms) }
@@ -29,7 +29,8 @@ pub(super) fn candidate(name: &str, price: Option<&str>, first_byte_ms: Option<u
     }
     let tariff = price
         .map(|price| Tariff { instance_hour: price.parse().expect("money"), network_hour: NanoDollars::default() });
-    Candidate { node: node.into(), liveness: Liveness::Alive, tariff, measurements, standing: Standing::In }
+    let (liveness, state) = (Liveness::Alive, MemberState::Active);
+    Candidate { node: node.into(), liveness, state, tariff, measurements, standing: Standing::In }
 }
 
 pub(super) fn combined(beta: f64) -> Policy {
@@ -103,6 +104,23 @@ fn equal_metrics_are_decided_by_the_other() {
     let timed_alike = [candidate("A", Some("2"), Some(20)), candidate("B", Some("1"), Some(20))];
     let ranking = rank(&config, &timed_alike, Policy::Time, "cat.jpg");
     assert_eq!((names(&ranking), reasons(&ranking)), (vec!["B", "A"], vec![Reason::TieByPrice, Reason::Dearer]));
+}
+
+#[test]
+fn a_node_that_is_set_apart_comes_last_and_keeps_nobody_in() {
+    let mut nodes = reference();
+    nodes[1].state = MemberState::Maintenance;
+    nodes[2].state = MemberState::Draining;
+    nodes[0].standing = Standing::Out(Duration::ZERO);
+    for policy in [Policy::Price, Policy::Time, combined(0.5)] {
+        let ranking = rank(&Config::default(), &nodes, policy, "cat.jpg");
+        assert_eq!(names(&ranking), ["AWS", "Program", "GC"]);
+        assert_eq!(reasons(&ranking)[1..], [Reason::Draining, Reason::InMaintenance]);
+        assert_ne!(reasons(&ranking)[0], Reason::Ejected, "half of one is none");
+    }
+    nodes[2].state = MemberState::Active;
+    let ranking = rank(&Config::default(), &nodes, Policy::Price, "cat.jpg");
+    assert_eq!(reasons(&ranking), [Reason::Cheapest, Reason::Ejected, Reason::InMaintenance]);
 }
 
 #[test]

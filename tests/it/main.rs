@@ -20,6 +20,7 @@ mod failover;
 mod full_disk;
 mod images;
 mod images_codec;
+mod maintenance;
 mod objects;
 mod openapi;
 mod packets;

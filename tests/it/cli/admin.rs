@@ -14,7 +14,7 @@ async fn servers_and_status_show_all_nodes() {
     wait_until("GC has it", async || gc.status().await.unwrap().objects == 1).await;
     let table = user.run(&["servers"]).await.ok();
     let rows: Vec<Vec<_>> = table.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["NAME", "PROVIDER", "ADDRESS", "DOWNLOAD", "LIVENESS", "BEHIND"]);
+    assert_eq!(rows[0], ["NAME", "PROVIDER", "ADDRESS", "DOWNLOAD", "LIVENESS", "STATE", "BEHIND"]);
     let address = cluster.address("AWS").to_string();
     assert_eq!((rows.len(), &rows[1][..3]), (3, &["AWS", "AWS", address.as_str()][..]));
     let listed = user.run(&["servers", "--json"]).await.ok().json();
@@ -26,6 +26,24 @@ async fn servers_and_status_show_all_nodes() {
     let table = user.run(&["status"]).await.ok();
     assert!(table.stdout.contains("3 B"), "{table:?}");
     assert!(table.stderr.contains("warning: cannot reach") && table.stderr.contains("refused"), "{table:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_set_apart_and_taken_back() {
+    let cluster = Cluster::start(&["AWS", "GC"]).await;
+    let user = User::of(&cluster, &["AWS", "GC"]);
+    let state_of_gc = async || user.run(&["servers", "--json"]).await.ok().json()[1]["state"].clone();
+    assert_eq!(state_of_gc().await, "active");
+    let said = user.run(&["maintenance", "GC"]).await.ok();
+    assert!(said.stdout.contains("metacdn resume GC"), "{said:?}");
+    assert_eq!(state_of_gc().await, "maintenance");
+    let file = user.file("a.txt", "text");
+    let gc = cluster.client("GC");
+    wait_until("GC knows", async || gc.servers().await.unwrap().servers[1].state != Default::default()).await;
+    user.run(&["upload", &file, "GC"]).await.failed(1, &["GC is in maintenance", "use another node"]);
+    user.run(&["resume", "GC"]).await.ok();
+    assert_eq!(state_of_gc().await, "active");
+    user.run(&["maintenance", "Azure"]).await.failed(1, &["cannot change what Azure is for", "404"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
