@@ -1,6 +1,6 @@
 //! Nodes as separate processes: killed at any moment, and watched while they write.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -15,6 +15,7 @@ use metacdn::protocol::identity::Identity;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::blobs;
 use crate::cluster::{free_address, key, objects, put, wait_until};
 
 /// Nodes in processes of their own.
@@ -171,7 +172,7 @@ async fn write_keys(
         let state = expected.entry(text).or_insert_with(|| Expected { possible: vec![None] });
         // 60 keys and every seventh write a deletion: each key is written and deleted in turn.
         let delete = number % 7 == 6;
-        let content = format!("{name} {number}").repeat(1 + number % 700);
+        let content = format!("{name} {number}").repeat(1 + 8 * number);
         let becomes = (!delete).then(|| ContentHash::of(content.as_bytes()));
         let acknowledged = if delete {
             match client.delete_object(&object).await {
@@ -247,23 +248,14 @@ async fn kill_9_at_any_moment_loses_nothing_acknowledged() {
     assert!(deleted.load(Ordering::Relaxed) > 50, "the test deleted too little: {deleted:?}");
     // What the lists name is what the disks hold.
     for name in NAMES {
-        let mut on_disk = BTreeSet::new();
-        for (path, hash) in blob_files(&processes.folder.path().join(name).join("blobs")) {
-            assert_eq!(ContentHash::of(&std::fs::read(&path).unwrap()).to_string(), hash, "{}", path.display());
-            on_disk.insert(hash);
+        let on_disk = blobs::held(&processes.folder.path().join(name));
+        for (hash, bytes) in &on_disk {
+            assert_eq!(ContentHash::of(bytes), *hash);
         }
         for (key, hash) in &held {
-            assert!(on_disk.contains(&hash.to_string()), "{name} lists {key} without its bytes");
+            assert!(on_disk.contains_key(hash), "{name} lists {key} without its bytes");
         }
     }
-}
-
-/// The finished blobs of a node, with the hash that each is named by.
-pub fn blob_files(root: &Path) -> Vec<(PathBuf, String)> {
-    let folders = std::fs::read_dir(root).unwrap().map(|folder| folder.unwrap().path());
-    let finished = folders.filter(|folder| !folder.ends_with("unfinished"));
-    let files = finished.flat_map(|folder| std::fs::read_dir(folder).unwrap());
-    files.map(|file| file.unwrap()).map(|file| (file.path(), file.file_name().into_string().unwrap())).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -284,7 +276,7 @@ async fn an_upload_is_synced_named_committed_and_then_answered() {
     let tasks = || std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     wait_until("all threads are traced", async || tasks().all(|task| traced(task.unwrap()))).await;
     let client = processes.client("AWS");
-    let hash = put(&client, "traced.txt", "traced").await.content.hash.to_string();
+    let hash = put(&client, "traced.txt", "traced".repeat(4096)).await.content.hash.to_string();
     let read = || std::fs::read_to_string(&trace).unwrap();
     // The tracer writes the line of the answer after the client has the answer.
     wait_until("the answer is traced", async || {

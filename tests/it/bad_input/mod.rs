@@ -5,7 +5,6 @@ mod keys;
 pub mod memory;
 mod packets;
 
-use std::path::Path;
 use std::time::Duration;
 
 use metacdn::client::Peer;
@@ -13,6 +12,7 @@ use metacdn::node::{self, Packets};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use crate::blobs::held;
 use crate::cluster::{Cluster, files_below, get, objects, put, wait_until};
 
 /// Much less than the time after which a hanging node would answer, much more than a busy machine needs.
@@ -33,13 +33,10 @@ async fn open_node(change: impl Fn(&mut node::Config)) -> (Cluster, Peer) {
 /// Waits until the node has nothing but its one object, on the disk either.
 async fn nothing_stored(cluster: &Cluster, client: &Peer) {
     assert_eq!(objects(client).await.len(), 1);
-    let blobs = cluster.data("AWS").join("blobs");
-    wait_until("what was refused has left nothing", async || blobs_below(&blobs) == 1).await;
+    let data = cluster.data("AWS");
+    let only_one = || held(&data).len() == 1 && files_below(&data.join("blobs")) == 0;
+    wait_until("what was refused has left nothing", async || only_one()).await;
     assert_eq!(get(client, "kept").await.unwrap(), b"kept");
-}
-
-fn blobs_below(folder: &Path) -> usize {
-    files_below(folder)
 }
 
 /// A caller who keeps asking, and fails if the node lets it wait.

@@ -6,7 +6,11 @@ use serde_json::Value;
 
 use super::{Ended, User};
 use crate::cluster::{Cluster, objects, put, wait_until};
-use crate::processes::blob_files;
+
+/// Enough to be a file, not a row of the catalogue.
+fn content(number: usize) -> String {
+    format!("content {number}.").repeat(2_000)
+}
 
 /// Three nodes that hold the same few objects, one of which is deleted.
 async fn equal_cluster() -> (Cluster, User) {
@@ -14,7 +18,7 @@ async fn equal_cluster() -> (Cluster, User) {
     let user = User::of(&cluster, &["AWS", "GC", "Program"]);
     let aws = cluster.client("AWS");
     for number in 0..5 {
-        put(&aws, &format!("file-{number}"), format!("content {number}")).await;
+        put(&aws, &format!("file-{number}"), content(number)).await;
     }
     aws.delete_object(&"file-4".parse().unwrap()).await.unwrap();
     user.run(&["verify", "--wait", "30"]).await.ok();
@@ -46,7 +50,7 @@ async fn equal_nodes_are_found_equal() {
         assert_eq!(figures, [8, 4, 1, 3, 0], "{node}");
     }
     for node in &json[3..6] {
-        assert_eq!((&node["blobs"], &node["bytes"]), (&4.into(), &36.into()), "{node}");
+        assert_eq!((&node["blobs"], &node["bytes"]), (&4.into(), &80_000.into()), "{node}");
     }
     assert_eq!(json[6]["equal"], true);
 }
@@ -57,7 +61,7 @@ async fn every_planted_difference_is_named() {
     // Cursors stay where they were, so that nothing of this is repaired by the feeds.
     plant(&mut cluster, "GC", "DELETE FROM entries WHERE key = 'file-0'").await;
     plant(&mut cluster, "GC", "UPDATE entries SET time = time - 9999999 WHERE key = 'file-1'").await;
-    let other = ContentHash::of(b"content 0");
+    let other = ContentHash::of(content(0).as_bytes());
     let set = other.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     plant(&mut cluster, "Program", &format!("UPDATE entries SET hash = x'{set}' WHERE key = 'file-2'")).await;
     plant(&mut cluster, "Program", "UPDATE entries SET kind = 0, hash = NULL, time = time + 9 WHERE key = 'file-3'")
@@ -106,15 +110,14 @@ async fn differences_are_waited_out() {
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_and_lost_bytes_are_found() {
     let (cluster, user) = equal_cluster().await;
-    let files = blob_files(&cluster.data("GC").join("blobs"));
-    let find = |content: &str| {
-        let hash = ContentHash::of(content.as_bytes()).to_string();
-        files.iter().find(|(_, named)| *named == hash).unwrap().0.clone()
+    let find = |number: usize| {
+        let hash = ContentHash::of(content(number).as_bytes()).to_string();
+        cluster.data("GC").join("blobs").join(&hash[..2]).join(hash)
     };
-    std::fs::write(find("content 1"), "contend 1").unwrap();
-    std::fs::remove_file(find("content 2")).unwrap();
+    std::fs::write(find(1), "contend 1").unwrap();
+    std::fs::remove_file(find(2)).unwrap();
     // A deleted object's bytes may be gone.
-    std::fs::remove_file(find("content 4")).unwrap();
+    std::fs::remove_file(find(4)).unwrap();
     user.run(&["verify"]).await.ok();
     let words = ["GC: file-1: blob", "another hash", "GC: file-2: blob", "is not held"];
     let ended = user.run(&["verify", "--bytes"]).await.failed(1, &words);
