@@ -14,9 +14,9 @@ from load import Request, Server
 
 
 class Nodes:
-    """A cluster of nodes, each with a folder, a certificate and ports of its own."""
+    """A cluster of nodes, each with a folder, a certificate and ports of its own; `later` are not started yet."""
 
-    def __init__(self, processes, names, settings="", program=None):
+    def __init__(self, processes, names, later=(), settings="", program=None):
         self.processes, self.names, self.settings = processes, names, settings
         self.program = Path(program or ROOT / "target/release/metacdn").resolve()
         if not self.program.exists():
@@ -27,8 +27,9 @@ class Nodes:
         for role, name in [("client", "me"), *[("node", name) for name in names]]:
             self.metacdn("certs", "issue", role, name)
         for name in names:
-            self.start(name)
-        wait_until("all nodes know each other", lambda: all(map(self.knows_all, names)), 60)
+            if name not in later:
+                self.start(name)
+        self.meet()
 
     def metacdn(self, *arguments):
         environment = {**os.environ, "METACDN_HOME": str(self.processes.folder)}
@@ -92,10 +93,13 @@ seeds = ["127.0.0.1:{self.ports[self.names[0]][0]}"]
         context.check_hostname = False
         return http.client.HTTPSConnection("127.0.0.1", self.ports[name][0], context=context, timeout=30)
 
+    def meet(self, seconds=60):
+        """Waits until all that were started know each other."""
+        wait_until("all nodes know each other", lambda: all(map(self.knows_all, list(self.pids))), seconds)
+
     def knows_all(self, name):
         servers = self.ask(name, "/v1/servers")["servers"]
-        # A node does not hear of itself.
-        return len(servers) == len(self.names) and all(server["liveness"] == "alive" for server in servers)
+        return {server["id"] for server in servers if server["liveness"] == "alive"} >= set(self.pids)
 
     def marks(self):
         """How far the feed of each node goes, from which `holds` counts."""
@@ -178,12 +182,12 @@ class Meter:
         self.over.set()
         self.watch.join()
 
-    def until_quiet(self, seconds=30):
-        """Waits until all together use less than a twentieth of a core for half a second, so that no load pays for another."""
+    def until_quiet(self, seconds=30, cores=0.05):
+        """Waits until all together use less of a core than that for half a second, so that no load pays for another."""
         end, last = time.monotonic() + seconds, self.cpu_all()
         while time.monotonic() < end:
             time.sleep(0.5)
             now = self.cpu_all()
-            if now - last < 0.025:
+            if now - last < 0.5 * cores:
                 return
             last = now
