@@ -40,11 +40,11 @@ def wait_for(what, condition, seconds):
 
 
 def upload(nodes, keys, seed, blobs):
-    """Uploads small objects to the first node, `blobs` different ones; answers the seconds."""
+    """Uploads small objects to the first node, `blobs` different ones, without a wait for copies; answers the seconds."""
     seconds = 0
     for start in range(0, len(keys), BATCH):
         part = enumerate(keys[start:start + BATCH], seed + start)
-        puts = [nodes.put(key, Content(item % blobs, SMALL_BYTES)) for item, key in part]
+        puts = [nodes.put(key, Content(item % blobs, SMALL_BYTES), "?wait_for=1") for item, key in part]
         seconds += Load(nodes.server(nodes.names[0]), puts).finish()
     return seconds
 
@@ -119,7 +119,7 @@ def foreground(options):
         nodes = Nodes(processes, NAMES)
         hot = {f"hot/{item:04}": Content(-1 - item, SMALL_BYTES) for item in range(1000)}
         marks = nodes.marks()
-        Load(nodes.server("A"), [nodes.put(key, content) for key, content in hot.items()]).finish()
+        Load(nodes.server("A"), [nodes.put(key, content, "?wait_for=all") for key, content in hot.items()]).finish()
         wait_for("all hold what is read", lambda: all(nodes.holds(name, marks[name], len(hot)) for name in NAMES), 300)
         gets = [nodes.get(key, content) for key, content in hot.items()]
         gets = [gets[item % len(gets)] for item in range(int(options.rate * options.seconds))]
