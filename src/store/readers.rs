@@ -6,6 +6,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::StoreError;
+use super::schema::STATEMENTS_MAX;
 
 /// How many may read at a time. Each has files open and a cache of its own, and the disk serves no more at once.
 const READERS_MAX: usize = 8;
@@ -39,6 +40,7 @@ impl Readers {
         let connection = Connection::open(path)?;
         let settings = "PRAGMA busy_timeout = 10000; PRAGMA query_only = ON; PRAGMA cache_size = -4000;";
         connection.execute_batch(settings)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         state.open += 1;
         Ok(connection)
     }

@@ -84,9 +84,13 @@ const SETTINGS: &str = "
     PRAGMA temp_store = MEMORY; PRAGMA journal_size_limit = 16777216;
 ";
 
+/// How many statements a connection keeps prepared: more than there are.
+pub(super) const STATEMENTS_MAX: usize = 128;
+
 /// Prepares a connection, bringing the tables to today's schema.
 pub(super) fn prepare(connection: &mut Connection) -> Result<(), StoreError> {
     connection.execute_batch(SETTINGS)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     let found: u32 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let known = STEPS.len() as u32;
     if found > known {
