@@ -41,8 +41,8 @@ pub(super) struct Metrics {
     want_bytes: Gauge,
     parked: Gauge,
     clock_ahead_ms: Gauge,
-    behind_seconds: Family<PeerLabels, Gauge>,
-    members: Family<MemberLabels, Gauge>,
+    behind_seconds: Family<MemberLabels, Gauge>,
+    members: Family<LivenessLabels, Gauge>,
 }
 
 /// Which interface answered, and how; closed sets, never paths or callers.
@@ -64,13 +64,13 @@ pub(super) enum Listener {
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct MemberLabels {
+struct LivenessLabels {
     liveness: String,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct PeerLabels {
-    peer: String,
+struct MemberLabels {
+    member: String,
 }
 
 impl Metrics {
@@ -163,14 +163,14 @@ pub(super) async fn metrics(
     core.metrics.parked.set(progress.parked.cast_signed());
     core.metrics.clock_ahead_ms.set(core.members.clock_ahead_ms(&core.catalog));
     core.metrics.behind_seconds.clear();
-    for server in servers.iter().filter(|server| server.node.id != core.me.id) {
-        let labels = PeerLabels { peer: server.node.id.to_string() };
+    for server in &servers {
+        let labels = MemberLabels { member: server.node.id.to_string() };
         let seconds = server.behind_seconds.unwrap_or(0);
         core.metrics.behind_seconds.get_or_create(&labels).set(seconds.cast_signed());
     }
     for liveness in [Liveness::Alive, Liveness::Suspect, Liveness::Down] {
         let count = servers.iter().filter(|server| server.liveness == liveness).count();
-        let labels = MemberLabels { liveness: liveness.to_string() };
+        let labels = LivenessLabels { liveness: liveness.to_string() };
         core.metrics.members.get_or_create(&labels).set(count as i64);
     }
     let mut text = String::new();

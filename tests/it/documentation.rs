@@ -55,7 +55,7 @@ async fn the_examples_of_the_api_run() {
         assert!(said.contains(shown), "{shown} is not in:\n{said}");
     }
     let kept: Vec<_> = objects(&cluster.client("AWS")).await.into_keys().collect();
-    assert_eq!(kept, ["greetings/hello.md", "greetings/hello.txt", "packets/hello.txt"]);
+    assert_eq!(kept, ["greetings/hello.md", "greetings/hello.txt", "greetings/safe.txt", "packets/hello.txt"]);
 }
 
 #[test]
