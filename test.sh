@@ -24,6 +24,9 @@ need_debian() {
     need_command aria2c aria2 "a client that users have: one file over eight connections"
     need_command rclone rclone "a client that users have: folders by their pages"
     need_command ffmpeg ffmpeg "plays films from the edge, by range and by HLS, and makes the films and pictures of tests"
+    need_command ip iproute2 "gives nodes networks of their own, which tests cut"
+    need_command nft nftables "drops packets between nodes, all or some at random"
+    need_command fiu-run fiu-utils "has calls of a node to its disk fail"
     need_command git git "clones a published repository"
     need_command chromium chromium "a browser that shows a published page"
     need_command firefox-esr firefox-esr "a browser that shows a published page"
@@ -32,7 +35,7 @@ need_debian() {
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
         need_package python3-venv "gives the Python packages of the tests a place of their own"
     fi
-    if [ "$(id -u)" != 0 ]; then need_command unshare util-linux "mounts the disks that tests fill, for users who are not root"; fi
+    if [ "$(id -u)" != 0 ]; then need_command unshare util-linux "gives tests disks and networks, for users who are not root"; fi
     if [ -d fuzz ]; then need_command c++ g++ "builds libFuzzer"; fi
 }
 
@@ -50,29 +53,32 @@ install_python_packages() {
     cat "$programs" "$photographs" >"$installed"
 }
 
-check_mounts() {
-    if as_mounter true 2>/dev/null; then return; fi
-    echo "The tests fill small disks of their own, which takes root or user name spaces; neither is to be had here." >&2
+check_name_spaces() {
+    if as_root true 2>/dev/null; then return; fi
+    echo "The tests have small disks and networks of their own, which takes root or user name spaces; neither is to be had here." >&2
     echo "Run ./test.sh as root, or allow name spaces: sysctl kernel.unprivileged_userns_clone=1" >&2
     exit 1
 }
 
 install_all() {
     find_cargo
-    check_mounts
     need_debian
     install_missing_packages
+    check_name_spaces
     install_python_packages
 }
 
 stage_fmt() { cargo fmt --check; }
 stage_clippy() { cargo clippy --all-targets --locked -- -D warnings; }
 stage_unit() { cargo test --locked --lib --bins; }
-# Some tests mount a small disk and fill it: that takes root, or a name space in which this user is.
-as_mounter() {
-    if [ "$(id -u)" = 0 ]; then "$@"; else unshare --user --map-root-user --mount "$@"; fi
+# Some tests mount a small disk and fill it, or make networks and cut them: that takes root, or name spaces in which this
+# user is. A network of our own has its loopback down at first.
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; return; fi
+    # shellcheck disable=SC2016
+    unshare --user --map-root-user --mount --net sh -c 'ip link set lo up && exec "$@"' sh "$@"
 }
-stage_it() { as_mounter cargo test --locked --test it; }
+stage_it() { as_root cargo test --locked --test it; }
 stage_doctest() { cargo test --locked --doc; }
 stage_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked; }
 

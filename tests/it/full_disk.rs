@@ -18,12 +18,12 @@ use crate::packets::send;
 const MIB: usize = 1 << 20;
 
 /// A file system of its own, small enough to be filled.
-struct SmallDisk {
+pub struct SmallDisk {
     folder: PathBuf,
 }
 
 impl SmallDisk {
-    fn at(folder: PathBuf, mebibytes: usize) -> Self {
+    pub fn at(folder: PathBuf, mebibytes: usize) -> Self {
         std::fs::create_dir_all(&folder).unwrap();
         let size = format!("size={mebibytes}m");
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&folder).output().unwrap();
@@ -37,7 +37,7 @@ impl SmallDisk {
     }
 
     /// Fills it, but for about `left` bytes.
-    fn fill(&self, left: usize) {
+    pub fn fill(&self, left: usize) {
         let mut filler = File::create(self.filler()).unwrap();
         let zeros = vec![0; 4096];
         while filler.write_all(&zeros).is_ok() {}
@@ -51,7 +51,7 @@ impl SmallDisk {
         assert!(Command::new("mount").args(["-o", &size]).arg(&self.folder).status().unwrap().success());
     }
 
-    fn free(&self) {
+    pub fn free(&self) {
         std::fs::remove_file(self.filler()).unwrap();
     }
 }

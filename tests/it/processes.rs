@@ -29,18 +29,25 @@ struct Process {
     config: PathBuf,
     api: SocketAddr,
     price: SocketAddr,
+    /// The command that the program is started by, where it is not started itself; it must become the program.
+    launcher: Vec<String>,
     child: Option<Child>,
 }
 
 impl Processes {
     /// Writes the configuration of nodes of these names.
     pub fn prepare(names: &[&'static str]) -> Self {
+        Self::prepare_at(names, |_| [free_address(), free_address(), free_address()])
+    }
+
+    /// As [`Processes::prepare`], each node at the addresses of its own: API, downloads, prices.
+    pub fn prepare_at(names: &[&'static str], addresses: impl Fn(&str) -> [SocketAddr; 3]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let authority = Authority::create(SystemTime::now()).unwrap();
         std::fs::write(folder.path().join("authority.pem"), authority.certificate()).unwrap();
         let issue =
             |principal| authority.issue(&Holder { principal, hosts: Vec::new(), days: 1 }, SystemTime::now()).unwrap();
-        let addresses: Vec<_> = names.iter().map(|_| [free_address(), free_address(), free_address()]).collect();
+        let addresses: Vec<_> = names.iter().map(|name| addresses(name)).collect();
         let seed = addresses[0][0];
         let mut nodes = BTreeMap::new();
         for (name, [api, download, price]) in names.iter().copied().zip(addresses) {
@@ -54,7 +61,7 @@ impl Processes {
             );
             let config = folder.path().join(format!("{name}.toml"));
             std::fs::write(&config, text).unwrap();
-            nodes.insert(name, Process { config, api, price, child: None });
+            nodes.insert(name, Process { config, api, price, launcher: Vec::new(), child: None });
         }
         let issued = issue(Principal::Client("tester".parse().unwrap()));
         std::fs::write(folder.path().join("client.pem"), &issued.certificate).unwrap();
@@ -80,8 +87,10 @@ impl Processes {
     fn spawn_logging_to(&mut self, name: &str, log: &Path) {
         let log = std::fs::File::options().create(true).append(true).open(log).unwrap();
         let process = self.nodes.get_mut(name).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_metacdn"))
-            .args(["run", "--config", process.config.to_str().unwrap()])
+        let mut words = process.launcher.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_metacdn"), "run"]);
+        let child = Command::new(words.next().unwrap())
+            .args(words)
+            .args(["--config", process.config.to_str().unwrap()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -102,6 +111,16 @@ impl Processes {
         std::fs::write(config, text).unwrap();
     }
 
+    /// Has a node started by another command, such as `env NAME=VALUE`; before it is spawned.
+    pub fn launch_by(&mut self, name: &str, launcher: &[&str]) {
+        self.nodes.get_mut(name).unwrap().launcher = launcher.iter().map(|word| (*word).to_owned()).collect();
+    }
+
+    /// The folder of a node's data.
+    pub fn data(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
     /// Where the node serves its API and its prices.
     pub fn addresses(&self, name: &str) -> (SocketAddr, SocketAddr) {
         (self.nodes[name].api, self.nodes[name].price)
@@ -115,6 +134,18 @@ impl Processes {
     /// Who the tests are.
     pub fn identity(&self) -> Identity {
         self.identity.clone()
+    }
+
+    /// Sends a signal to a node that runs.
+    pub fn signal(&self, name: &str, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid(name).cast_signed()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Whether a node that was spawned has not ended by itself.
+    pub fn runs(&self, name: &str) -> bool {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid(name))).unwrap_or_default();
+        status.lines().any(|line| line.starts_with("State:") && !line.contains("zombie"))
     }
 
     /// The process of a node that runs.
