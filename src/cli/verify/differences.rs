@@ -50,14 +50,21 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    /// The difference in what `nodes` list under `key`; `None` if they list the same.
-    pub(super) fn of(key: EntryKey, nodes: Vec<Option<Entry>>) -> Option<Self> {
+    /// The difference in what `nodes` list under `key`; `None` if they list the same. Those with a horizon need not list
+    /// deletions up to that time.
+    pub(super) fn of(key: EntryKey, nodes: Vec<Option<Entry>>, horizons_ms: &[Option<u64>]) -> Option<Self> {
         let newest = nodes.iter().flatten().fold(None, |newest: Option<&Entry>, entry| match newest {
             Some(newest) if !entry.supersedes(newest) => Some(newest),
             _ => Some(entry),
         });
         let newest = newest?.clone();
-        let alike = nodes.iter().all(|entry| entry.as_ref() == Some(&newest));
+        let forgotten = |horizon_ms: &Option<u64>| {
+            newest.state == EntryState::Deleted && horizon_ms.is_some_and(|ms| newest.version.time.unix_ms() <= ms)
+        };
+        let alike = nodes.iter().zip(horizons_ms).all(|(entry, horizon_ms)| match entry {
+            Some(entry) => *entry == newest,
+            None => forgotten(horizon_ms),
+        });
         (!alike).then_some(Self { key, nodes, newest })
     }
 
@@ -95,25 +102,28 @@ pub(super) fn state_json(state: &EntryState) -> Value {
 /// The entries of some keys at all nodes, as they are read one node after the other.
 #[derive(Debug)]
 pub(super) struct Gathering {
-    nodes: usize,
+    /// Up to when each node has forgotten deletions.
+    horizons_ms: Vec<Option<u64>>,
     entries: BTreeMap<EntryKey, Vec<Option<Entry>>>,
 }
 
 impl Gathering {
-    /// For so many nodes.
-    pub(super) const fn new(nodes: usize) -> Self {
-        Self { nodes, entries: BTreeMap::new() }
+    /// For nodes that have forgotten deletions up to these times.
+    pub(super) const fn new(horizons_ms: Vec<Option<u64>>) -> Self {
+        Self { horizons_ms, entries: BTreeMap::new() }
     }
 
     /// Notes that the node at `index` lists `entry`, rather than what it was seen to list before.
     pub(super) fn note(&mut self, index: usize, entry: Entry) {
-        let nodes = self.entries.entry(entry.key.clone()).or_insert_with(|| vec![None; self.nodes]);
+        let count = self.horizons_ms.len();
+        let nodes = self.entries.entry(entry.key.clone()).or_insert_with(|| vec![None; count]);
         nodes[index] = Some(entry);
     }
 
     /// The differences, in the order of their keys.
     pub(super) fn differences(self) -> Vec<Difference> {
-        self.entries.into_iter().filter_map(|(key, nodes)| Difference::of(key, nodes)).collect()
+        let differ = |(key, nodes)| Difference::of(key, nodes, &self.horizons_ms);
+        self.entries.into_iter().filter_map(differ).collect()
     }
 }
 
@@ -124,7 +134,7 @@ mod tests {
 
     fn whats(nodes: Vec<Option<Entry>>) -> Vec<What> {
         let count = nodes.len();
-        let difference = Difference::of("a".parse().unwrap(), nodes).expect("they differ");
+        let difference = Difference::of("a".parse().unwrap(), nodes, &vec![None; count]).expect("they differ");
         (0..count).map(|index| difference.at(index)).collect()
     }
 
@@ -139,8 +149,14 @@ mod tests {
     }
 
     #[test]
+    fn a_forgotten_deletion_need_not_be_listed() {
+        let of = |horizon| Difference::of("a".parse().unwrap(), vec![Some(deleted("a", 5)), None], &[None, horizon]);
+        assert_eq!((of(None).is_some(), of(Some(4)).is_some(), of(Some(5)).is_some()), (true, true, false));
+    }
+
+    #[test]
     fn what_became_equal_is_no_difference() {
-        let mut gathering = Gathering::new(2);
+        let mut gathering = Gathering::new(vec![None; 2]);
         gathering.note(0, live("a", 1, b"x"));
         gathering.note(1, live("a", 2, b"y"));
         gathering.note(0, live("a", 2, b"y"));
@@ -148,6 +164,6 @@ mod tests {
         let differences = gathering.differences();
         assert_eq!(differences.len(), 1);
         assert_eq!((differences[0].key.as_str(), differences[0].at(1)), ("b", What::Missing));
-        assert!(Gathering::new(2).differences().is_empty());
+        assert!(Gathering::new(vec![None; 2]).differences().is_empty());
     }
 }

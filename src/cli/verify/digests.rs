@@ -1,12 +1,11 @@
 //! What a node lists, as 24 bytes for each key, so that a million keys of each of many nodes fit into memory, and where
 //! such lists differ. Knows nothing of where the entries come from.
 
-use std::cmp::Ordering;
-
 use crate::model::{Entry, EntryKey, EntryState};
 
-/// The bits of a digest that say of what kind the state is; the others are a hash.
-const KIND_MASK: u64 = 0b11;
+/// So many bits of a digest say of what kind the state is.
+const KIND_BITS: u32 = 2;
+const KIND_MASK: u64 = (1 << KIND_BITS) - 1;
 const LIVE: u64 = 0;
 const DELETED: u64 = 1;
 const RECORD: u64 = 2;
@@ -23,7 +22,11 @@ impl KeyHash {
     }
 }
 
-/// What a key points at since which version, in 64 bits; two states of one key share them with a chance of 2^-62.
+/// Of the digest of a deletion so many bits are a hash; above them is its time in milliseconds, of 48 bits.
+const DELETED_HASH_BITS: u32 = 14;
+
+/// What a key points at since which version, in 64 bits; two states of one key share them with a chance of 2^-62, two
+/// deletions in the same millisecond with one of 2^-14.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Digest(u64);
 
@@ -50,7 +53,18 @@ impl Digest {
                 RECORD
             }
         };
-        Self(word(hasher.finalize().as_bytes(), 0) & !KIND_MASK | kind)
+        let hash = word(hasher.finalize().as_bytes(), 0) >> KIND_BITS;
+        let bits = match kind {
+            DELETED => entry.version.time.unix_ms() << DELETED_HASH_BITS | hash & ((1 << DELETED_HASH_BITS) - 1),
+            _ => hash,
+        };
+        Self(bits << KIND_BITS | kind)
+    }
+
+    /// Whether it is that of a deletion which a node that has forgotten all up to `horizon_ms` need not list.
+    fn is_forgotten(self, horizon_ms: Option<u64>) -> bool {
+        let time_ms = self.0 >> (KIND_BITS + DELETED_HASH_BITS);
+        self.kind() == DELETED && horizon_ms.is_some_and(|horizon_ms| time_ms <= horizon_ms)
     }
 
     const fn kind(self) -> u64 {
@@ -88,6 +102,8 @@ impl Counts {
 /// What one node lists.
 #[derive(Debug, Default)]
 pub(super) struct Digests {
+    /// The time of the newest deletion that the node has forgotten, in milliseconds since 1970.
+    pub(super) horizon_ms: Option<u64>,
     rows: Vec<Row>,
 }
 
@@ -134,23 +150,28 @@ pub(super) struct Differing {
     pub(super) missing: Vec<u64>,
 }
 
-/// Compares what `nodes` list, each settled, and names up to `first_max` keys that differ.
+/// Compares what `nodes` list, each settled, and names up to `first_max` keys that differ. Deletions that a node has
+/// forgotten, as all may after some time, are no difference.
 pub(super) fn compare(nodes: &[&Digests], first_max: usize) -> Differing {
     let mut rest: Vec<&[Row]> = nodes.iter().map(|node| node.rows.as_slice()).collect();
     let mut differing = Differing { keys: 0, first: Vec::new(), missing: vec![0; nodes.len()] };
+    let mut listed: Vec<Option<Digest>> = vec![None; nodes.len()];
     while let Some(key) = rest.iter().filter_map(|rows| rows.first()).map(|row| row.key).min() {
-        let mut digest = None;
-        let mut alike = true;
-        for (rows, missing) in rest.iter_mut().zip(&mut differing.missing) {
-            match rows.split_first() {
-                Some((row, after)) if row.key.cmp(&key) == Ordering::Equal => {
-                    alike &= *digest.get_or_insert(row.digest) == row.digest;
+        for (rows, listed) in rest.iter_mut().zip(&mut listed) {
+            *listed = match rows.split_first() {
+                Some((row, after)) if row.key == key => {
                     *rows = after;
+                    Some(row.digest)
                 }
-                _ => {
-                    alike = false;
-                    *missing += 1;
-                }
+                _ => None,
+            };
+        }
+        let Some(first) = listed.iter().flatten().next().copied() else { break };
+        let mut alike = listed.iter().flatten().all(|digest| *digest == first);
+        for ((listed, node), missing) in listed.iter().zip(nodes).zip(&mut differing.missing) {
+            if listed.is_none() && !(alike && first.is_forgotten(node.horizon_ms)) {
+                alike = false;
+                *missing += 1;
             }
         }
         if !alike {
@@ -221,6 +242,22 @@ mod tests {
         let entries: Vec<_> = (0..100).map(|number| live(&format!("key-{number}"), 1, b"x")).collect();
         let differing = compare(&[&digests(&entries), &digests(&[]), &digests(&entries[..50])], 7);
         assert_eq!((differing.keys, differing.first.len(), differing.missing), (100, 7, vec![0, 100, 50]));
+    }
+
+    #[test]
+    fn a_deletion_that_a_node_has_forgotten_is_no_difference() {
+        let all = digests(&[deleted("a", 5), live("b", 6, b"x")]);
+        let mut fewer = digests(&[live("b", 6, b"x")]);
+        for (horizon_ms, keys) in [(None, 1), (Some(4), 1), (Some(5), 0), (Some(9), 0)] {
+            fewer.horizon_ms = horizon_ms;
+            assert_eq!(compare(&[&all, &fewer], 9).keys, keys, "{horizon_ms:?}");
+            assert_eq!(compare(&[&fewer, &all], 9).missing, [keys, 0], "{horizon_ms:?}");
+        }
+        fewer.horizon_ms = Some(9);
+        let resurrected = digests(&[live("a", 4, b"x"), live("b", 6, b"x")]);
+        assert_eq!(compare(&[&fewer, &resurrected], 9).keys, 1, "what is live is not forgotten");
+        assert_eq!(compare(&[&fewer, &all, &resurrected], 9).keys, 1);
+        assert_eq!(compare(&[&all, &digests(&[deleted("a", 6), live("b", 6, b"x")])], 9).keys, 1);
     }
 
     #[test]

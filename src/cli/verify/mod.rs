@@ -131,7 +131,8 @@ impl Found {
         }
         let wanted: HashSet<KeyHash> = self.differing.first.iter().copied().collect();
         let nodes = self.read();
-        let mut gathering = Gathering::new(nodes.len());
+        let horizons_ms = nodes.iter().map(|reading| reading.digests.horizon_ms).collect();
+        let mut gathering = Gathering::new(horizons_ms);
         for (index, reading) in nodes.iter().enumerate() {
             let note = |entry: crate::model::Entry| {
                 if wanted.contains(&KeyHash::of(&entry.key)) {

@@ -42,6 +42,7 @@ impl Reading {
                 self.digests = Digests::default();
             }
             answer.entries.iter().for_each(|entry| self.digests.note(entry));
+            self.digests.horizon_ms = answer.horizon.map(|version| version.time.unix_ms()).max(self.digests.horizon_ms);
             self.position = Some((answer.epoch, answer.next));
             if answer.end {
                 return Ok(());
