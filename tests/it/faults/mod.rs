@@ -25,7 +25,7 @@ use crate::processes::Processes;
 pub const NAMES: [&str; 3] = ["AWS", "GC", "Program"];
 
 /// A load that makes writes meet: twelve clients on few keys.
-pub const LOAD: Load = Load { clients: 12, keys: 24, large_bytes_max: 300_000, seed: 1 };
+pub const LOAD: Load = Load { clients: 12, keys: 24, large_bytes_max: 100_000, seed: 1 };
 
 /// A number that a person may set for a longer run, or to repeat one.
 pub fn parameter(name: &str, default: u64) -> u64 {

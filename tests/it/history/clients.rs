@@ -30,7 +30,7 @@ pub struct Load {
     pub clients: usize,
     /// Among how many keys they choose.
     pub keys: u64,
-    /// The size of one object in twenty; the others have up to 4 kB.
+    /// The size of one object in four, which is a file; the others have up to 4 kB, and are rows of the catalogue.
     pub large_bytes_max: u64,
     /// From which all their choices follow.
     pub seed: u64,
@@ -142,7 +142,7 @@ impl Client {
     }
 
     async fn put(&mut self, peer: &Peer, name: &str, count: u64) -> Option<Did> {
-        let large = self.random.below(20) == 0;
+        let large = self.random.below(4) == 0;
         // At least so many that no two writes have the same.
         let size = 40 + self.random.below(if large { self.load.large_bytes_max } else { 4_000 });
         let mut bytes = vec![0; size as usize];
