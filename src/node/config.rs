@@ -70,6 +70,9 @@ pub struct Config {
     /// How many objects are fetched from peers at a time.
     #[serde(default = "default_fetch_parallel")]
     pub fetch_parallel: NonZeroUsize,
+    /// For how long the bytes that nothing names any more are kept, in seconds.
+    #[serde(default = "default_blob_grace_s")]
+    pub blob_grace_s: u64,
     /// How many copies a write waits for before it is answered, and fails without; two in two providers, if they can be
     /// had in `copies_wait_ms`, if it is not set.
     #[serde(default)]
@@ -114,6 +117,7 @@ impl Config {
             object_bytes_max: default_object_bytes_max(),
             cache_control: default_cache_control(),
             fetch_parallel: default_fetch_parallel(),
+            blob_grace_s: default_blob_grace_s(),
             wait_for: None,
             copies_wait_ms: default_copies_wait_ms(),
             tombstone_grace_s: default_tombstone_grace_s(),
@@ -162,6 +166,10 @@ const fn default_tombstone_grace_s() -> u64 {
 
 const fn default_compare_period_s() -> u64 {
     600
+}
+
+const fn default_blob_grace_s() -> u64 {
+    60 * 60
 }
 
 const fn default_fetch_parallel() -> NonZeroUsize {

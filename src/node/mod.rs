@@ -5,6 +5,7 @@
 mod access;
 mod announce;
 mod api;
+mod blob_metrics;
 mod bytes;
 mod config;
 mod copies;
@@ -31,6 +32,7 @@ mod restore;
 mod servers;
 mod serving;
 mod states;
+mod sweep;
 mod variants;
 
 use std::io;
@@ -183,6 +185,7 @@ pub async fn run(
     tasks.spawn(keep::expire_in_time(core.clone()));
     tasks.spawn(digests::compare_in_time(core.clone()));
     tasks.spawn(fetch::run(core.clone()));
+    tasks.spawn(sweep::run(core.clone()));
     tasks.spawn(variants::run(core.clone(), jobs));
     tasks.spawn(variants::follow(core.clone()));
     tasks.spawn(announce::run(core.clone()));

@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::Core;
 use super::access::{Right, require};
+use super::blob_metrics::BlobMetrics;
 use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::states::require_active;
@@ -36,6 +37,7 @@ pub(super) struct Metrics {
     pub(super) parked_entries: Counter,
     pub(super) expired_tombstones: Counter,
     pub(super) mended_entries: Counter,
+    pub(super) blobs: BlobMetrics,
     feed_head: Gauge,
     wants: Gauge,
     want_bytes: Gauge,
@@ -84,6 +86,7 @@ impl Metrics {
         registry.register("pulled_entries", "Entries read from the feeds of peers", pulled_entries.clone());
         let failed_fetches = Counter::default();
         registry.register("failed_fetches", "Fetches of wanted bytes that no peer could serve", failed_fetches.clone());
+        let blobs = BlobMetrics::register(&mut registry);
         let feed_head = Gauge::default();
         registry.register("feed_head", "The last sequence of the feed", feed_head.clone());
         let wants = Gauge::default();
@@ -118,6 +121,7 @@ impl Metrics {
             parked_entries,
             expired_tombstones,
             mended_entries,
+            blobs,
             feed_head,
             wants,
             want_bytes,

@@ -14,6 +14,7 @@ mod readers;
 mod rows;
 mod schema;
 mod small;
+mod sweep;
 mod transaction;
 mod variants;
 
@@ -23,11 +24,15 @@ pub use catalog::Catalog;
 pub use error::StoreError;
 pub use file_system::FileSystem;
 pub use query::{FeedEnd, FeedPage, Listing, Select, Summary, Want};
+pub use sweep::{Loose, Swept};
 pub use transaction::{Progress, Transaction};
 pub use variants::{VariantBlob, VariantState};
 
 /// The blobs of a node, on the file system of this machine.
 pub type Blobs = blobs::Blobs<FileSystem>;
+
+/// The file of a blob that was swept.
+pub type Leftover = blobs::Leftover<FileSystem>;
 
 /// A blob that is being written to the file system of this machine.
 pub type BlobWriter = blobs::BlobWriter<FileSystem>;

@@ -15,8 +15,8 @@ use crate::replicate::{bucket_of, digest_of};
 /// `parked` are entries from the future, `withheld` those of a backup that are not listed yet. `vector` has what was passed
 /// of the writes of other origins; `digests` the sum of each bucket of entries, by which two nodes compare what they list.
 /// `variants` are blobs that this node made of the images in others; one without a hash is served as its original.
-/// `small_blobs` are the bytes that are too few for a file.
-const STEPS: [&str; 4] = [
+/// `small_blobs` are the bytes that are too few for a file, `loose_blobs` notes of blobs that may be unnamed by now.
+const STEPS: [&str; 5] = [
     "
     CREATE TABLE marks (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE entries (
@@ -76,6 +76,7 @@ const STEPS: [&str; 4] = [
     ) STRICT, WITHOUT ROWID;
 ",
     super::small::TABLES,
+    super::sweep::TABLES,
 ];
 
 /// Settings of every connection: readers go on while the one writer commits, and a commit is on stable storage.

@@ -1,5 +1,6 @@
 //! Blobs that were taken in and that no entry names yet.
 
+use super::pins::Pin;
 use crate::model::ContentHash;
 
 /// The largest blob that is a row of the catalogue and not a file, in bytes. A file costs two syncs and a folder entry
@@ -7,23 +8,31 @@ use crate::model::ContentHash;
 pub const SMALL_BLOB_BYTES_MAX: u64 = 16 << 10;
 
 /// A blob that was taken in, whose bytes hash to its name: what an entry needs to be listed. Small ones become durable in
-/// the commit that lists the entry, others are already.
+/// the commit that lists the entry, others are already, and no sweep takes them before this is dropped.
 #[derive(Debug)]
 pub struct FreshBlob {
     hash: ContentHash,
     size: u64,
-    row: Option<Vec<u8>>,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    /// They are to become a row of the catalogue.
+    Row(Vec<u8>),
+    /// They are in a file, which stays there as long as this is not dropped.
+    File { _pin: Pin },
 }
 
 impl FreshBlob {
     /// A blob that is to become a row.
     pub(super) const fn row(hash: ContentHash, bytes: Vec<u8>) -> Self {
-        Self { hash, size: bytes.len() as u64, row: Some(bytes) }
+        Self { hash, size: bytes.len() as u64, bytes: Bytes::Row(bytes) }
     }
 
     /// A blob whose file is durable.
-    pub(super) const fn file(hash: ContentHash, size: u64) -> Self {
-        Self { hash, size, row: None }
+    pub(super) const fn file(hash: ContentHash, size: u64, pin: Pin) -> Self {
+        Self { hash, size, bytes: Bytes::File { _pin: pin } }
     }
 
     /// The hash of its bytes.
@@ -38,6 +47,9 @@ impl FreshBlob {
 
     /// Its bytes, if they are to become a row of the catalogue.
     pub fn as_row(&self) -> Option<&[u8]> {
-        self.row.as_deref()
+        match &self.bytes {
+            Bytes::Row(bytes) => Some(bytes),
+            Bytes::File { .. } => None,
+        }
     }
 }

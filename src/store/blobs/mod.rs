@@ -6,6 +6,8 @@
 
 mod disk;
 mod fresh;
+mod leftover;
+mod pins;
 mod writer;
 
 use std::io::ErrorKind;
@@ -17,6 +19,8 @@ use super::StoreError;
 use crate::model::ContentHash;
 pub use disk::{Disk, DiskFile, Space};
 pub use fresh::{FreshBlob, SMALL_BLOB_BYTES_MAX};
+pub use leftover::{Leftover, Removal};
+use pins::Pins;
 pub use writer::BlobWriter;
 
 /// The folder of unfinished blobs, beside the finished ones so that a rename moves no bytes.
@@ -49,6 +53,7 @@ struct Shared<D> {
     /// Random, so that a writer of an earlier life that still ends cannot touch a file of this one.
     life: u64,
     next_unfinished: AtomicU64,
+    pins: Pins,
 }
 
 impl<D: Disk> Blobs<D> {
@@ -71,7 +76,8 @@ impl<D: Disk> Blobs<D> {
         for folder in [Some(root), root.parent()].into_iter().flatten() {
             disk.sync_folder(folder).map_err(StoreError::file("sync", folder))?;
         }
-        let shared = Shared { disk, root: root.to_owned(), life, next_unfinished: AtomicU64::new(0) };
+        let shared =
+            Shared { disk, root: root.to_owned(), life, next_unfinished: AtomicU64::new(0), pins: Pins::default() };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -91,6 +97,23 @@ impl<D: Disk> Blobs<D> {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(StoreError::file("open", path)(error)),
         }
+    }
+
+    /// Takes the file of the blob `hash` away, which nothing names, unless somebody is about to name it.
+    ///
+    /// # Errors
+    /// When the file cannot be moved.
+    pub fn take_away(&self, hash: &ContentHash) -> Result<Removal<D>, StoreError> {
+        self.pins().unless_pinned(hash, || Leftover::of(self, hash)).unwrap_or(Ok(Removal::Pinned))
+    }
+
+    /// The blobs whose [`FreshBlob`] was dropped since the last call, whether an entry names them now or not.
+    pub fn take_released(&self) -> Vec<ContentHash> {
+        self.pins().take_released()
+    }
+
+    fn pins(&self) -> &Pins {
+        &self.shared.pins
     }
 
     /// Refuses to store more when only the reserve is left.

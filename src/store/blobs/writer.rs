@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::pins::Pin;
 use super::{Blobs, Disk, DiskFile as _, FreshBlob, SMALL_BLOB_BYTES_MAX};
 use crate::model::ContentHash;
 use crate::store::StoreError;
@@ -75,8 +76,8 @@ impl<D: Disk> BlobWriter<D> {
                 Ok(FreshBlob::row(hash, row))
             }
             Some(file) => {
-                file.publish(&hash)?;
-                Ok(FreshBlob::file(hash, size))
+                let pin = file.publish(hash)?;
+                Ok(FreshBlob::file(hash, size, pin))
             }
         }
     }
@@ -106,12 +107,15 @@ impl<D: Disk> Unfinished<D> {
     }
 
     /// Makes the file durable under the name of its `hash`.
-    fn publish(mut self, hash: &ContentHash) -> Result<(), StoreError> {
+    fn publish(mut self, hash: ContentHash) -> Result<Pin, StoreError> {
         self.sync()?;
-        let (target, folder) = (self.blobs.path(hash), self.blobs.folder(hash));
+        // Before the rename: from then on the file may be the one that a sweep looks at.
+        let pin = self.blobs.pins().pin(hash);
+        let (target, folder) = (self.blobs.path(&hash), self.blobs.folder(&hash));
         let disk = self.blobs.disk();
         disk.rename(&self.path, &target).map_err(StoreError::file("rename a blob to", &target))?;
-        disk.sync_folder(&folder).map_err(StoreError::file("sync", &folder))
+        disk.sync_folder(&folder).map_err(StoreError::file("sync", &folder))?;
+        Ok(pin)
     }
 }
 

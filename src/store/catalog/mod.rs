@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Disk as _, FileSystem, StoreError, backup, schema};
+use super::{Disk as _, FileSystem, StoreError, backup, schema, sweep};
 use crate::model::{Cursor, Entry, EntryKey, Epoch, NodeId, ObjectKey, Origin, VersionVector};
 use crate::store::query::{self, FeedPage, Listing, Select, Summary, Want};
 use crate::store::readers::Readers;
@@ -61,6 +61,7 @@ impl Catalog {
         let path = folder.join("catalog.sqlite");
         let mut connection = Connection::open(&path)?;
         schema::prepare(&mut connection)?;
+        sweep::watch(&connection)?;
         FileSystem.sync_folder(folder).map_err(StoreError::file("sync", folder))?;
         if backup::went_back(&connection, &path)? {
             backup::begin_anew(&connection, fresh_epoch)?;

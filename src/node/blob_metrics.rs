@@ -1,0 +1,19 @@
+//! What a node counts of its blobs.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The counters.
+#[derive(Default)]
+pub(super) struct BlobMetrics {
+    pub(super) swept_bytes: Counter,
+}
+
+impl BlobMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        let Self { swept_bytes } = &metrics;
+        registry.register_with_unit("swept", "Bytes freed that nothing named", Unit::Bytes, swept_bytes.clone());
+        metrics
+    }
+}
