@@ -21,10 +21,13 @@ async fn a_node_that_is_set_apart_is_read_from_last_and_written_to_by_peers_alon
     for state in [MemberState::Maintenance, MemberState::Draining] {
         aws.set_state(&"GC".parse().unwrap(), state).await.unwrap();
         wait_until("the edge knows", async || node_of(&fetch(public, "/a.txt").await) == "Program").await;
-        let ranking = fetch(admin, "/routes?key=a.txt").await;
-        let ranking: serde_json::Value = serde_json::from_slice(ranking.body()).unwrap();
         let word = if state == MemberState::Draining { "draining" } else { "in-maintenance" };
-        assert_eq!((&ranking["routes"][2]["node"], &ranking["routes"][2]["reason"]), (&"GC".into(), &word.into()));
+        wait_until("its table says why", async || {
+            let ranking = fetch(admin, "/routes?key=a.txt").await;
+            let ranking: serde_json::Value = serde_json::from_slice(ranking.body()).unwrap();
+            (&ranking["routes"][2]["node"], &ranking["routes"][2]["reason"]) == (&"GC".into(), &word.into())
+        })
+        .await;
         wait_until("it knows", async || answers::ask(&gc, "GET", READY, &[], "").await.status == 503).await;
     }
     let refused = answers::ask(&gc, "PUT", "/v1/objects/b.txt", &[], "b").await;
