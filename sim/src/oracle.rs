@@ -1,0 +1,310 @@
+//! What must never happen. The oracle sees all nodes at once, which no node does, and remembers what each has listed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use crate::model::{Entry, EntryKey, Epoch, HybridTime, NodeId, Origin, Version};
+use crate::node::{BLOBS, SimNode, Status};
+use crate::replicate::{AHEAD_MAX_MS, Ledger as _};
+
+/// A promise of metacdn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Invariant {
+    /// When troubles end, all nodes list the same, and nothing is owed.
+    Converges,
+    /// What was answered is on all nodes at the end, or something newer for its key.
+    AcknowledgedSurvives,
+    /// Nothing that is older than a forgotten deletion is listed.
+    DeletedStays,
+    /// What a node listed before a place that a follower has read to, the follower lists or owes, or something newer.
+    CursorsCover,
+    /// What a vector says to be passed is listed, or something newer, or was deleted and forgotten.
+    VectorsCover,
+    /// What is listed is held, whole, also after a crash that comes now.
+    ListedIsHeld,
+    /// What one node stamps later is later, whatever its clock does.
+    StampsRise,
+    /// What a node lists under a key only becomes newer.
+    VersionsAdvance,
+    /// What is more than a minute ahead is not listed.
+    FutureWaits,
+    /// A write that was answered with so many copies is durable on so many nodes.
+    CopiesAreDurable,
+    /// The places of a feed are taken in the order of commits, each once.
+    PlacesFollowCommits,
+    /// A deletion is forgotten only when nobody can bring back what was deleted.
+    ForgettingIsSafe,
+    /// Nothing in the rules panics.
+    NothingPanics,
+}
+
+impl fmt::Display for Invariant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// A promise that was broken.
+#[derive(Debug, Clone)]
+pub struct Violation {
+    /// Which one.
+    pub invariant: Invariant,
+    /// How.
+    pub detail: String,
+}
+
+/// What is remembered of a write that a client was told of.
+#[derive(Debug, Clone)]
+struct Acknowledged {
+    key: EntryKey,
+    version: Version,
+    /// The nodes that have it, each with how often it was brought back from a copy.
+    holders: Vec<(usize, u32)>,
+}
+
+/// What one node was seen to have.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    /// What it lists.
+    rows: BTreeMap<EntryKey, (u64, Version)>,
+    /// The newest version of each key that it ever listed, in this life of its database.
+    newest: BTreeMap<EntryKey, Version>,
+    /// The last place of its feed.
+    head: u64,
+    /// The number and time of its last write.
+    stamp: Option<(u64, HybridTime)>,
+    /// Up to where its vector was looked at.
+    vector: BTreeMap<Origin, u64>,
+    /// What troubles took from it.
+    lost: BTreeSet<EntryKey>,
+}
+
+/// The writes of one origin by their number.
+type Writes = BTreeMap<u64, (EntryKey, Version)>;
+
+/// The feed of one node in one life of its database: of each key the versions, with their places.
+type Feed = BTreeMap<EntryKey, Vec<(u64, Version)>>;
+
+/// The oracle.
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// The first promise that was broken.
+    pub violation: Option<Violation>,
+    seen: Vec<Seen>,
+    feeds: BTreeMap<(NodeId, Epoch), Feed>,
+    writes: BTreeMap<Origin, Writes>,
+    forgotten: BTreeMap<EntryKey, Version>,
+    acknowledged: Vec<Acknowledged>,
+}
+
+impl Oracle {
+    /// Notes that `invariant` is broken, unless one was before.
+    pub fn broken(&mut self, invariant: Invariant, detail: impl FnOnce() -> String) {
+        if self.violation.is_none() {
+            self.violation = Some(Violation { invariant, detail: detail() });
+        }
+    }
+
+    /// Gets to know node `index`, or what it is after it was brought back.
+    pub fn meet(&mut self, index: usize, node: &SimNode) {
+        if self.seen.len() <= index {
+            self.seen.resize_with(index + 1, Seen::default);
+        }
+        let ledger = &node.catalog.ledger;
+        let rows: BTreeMap<_, _> = ledger
+            .entries
+            .iter()
+            .map(|(key, (place, entry))| (key.clone(), (*place, entry.version.clone())))
+            .collect();
+        let feed = self.feeds.entry((node.id.clone(), ledger.origin.epoch)).or_default();
+        for (key, row) in &rows {
+            feed.entry(key.clone()).or_default().push(row.clone());
+        }
+        let newest = rows.iter().map(|(key, (_, version))| (key.clone(), version.clone())).collect();
+        self.seen[index] = Seen { rows, newest, head: ledger.sequence, ..Seen::default() };
+    }
+
+    /// Notes that a trouble takes the row of `key` from node `index`.
+    pub fn lose(&mut self, index: usize, key: &EntryKey) {
+        let seen = &mut self.seen[index];
+        seen.rows.remove(key);
+        seen.newest.remove(key);
+        seen.lost.insert(key.clone());
+    }
+
+    /// Looks at node `index` after a commit, at which its clock showed `now_unix_ms`.
+    pub fn committed(&mut self, index: usize, nodes: &[SimNode], now_unix_ms: u64) {
+        let node = &nodes[index];
+        let ledger = &node.catalog.ledger;
+        let before = std::mem::take(&mut self.seen[index].rows);
+        for key in before.keys().filter(|key| !ledger.entries.contains_key(*key)) {
+            self.forgot(index, nodes, key, &before[key].1);
+        }
+        let mut fresh: Vec<_> = ledger.entries.values().filter(|(place, _)| *place > self.seen[index].head).collect();
+        fresh.sort_by_key(|(place, _)| *place);
+        for (place, entry) in fresh {
+            self.listed(index, node, *place, entry, now_unix_ms);
+        }
+        let mut places: Vec<_> = ledger.entries.values().map(|(place, _)| *place).collect();
+        places.sort_unstable();
+        if places.windows(2).any(|pair| pair[0] == pair[1]) || places.last().is_some_and(|last| *last > ledger.sequence) {
+            self.broken(Invariant::PlacesFollowCommits, || format!("{} has the places {places:?}", node.id));
+        }
+        self.seen[index].head = ledger.sequence;
+        self.seen[index].rows =
+            ledger.entries.iter().map(|(key, (place, entry))| (key.clone(), (*place, entry.version.clone()))).collect();
+        self.check_cursors(index, node);
+        self.check_vector(index, node);
+    }
+
+    fn listed(&mut self, index: usize, node: &SimNode, place: u64, entry: &Entry, now_unix_ms: u64) {
+        let Entry { key, version, .. } = entry;
+        let id = &node.id;
+        let seen = &mut self.seen[index];
+        let own = version.origin == node.catalog.ledger.origin;
+        seen.lost.remove(key);
+        let newest = seen.newest.insert(key.clone(), version.clone());
+        let before = seen.stamp;
+        if own {
+            seen.stamp = before.max(Some((version.sequence, version.time)));
+            self.writes
+                .entry(version.origin.clone())
+                .or_default()
+                .insert(version.sequence, (key.clone(), version.clone()));
+        }
+        let is_stamped_before = |(sequence, time)| sequence < version.sequence && time >= version.time;
+        if own && before.is_some_and(is_stamped_before) {
+            self.broken(Invariant::StampsRise, || format!("{id} stamps {version} after {before:?}"));
+        }
+        if !own && version.time.unix_ms() > now_unix_ms + AHEAD_MAX_MS {
+            self.broken(Invariant::FutureWaits, || format!("{id} lists {key} {version} at {now_unix_ms}"));
+        }
+        if entry.content().is_some() && self.forgotten.get(key).is_some_and(|forgotten| *version < *forgotten) {
+            let forgotten = &self.forgotten[key];
+            let detail = format!("{id} lists {key} {version}, which was deleted as {forgotten}");
+            self.broken(Invariant::DeletedStays, || detail);
+        }
+        if newest.as_ref().is_some_and(|newest| *newest > *version) {
+            self.broken(Invariant::VersionsAdvance, || format!("{id} lists {key} {version} after {newest:?}"));
+        }
+        self.check_held(node, entry);
+        let feed = self.feeds.entry((id.clone(), node.catalog.ledger.origin.epoch)).or_default();
+        feed.entry(key.clone()).or_default().push((place, version.clone()));
+    }
+
+    /// A row of the deletion `version` has gone from node `index`.
+    fn forgot(&mut self, index: usize, nodes: &[SimNode], key: &EntryKey, version: &Version) {
+        let older = |entry: &Entry| entry.key == *key && entry.version < *version && entry.content().is_some();
+        for node in nodes.iter().filter(|node| node.status != Status::Gone) {
+            let ledger = &node.catalog.ledger;
+            let owed = ledger.wants.iter().chain(&ledger.parked).map(|owed| &owed.entry);
+            let listed = ledger.entries.get(key).map(|(_, entry)| entry);
+            if let Some(entry) = listed.into_iter().chain(owed).find(|entry| older(entry)) {
+                let (who, other, old) = (&nodes[index].id, &node.id, &entry.version);
+                let detail = format!("{who} forgets that {key} was deleted as {version}, while {other} has {old}");
+                self.broken(Invariant::ForgettingIsSafe, || detail);
+            }
+        }
+        let forgotten = self.forgotten.entry(key.clone()).or_insert_with(|| version.clone());
+        *forgotten = version.clone().max(forgotten.clone());
+    }
+
+    /// Whether node `index` lists `version` of `key`, or has listed something newer, or may have missed it because it was
+    /// deleted and forgotten.
+    fn has_passed(&self, index: usize, key: &EntryKey, version: &Version) -> bool {
+        let seen = &self.seen[index];
+        let passed = |newest: Option<&Version>| newest.is_some_and(|newest| *newest >= *version);
+        passed(seen.newest.get(key)) || passed(self.forgotten.get(key)) || seen.lost.contains(key)
+    }
+
+    fn check_cursors(&mut self, index: usize, node: &SimNode) {
+        let ledger = &node.catalog.ledger;
+        for (peer, cursor) in &ledger.cursors {
+            let Some(feed) = self.feeds.get(&(peer.clone(), cursor.epoch)) else { continue };
+            for (key, versions) in feed {
+                // What was listed anew since is still to be read, at its new place.
+                let Some((_, version)) = versions.last().filter(|(place, _)| *place <= cursor.since) else { continue };
+                let owed = || {
+                    let mut owed = ledger.wants.iter().chain(&ledger.parked).map(|owed| &owed.entry);
+                    owed.any(|entry| entry.key == *key && entry.version >= *version)
+                };
+                if !self.has_passed(index, key, version) && !owed() {
+                    let detail =
+                        format!("{} has read {peer} to {} and has no {key} {version}", node.id, cursor.since);
+                    return self.broken(Invariant::CursorsCover, || detail);
+                }
+            }
+        }
+    }
+
+    fn check_vector(&mut self, index: usize, node: &SimNode) {
+        let Ok(vector) = node.catalog.ledger.vector();
+        for (origin, passed) in vector.iter() {
+            let from = self.seen[index].vector.insert(origin.clone(), passed).unwrap_or(0);
+            if from >= passed {
+                continue;
+            }
+            let Some(writes) = self.writes.get(origin) else { continue };
+            let missing =
+                writes.range(from + 1..=passed).find(|(_, (key, version))| !self.has_passed(index, key, version));
+            if let Some((_, (key, version))) = missing {
+                let detail = format!("{} says it has passed {passed} of {origin:?}: {key} {version}", node.id);
+                return self.broken(Invariant::VectorsCover, || detail);
+            }
+        }
+    }
+
+    /// Checks that the bytes of what is listed would be there after a crash.
+    pub fn check_held(&mut self, node: &SimNode, entry: &Entry) {
+        let Some(content) = entry.content() else { return };
+        let hash = content.hash;
+        let path = format!("{BLOBS}/{:02x}/{hash}", hash.as_bytes()[0]);
+        if !node.catalog.rows.contains_key(&hash) && !node.disk.would_survive(&path) {
+            let detail = format!("{} lists {} {}, whose bytes it may lose", node.id, entry.key, entry.version);
+            self.broken(Invariant::ListedIsHeld, || detail);
+        }
+    }
+
+    /// Notes that the client who wrote `version` of `key` was told that these `holders` have it.
+    pub fn acknowledged(&mut self, nodes: &[SimNode], key: &EntryKey, version: &Version, holders: &[(usize, u32)]) {
+        for (holder, restores) in holders {
+            let node = &nodes[*holder];
+            let is_as_it_was = node.status != Status::Gone && node.restores == *restores;
+            if is_as_it_was && !self.has_passed(*holder, key, version) {
+                let detail = format!("{} is counted as a holder of {key} {version}", node.id);
+                self.broken(Invariant::CopiesAreDurable, || detail);
+            }
+        }
+        let (key, version, holders) = (key.clone(), version.clone(), holders.to_vec());
+        self.acknowledged.push(Acknowledged { key, version, holders });
+    }
+
+    /// Checks what must be so when all troubles are over and nothing moves any more.
+    pub fn at_rest(&mut self, nodes: &[SimNode]) {
+        let live: Vec<_> = (0..nodes.len()).filter(|index| nodes[*index].status == Status::Up).collect();
+        for Acknowledged { key, version, holders } in self.acknowledged.clone() {
+            let has_its_disk = |(holder, restores): &(usize, u32)| {
+                let node = &nodes[*holder];
+                let lost = &self.seen[*holder].lost;
+                node.status != Status::Gone && node.restores == *restores && !lost.contains(&key)
+            };
+            if !holders.iter().any(has_its_disk) {
+                continue;
+            }
+            for index in &live {
+                let listed = nodes[*index].catalog.ledger.entries.get(&key).map(|(_, entry)| &entry.version);
+                let newest = listed.or_else(|| self.forgotten.get(&key));
+                if newest.is_none_or(|newest| *newest < version) {
+                    let detail =
+                        format!("{} has {newest:?} of {key}, of which {version} was answered", nodes[*index].id);
+                    return self.broken(Invariant::AcknowledgedSurvives, || detail);
+                }
+            }
+        }
+        for index in live {
+            for (_, entry) in nodes[index].catalog.ledger.entries.values() {
+                self.check_held(&nodes[index], entry);
+            }
+        }
+    }
+}

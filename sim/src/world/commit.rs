@@ -1,0 +1,260 @@
+//! Commits: what waits becomes durable together, or none of it; then those who wait are told. The glue of
+//! `src/store/catalog`.
+
+use super::World;
+use crate::event::Task;
+use crate::message::Answer;
+use crate::model::{Entry, EntryKey, EntryState, HybridTime, NodeId, RecordKey};
+use crate::node::{Awaited, Effect, Job, SimNode};
+use crate::replicate::{self, Ledger as _};
+
+/// What the record of a node says here.
+const MEMBER: &str = "{}";
+
+/// How many old deletions, or entries of a backup, one commit looks at.
+const PART: usize = 4;
+
+impl World {
+    /// Lets `job` wait for the next commit.
+    pub(super) fn enqueue(&mut self, node: usize, job: Job) {
+        let memory = &mut self.nodes[node].memory;
+        memory.jobs.push(job);
+        if !std::mem::replace(&mut memory.commits, true) {
+            self.later_within(1, 30, node, Task::Commit);
+        }
+    }
+
+    /// Commits a group of what waits.
+    pub(super) fn commit(&mut self, node: usize) {
+        let memory = &mut self.nodes[node].memory;
+        memory.commits = false;
+        let count = memory.jobs.len().min(self.plan.group);
+        let jobs: Vec<_> = memory.jobs.drain(..count).collect();
+        if !memory.jobs.is_empty() {
+            memory.commits = true;
+            self.later_within(1, 30, node, Task::Commit);
+        }
+        if self.nodes[node].disk.touch().is_err() {
+            self.tell(|nodes| format!("{} cannot commit {} jobs", nodes[node].id, jobs.len()));
+            for job in jobs {
+                self.failed(node, job);
+            }
+            return;
+        }
+        let head = self.nodes[node].catalog.ledger.sequence;
+        let is_news = jobs.iter().any(|job| !matches!(job, Job::Cover));
+        let members = self.nodes[node].members();
+        let mut effects: Vec<_> = jobs.into_iter().map(|job| self.apply(node, job)).collect();
+        let now_unix_ms = self.clock(node);
+        self.oracle.committed(node, &self.nodes, now_unix_ms);
+        // The power may fail when all is durable and nobody was told.
+        if self.nodes[node].disk.touch().is_err() && self.nodes[node].disk.is_off() {
+            return;
+        }
+        // Those who wait are told at once, and go on in any order.
+        self.random.shuffle(&mut effects);
+        for effect in effects {
+            self.take_effect(node, effect);
+        }
+        if self.nodes[node].catalog.ledger.sequence > head {
+            self.answer_polls(node);
+        }
+        if self.nodes[node].members() != members {
+            self.follow_members(node);
+        }
+        if !self.nodes[node].catalog.ledger.wants.is_empty() {
+            self.later(1, node, Task::Fetch);
+        }
+        if is_news {
+            self.later_within(1, 60, node, Task::Cover);
+        }
+    }
+
+    /// Makes the change of `job` in what is being committed.
+    fn apply(&mut self, node: usize, job: Job) -> Effect {
+        let now = self.clock(node);
+        self.tell(|nodes| format!("{} commits {}", nodes[node].id, told(&job)));
+        let restores = self.nodes.iter().map(|node| node.restores).collect();
+        let SimNode { catalog, memory, id, .. } = &mut self.nodes[node];
+        let ledger = &mut catalog.ledger;
+        match job {
+            Job::Write { request, key, state, row } => {
+                let current = ledger.entries.get(&key);
+                if state == EntryState::Deleted && current.is_none_or(|(_, entry)| entry.content().is_none()) {
+                    return Effect::Written { request, version: None };
+                }
+                catalog.rows.extend(row);
+                let Ok(entry) = replicate::write(ledger, key, state, now);
+                let version = entry.version;
+                let wait_for = self.requests[request].wait_for;
+                let holders = [].into();
+                let awaited = Awaited { version: version.clone(), request, wait_for, holders, restores };
+                memory.awaited.insert(version.sequence, awaited);
+                Effect::Written { request, version: Some(version) }
+            }
+            Job::Member { id, is_member, answer } => {
+                set_member(ledger, &id, is_member, now);
+                Effect::Member { answer }
+            }
+            Job::Absorb { page, awaited, end } => {
+                let Ok(parked) = replicate::absorb(ledger, &page, now);
+                self.counts.parked += parked as u64;
+                let Ok(debt) = ledger.debt();
+                for entry in awaited.iter().filter_map(|place| page.entries.get(*place)) {
+                    memory.promised.entry(entry.key.clone()).or_default().push(entry.version.clone());
+                }
+                let promised = page.entries.iter().filter(|entry| memory.promised.contains_key(&entry.key));
+                let listed = promised.filter_map(|entry| ledger.entries.get(&entry.key));
+                let held = listed.map(|(_, entry)| (entry.key.clone(), entry.version.clone())).collect();
+                Effect::Absorbed { peer: page.peer, held, end, debt }
+            }
+            Job::Conclude { number, entry, row } => {
+                let Ok(is_listed) = replicate::conclude(ledger, &entry);
+                catalog.rows.extend(row.filter(|_| is_listed));
+                Effect::Concluded { number, entry }
+            }
+            Job::Cover => {
+                let Ok(debt) = ledger.debt();
+                let Ok(()) = ledger.cover(&memory.coverage.passed(debt));
+                Effect::Covered(debt)
+            }
+            Job::Unpark => {
+                let Ok(_) = replicate::unpark(ledger, now);
+                Effect::Done
+            }
+            Job::Expire(vectors) => {
+                let time = HybridTime::from_unix_ms(now.saturating_sub(self.plan.grace_ms));
+                let mut after = None;
+                loop {
+                    let passed = |version: &_| vectors.iter().all(|vector| vector.has_passed(version));
+                    let Ok(part) = replicate::expire(ledger, time, after, PART, passed);
+                    self.counts.expired += part.dropped as u64;
+                    after = part.after;
+                    if after.is_none() {
+                        break Effect::Done;
+                    }
+                }
+            }
+            Job::Welcome(records) => {
+                for entry in &records {
+                    let Ok(_) = replicate::take_in(ledger, entry, id, now);
+                }
+                Effect::Done
+            }
+            Job::Mend(peer, passed, entries) => {
+                let peer = self.nodes[peer].id.clone();
+                self.mend(node, &peer, &passed, &entries);
+                Effect::Done
+            }
+            Job::Release(horizon) => {
+                let mut after = None;
+                loop {
+                    let Ok(part) = replicate::release(ledger, horizon.as_ref(), after.as_ref(), PART);
+                    after = part.after;
+                    if after.is_none() {
+                        catalog.is_backup = false;
+                        break Effect::Done;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what a peer lists in a bucket and the feeds should have brought.
+    fn mend(&mut self, node: usize, peer: &NodeId, passed: &crate::model::VersionVector, entries: &[Entry]) {
+        let now = self.clock(node);
+        let grace_ms = self.plan.grace_ms;
+        let ledger = &mut self.nodes[node].catalog.ledger;
+        for entry in entries {
+            let is_old = entry.is_deleted() && entry.version.time.unix_ms() + grace_ms < now;
+            let Ok(listed) = ledger.listed(&entry.key);
+            let is_news = listed.is_none_or(|listed| entry.supersedes(&listed));
+            let Ok(owes) = ledger.owes(entry);
+            if is_news && !is_old && passed.has_passed(&entry.version) && !owes {
+                let Ok(_) = replicate::take_in(ledger, entry, peer, now);
+            }
+        }
+    }
+
+    fn take_effect(&mut self, node: usize, effect: Effect) {
+        match effect {
+            Effect::Written { request, version } => self.written(node, request, version.as_ref()),
+            Effect::Member { answer: Some((peer, number)) } => {
+                let listed = self.nodes[node].catalog.ledger.entries.values().map(|(_, entry)| entry);
+                let records = listed.filter(|entry| matches!(entry.key, EntryKey::Record(_))).cloned().collect();
+                self.answer(node, peer, number, Answer::Welcome(records));
+            }
+            Effect::Absorbed { peer, held, end, debt } => self.absorbed(node, &peer, held, end, debt),
+            Effect::Concluded { number, entry } => {
+                self.nodes[node].memory.fetches.remove(&number);
+                self.send_receipts(node, &entry.key, &entry.version);
+            }
+            Effect::Covered(debt) => self.nodes[node].memory.coverage.settle(debt),
+            Effect::Member { answer: None } | Effect::Done => {}
+        }
+    }
+
+    /// `job` was not committed.
+    fn failed(&mut self, node: usize, job: Job) {
+        match job {
+            Job::Absorb { page, .. } => {
+                if let Some(peer) = self.index_of(&page.peer) {
+                    self.pull_again(node, peer);
+                }
+            }
+            Job::Conclude { number, .. } => {
+                self.nodes[node].memory.fetches.remove(&number);
+                self.later_within(1_000, 3_000, node, Task::Fetch);
+            }
+            Job::Member { answer: None, id, is_member: true } if id == self.nodes[node].id => {
+                self.enqueue(node, Job::Member { id, is_member: true, answer: None });
+            }
+            Job::Welcome(records) => self.enqueue(node, Job::Welcome(records)),
+            Job::Release(_) => {
+                self.nodes[node].memory.releases = false;
+                self.later_within(1_000, 3_000, node, Task::Cover);
+            }
+            Job::Cover => self.later_within(1_000, 3_000, node, Task::Cover),
+            _ => {}
+        }
+    }
+}
+
+/// Writes the record of the node `id`, unless it says so already.
+fn set_member(ledger: &mut crate::replicate::memory::MemoryLedger, id: &NodeId, is_member: bool, now_unix_ms: u64) {
+    let key = EntryKey::Record(RecordKey::node(id));
+    let state = if is_member { EntryState::Record(MEMBER.to_owned()) } else { EntryState::Deleted };
+    let is_known = ledger.entries.get(&key).map_or(!is_member, |(_, entry)| entry.state == state);
+    if !is_known {
+        let Ok(_) = replicate::write(ledger, key, state, now_unix_ms);
+    }
+}
+
+fn told(job: &Job) -> String {
+    let entries = |entries: &[Entry]| {
+        let texts: Vec<_> = entries.iter().map(|entry| format!("{} {}", entry.key, entry.version)).collect();
+        texts.join(", ")
+    };
+    match job {
+        Job::Write { key, state, .. } => {
+            format!("a {} of {key}", if *state == EntryState::Deleted { "deletion" } else { "write" })
+        }
+        Job::Member { id, is_member, .. } => format!("that {id} is {}a member", if *is_member { "" } else { "not " }),
+        Job::Absorb { page, end, .. } => {
+            let end = end.as_ref().map(|(vector, horizon)| {
+                let vector: Vec<_> =
+                    vector.iter().map(|(origin, passed)| format!("{}.{}:{passed}", origin.node, origin.epoch)).collect();
+                format!(", its end with {vector:?} horizon {horizon:?}")
+            });
+            let texts = entries(&page.entries);
+            format!("{}'s feed to {}: [{texts}]{}", page.peer, page.cursor.since, end.unwrap_or_default())
+        }
+        Job::Conclude { entry, .. } => format!("the bytes of {} {}", entry.key, entry.version),
+        Job::Welcome(records) => format!("records: {}", entries(records)),
+        Job::Mend(_, _, mended) => format!("what a bucket has: {}", entries(mended)),
+        Job::Release(horizon) => format!("the release of a backup, horizon {horizon:?}"),
+        Job::Cover => "what was passed".to_owned(),
+        Job::Unpark => "what was parked".to_owned(),
+        Job::Expire(_) => "what expires".to_owned(),
+    }
+}

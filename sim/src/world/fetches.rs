@@ -1,0 +1,126 @@
+//! Fetching what is wanted: from any holder, resumed where it broke off, verified by hash. The glue of
+//! `src/node/fetch.rs`.
+
+use super::World;
+use crate::event::Task;
+use crate::message::{Answer, Ask};
+use crate::model::{ContentHash, Entry};
+use crate::node::{Fetch, Job, Purpose};
+use crate::store::{DiskFile as _, FreshBlob};
+
+/// How many blobs are fetched at once.
+const PARALLEL: usize = 3;
+
+/// How many bytes one answer has at most.
+const PIECE_BYTES: usize = 7_000;
+
+/// How long wants rest after one failed, in milliseconds.
+const REST_MS: (u64, u64) = (1_000, 5_000);
+
+impl World {
+    /// Begins to fetch what is wanted and is not being fetched.
+    pub(super) fn fetch(&mut self, node: usize) {
+        let SimNode { catalog, memory, .. } = &self.nodes[node];
+        let is_running = |entry: &Entry| memory.fetches.values().any(|fetch| fetch.entry.version == entry.version);
+        let wants = catalog.ledger.wants.iter().map(|owed| &owed.entry);
+        let mut due: Vec<_> = wants.filter(|entry| !is_running(entry)).cloned().collect();
+        let free = PARALLEL.saturating_sub(memory.fetches.len());
+        self.random.shuffle(&mut due);
+        for entry in due.into_iter().take(free) {
+            let Some(blobs) = &self.nodes[node].memory.blobs else { return };
+            let fetch = Fetch { entry, holders: Vec::new(), writer: blobs.create(), advanced: true };
+            let number = self.number();
+            self.nodes[node].memory.fetches.insert(number, fetch);
+            self.ask_next_holder(node, number);
+        }
+    }
+
+    /// Goes on with the fetch `number` at its next holder; when all were asked, anew if that brought anything.
+    pub(super) fn ask_next_holder(&mut self, node: usize, number: u64) {
+        let mut others = self.others(node);
+        self.random.shuffle(&mut others);
+        let wanted = &self.nodes[node].catalog.ledger.wants;
+        let Some(fetch) = self.nodes[node].memory.fetches.get(&number) else { return };
+        let is_wanted = wanted.iter().any(|owed| owed.entry.version == fetch.entry.version);
+        if !is_wanted {
+            return self.end_fetch(node, number);
+        }
+        let fetch = self.nodes[node].memory.fetches.get_mut(&number).expect("it was there above");
+        if fetch.holders.is_empty() && std::mem::take(&mut fetch.advanced) {
+            fetch.holders = others;
+        }
+        let Some(holder) = fetch.holders.last().copied() else { return self.end_fetch(node, number) };
+        let hash = fetch.entry.content().expect("only bytes are wanted").hash;
+        let offset = fetch.writer.size();
+        fetch.holders.pop();
+        self.ask(node, holder, Purpose::Fetch(number), Ask::Blob(hash, offset));
+    }
+
+    fn end_fetch(&mut self, node: usize, number: u64) {
+        self.nodes[node].memory.fetches.remove(&number);
+        self.later_within(REST_MS.0, REST_MS.1, node, Task::Fetch);
+    }
+
+    /// The piece of the blob `hash` from `offset` on.
+    pub(super) fn piece(&mut self, node: usize, hash: &ContentHash, offset: u64) -> Answer {
+        let SimNode { catalog, memory, .. } = &self.nodes[node];
+        let offset = offset as usize;
+        let found = match catalog.rows.get(hash) {
+            Some(row) => Some((row[offset.min(row.len())..].to_vec(), row.len())),
+            None => match memory.blobs.as_ref().map(|blobs| blobs.read(hash)) {
+                Some(Ok(Some((file, size)))) => {
+                    let size = size as usize;
+                    let mut bytes = vec![0; size.saturating_sub(offset).min(PIECE_BYTES)];
+                    file.read_at(&mut bytes, offset as u64).ok().map(|_| (bytes, size))
+                }
+                _ => None,
+            },
+        };
+        let Some((mut bytes, size)) = found else { return Answer::Blob(None) };
+        let is_last = offset + bytes.len() >= size;
+        let corrupted_per_mille = if self.is_calm { 0 } else { self.plan.corrupted_per_mille };
+        if !bytes.is_empty() && self.random.happens(corrupted_per_mille) {
+            let place = self.random.below(bytes.len() as u64) as usize;
+            bytes[place] ^= 1;
+        }
+        Answer::Blob(Some((bytes, is_last)))
+    }
+
+    /// `holder` has answered with a piece.
+    pub(super) fn got_piece(&mut self, node: usize, holder: usize, number: u64, piece: Option<(Vec<u8>, bool)>) {
+        let memory = &mut self.nodes[node].memory;
+        let (Some(fetch), Some(blobs)) = (memory.fetches.get_mut(&number), &memory.blobs) else { return };
+        let content = fetch.entry.content().expect("only bytes are wanted").clone();
+        let Some((bytes, is_last)) = piece else { return self.ask_next_holder(node, number) };
+        let rest = (content.size - fetch.writer.size().min(content.size)) as usize + 1;
+        if fetch.writer.write(&bytes[..bytes.len().min(rest)]).is_err() {
+            return self.end_fetch(node, number);
+        }
+        fetch.advanced |= !bytes.is_empty();
+        if !is_last && fetch.writer.size() < content.size {
+            let offset = fetch.writer.size();
+            // A transfer may break off anywhere; the next holder goes on from there.
+            if self.random.happens(50) {
+                return self.ask_next_holder(node, number);
+            }
+            return self.ask(node, holder, Purpose::Fetch(number), Ask::Blob(content.hash, offset));
+        }
+        let whole = std::mem::replace(&mut fetch.writer, blobs.create());
+        let entry = fetch.entry.clone();
+        match whole.finish(Some(content.hash)) {
+            Ok(blob) if blob.size() == content.size => {
+                let row = row_of(&blob);
+                self.enqueue(node, Job::Conclude { number, entry, row });
+            }
+            Ok(_) | Err(crate::store::StoreError::Mismatch { .. }) => self.ask_next_holder(node, number),
+            Err(_) => self.end_fetch(node, number),
+        }
+    }
+}
+
+/// What the catalogue keeps of `blob`.
+pub(super) fn row_of(blob: &FreshBlob) -> Option<(ContentHash, Vec<u8>)> {
+    blob.as_row().map(|bytes| (blob.hash(), bytes.to_vec()))
+}
+
+use crate::node::SimNode;

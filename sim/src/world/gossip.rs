@@ -1,0 +1,73 @@
+//! What nodes do in time: pings, announcements, forgetting, comparing. The glue of `src/node/heartbeat.rs`,
+//! `announce.rs`, `keep.rs` and `digests.rs`.
+
+use super::World;
+use crate::event::Task;
+use crate::message::Ask;
+use crate::model::VersionVector;
+use crate::node::{Job, Purpose};
+use crate::replicate::{Ledger as _, differing};
+
+/// Up to how long it takes to the next ping, look at old deletions, comparison, look at parked entries.
+const PING_MS: u64 = 20_000;
+const EXPIRE_MS: u64 = 40_000;
+const COMPARE_MS: u64 = 90_000;
+const UNPARK_MS: u64 = 8_000;
+
+impl World {
+    pub(super) fn announce(&mut self, node: usize, peer: usize) {
+        let id = self.nodes[node].id.clone();
+        self.ask(node, peer, Purpose::Announce, Ask::Announce(id));
+    }
+
+    pub(super) fn ping(&mut self, node: usize, peer: usize) {
+        if !self.others(node).contains(&peer) {
+            return;
+        }
+        self.ask(node, peer, Purpose::Ping, Ask::Ping);
+        self.later_within(PING_MS / 2, PING_MS, node, Task::Ping(peer));
+    }
+
+    pub(super) fn unpark(&mut self, node: usize) {
+        if !self.nodes[node].catalog.ledger.parked.is_empty() {
+            self.enqueue(node, Job::Unpark);
+        }
+        self.later_within(UNPARK_MS / 2, UNPARK_MS, node, Task::Unpark);
+    }
+
+    /// Forgets old deletions, if all members have said since the start what they passed.
+    pub(super) fn expire(&mut self, node: usize) {
+        let known = &self.nodes[node].memory.known;
+        let others = self.others(node);
+        let vectors: Option<Vec<_>> =
+            others.iter().map(|other| known.get(&self.nodes[*other].id).map(|(vector, _)| vector.clone())).collect();
+        if let Some(vectors) = vectors {
+            self.enqueue(node, Job::Expire(vectors));
+        }
+        self.later_within(EXPIRE_MS / 2, EXPIRE_MS, node, Task::Expire);
+    }
+
+    pub(super) fn compare(&mut self, node: usize) {
+        if !self.plan.compares {
+            return;
+        }
+        let others = self.others(node);
+        if let Some(peer) = self.random.pick(&others) {
+            self.ask(node, peer, Purpose::Compare, Ask::Sums);
+        }
+        self.later_within(COMPARE_MS / 2, COMPARE_MS, node, Task::Compare);
+    }
+
+    /// `peer` has said which sums its buckets have, when it had passed `vector`.
+    pub(super) fn got_sums(&mut self, node: usize, peer: usize, theirs: &[u64], vector: &VersionVector) {
+        let ledger = &self.nodes[node].catalog.ledger;
+        let Ok(own) = ledger.vector();
+        // What is on its way by the feed would be taken for lost.
+        if !own.covers(vector) || !ledger.wants.is_empty() {
+            return;
+        }
+        for bucket in differing(&self.sums(node), theirs) {
+            self.ask(node, peer, Purpose::CompareBucket(own.clone()), Ask::Bucket(bucket));
+        }
+    }
+}

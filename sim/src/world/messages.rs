@@ -1,0 +1,105 @@
+//! Messages that arrive, and answers that do not.
+
+use super::World;
+use crate::event::Task;
+use crate::message::{Answer, Ask, Message};
+use crate::model::EntryKey;
+use crate::node::{Job, Purpose, Request, Status};
+use crate::replicate::{BUCKETS, bucket_of, digest_of};
+
+/// How long a node rests after a request failed, in milliseconds.
+const REST_MS: (u64, u64) = (500, 4_000);
+
+impl World {
+    pub(super) fn arrive(&mut self, from: usize, to: usize, message: Message) {
+        if self.nodes[to].status != Status::Up || self.cuts.contains_key(&(from, to)) {
+            return;
+        }
+        match message {
+            Message::Ask(number, ask) => self.asked(to, from, number, ask),
+            Message::Answer(number, answer) => {
+                let Some(request) = self.nodes[to].memory.requests.remove(&number) else { return };
+                self.answered(to, request, answer);
+            }
+        }
+    }
+
+    fn asked(&mut self, node: usize, from: usize, number: u64, ask: Ask) {
+        let answer = match ask {
+            Ask::Feed { since, epoch, wait_ms } => return self.asked_feed(node, from, number, (since, epoch, wait_ms)),
+            Ask::Blob(hash, offset) => self.piece(node, &hash, offset),
+            Ask::Ping => {
+                let Ok(vector) = crate::replicate::Ledger::vector(&self.nodes[node].catalog.ledger);
+                Answer::Pong { vector, now_unix_ms: self.clock(node) }
+            }
+            Ask::Receipts(versions) => {
+                self.receipts(node, from, &versions);
+                Answer::Noted
+            }
+            Ask::Announce(id) => {
+                let job = Job::Member { id, is_member: true, answer: Some((from, number)) };
+                return self.enqueue(node, job);
+            }
+            Ask::Sums => {
+                let ledger = &self.nodes[node].catalog.ledger;
+                let Ok(vector) = crate::replicate::Ledger::vector(ledger);
+                Answer::Sums(self.sums(node), vector)
+            }
+            Ask::Bucket(bucket) => {
+                let listed = self.nodes[node].catalog.ledger.entries.values().map(|(_, entry)| entry);
+                Answer::Bucket(listed.filter(|entry| bucket_of(&entry.key) == bucket).cloned().collect())
+            }
+        };
+        self.answer(node, from, number, answer);
+    }
+
+    /// The sum of each bucket of what `node` lists.
+    pub(super) fn sums(&self, node: usize) -> Vec<u64> {
+        let mut sums = vec![0_u64; BUCKETS];
+        for (_, entry) in self.nodes[node].catalog.ledger.entries.values() {
+            let sum = &mut sums[bucket_of(&entry.key)];
+            *sum = sum.wrapping_add(digest_of(entry));
+        }
+        sums
+    }
+
+    fn answered(&mut self, node: usize, request: Request, answer: Answer) {
+        let Request { peer, purpose } = request;
+        match (purpose, answer) {
+            (Purpose::Pull, Answer::Feed(part)) => self.read_feed(node, peer, part),
+            (Purpose::Fetch(number), Answer::Blob(piece)) => self.got_piece(node, peer, number, piece),
+            (Purpose::Ping, Answer::Pong { vector, now_unix_ms }) => {
+                let ahead_ms = now_unix_ms.cast_signed() - self.clock(node).cast_signed();
+                let id = self.nodes[peer].id.clone();
+                self.nodes[node].memory.known.insert(id, (vector, ahead_ms));
+                self.count_copies(node);
+            }
+            (Purpose::Announce, Answer::Welcome(records)) => {
+                let records = records.into_iter().filter(|entry| matches!(entry.key, EntryKey::Record(_))).collect();
+                self.enqueue(node, Job::Welcome(records));
+            }
+            (Purpose::Compare, Answer::Sums(sums, vector)) => self.got_sums(node, peer, &sums, &vector),
+            (Purpose::CompareBucket(passed), Answer::Bucket(entries)) => {
+                self.enqueue(node, Job::Mend(peer, passed, entries));
+            }
+            _ => {}
+        }
+    }
+
+    /// The request `number` of `node` was not answered in time.
+    pub(super) fn silence(&mut self, node: usize, number: u64) {
+        let Some(Request { peer, purpose }) = self.nodes[node].memory.requests.remove(&number) else { return };
+        match purpose {
+            Purpose::Pull => self.pull_again(node, peer),
+            Purpose::Fetch(number) => self.ask_next_holder(node, number),
+            Purpose::Announce => self.later_within(REST_MS.0, REST_MS.1, node, Task::Announce(peer)),
+            Purpose::Ping | Purpose::Receipts | Purpose::Compare | Purpose::CompareBucket(_) => {}
+        }
+    }
+
+    /// Reads the feed of `peer` again after a rest.
+    pub(super) fn pull_again(&mut self, node: usize, peer: usize) {
+        self.nodes[node].memory.pulling.remove(&peer);
+        self.later_within(REST_MS.0, REST_MS.1, node, Task::Pull(peer));
+    }
+}

@@ -1,0 +1,102 @@
+//! The end of a run: troubles are over, and all must come to rest with the same.
+
+use super::World;
+use crate::model::Entry;
+use crate::node::Status;
+use crate::oracle::Invariant;
+use crate::replicate::Ledger as _;
+
+/// How long it may take until nothing moves any more.
+const PATIENCE_MS: u64 = 900_000;
+
+/// How many steps are made between two looks.
+const LOOK_STEPS: u64 = 40;
+
+impl World {
+    /// Ends all troubles, waits for rest, lets deletions be forgotten, and looks at what is left.
+    pub(super) fn come_to_rest(&mut self) {
+        self.is_calm = true;
+        self.cuts.clear();
+        for node in &mut self.nodes {
+            node.disk.set_trouble(false, 0);
+            node.skew_ms = 0;
+        }
+        self.tell(|_| "all troubles are over".to_owned());
+        self.wait_for_rest();
+        let end_ms = self.now_ms + self.plan.grace_ms + 150_000;
+        while self.oracle.violation.is_none() && self.now_ms < end_ms && self.step() {}
+        self.wait_for_rest();
+        if self.oracle.violation.is_none() {
+            self.oracle.at_rest(&self.nodes);
+        }
+    }
+
+    fn wait_for_rest(&mut self) {
+        let end_ms = self.now_ms + PATIENCE_MS;
+        while let Some(unrest) = self.unrest() {
+            if self.now_ms > end_ms {
+                return self.broken(Invariant::Converges, || unrest);
+            }
+            for _ in 0..LOOK_STEPS {
+                if !self.step() {
+                    return;
+                }
+            }
+            for node in self.live() {
+                self.forget_gone(node);
+            }
+        }
+    }
+
+    fn live(&self) -> Vec<usize> {
+        (0..self.nodes.len()).filter(|node| self.nodes[*node].status == Status::Up).collect()
+    }
+
+    /// What still has to come about; `None` if nothing has.
+    fn unrest(&self) -> Option<String> {
+        if let Some(node) = self.nodes.iter().find(|node| node.status == Status::Down) {
+            return Some(format!("{} is down", node.id));
+        }
+        let live = self.live();
+        for index in &live {
+            let node = &self.nodes[*index];
+            let (id, ledger, memory) = (&node.id, &node.catalog.ledger, &node.memory);
+            if !memory.coverage.is_settled() || !memory.awaited.is_empty() || !memory.jobs.is_empty() {
+                return Some(format!("{id} still works"));
+            }
+            if let Some(owed) = ledger.wants.iter().chain(&ledger.parked).next() {
+                return Some(format!("{id} is owed {} {} that {} listed", owed.entry.key, owed.entry.version, owed.peer));
+            }
+            if node.catalog.is_backup {
+                return Some(format!("{id} is a backup"));
+            }
+            if self.others(*index).len() + 1 != live.len() {
+                return Some(format!("{id} knows {:?}", node.members()));
+            }
+        }
+        self.difference(&live)
+    }
+
+    /// In what two of the nodes `live` differ.
+    fn difference(&self, live: &[usize]) -> Option<String> {
+        let (first, others) = live.split_first()?;
+        let first = &self.nodes[*first];
+        // Of old deletions some nodes forget a moment before others.
+        let lasting = |entry: &&Entry| entry.content().is_some();
+        for other in others {
+            let other = &self.nodes[*other];
+            let ours = first.catalog.ledger.entries.values().map(|(_, entry)| entry).filter(lasting);
+            let theirs = other.catalog.ledger.entries.values().map(|(_, entry)| entry).filter(lasting);
+            if !ours.clone().eq(theirs.clone()) {
+                let told = |entry: &Entry| format!("{} {}", entry.key, entry.version);
+                let (ours, theirs): (Vec<_>, Vec<_>) = (ours.map(told).collect(), theirs.map(told).collect());
+                return Some(format!("{} lists {ours:?}, {} lists {theirs:?}", first.id, other.id));
+            }
+            let (Ok(ours), Ok(theirs)) = (first.catalog.ledger.vector(), other.catalog.ledger.vector());
+            if ours != theirs {
+                return Some(format!("{} has passed {ours:?}, {} has passed {theirs:?}", first.id, other.id));
+            }
+        }
+        None
+    }
+}
