@@ -161,6 +161,8 @@ pub struct Fetch {
     pub writer: BlobWriter<SimDisk>,
     /// Whether anything came since all holders were asked.
     pub advanced: bool,
+    /// Who has said that it does not have them.
+    pub denied: BTreeSet<usize>,
 }
 
 /// A body on its way here.
@@ -217,6 +219,8 @@ pub enum Job {
         /// The blob, if it is a row.
         row: Option<(ContentHash, Vec<u8>)>,
     },
+    /// A want whose bytes nobody has.
+    GiveUp(Entry),
     /// What was passed.
     Cover,
     /// Parked entries.

@@ -73,10 +73,10 @@ struct Seen {
     head: u64,
     /// The number and time of its last write.
     stamp: Option<(u64, HybridTime)>,
+    /// What it wants: the versions.
+    wants: BTreeSet<Version>,
     /// Up to where its vector was looked at.
     vector: BTreeMap<Origin, u64>,
-    /// What troubles took from it.
-    lost: BTreeSet<EntryKey>,
 }
 
 /// The writes of one origin by their number.
@@ -95,6 +95,8 @@ pub struct Oracle {
     writes: BTreeMap<Origin, Writes>,
     forgotten: BTreeMap<EntryKey, Version>,
     acknowledged: Vec<Acknowledged>,
+    /// Keys of which a trouble took a row somewhere: only comparing brings it back, so until the end nothing is promised.
+    lost: BTreeSet<EntryKey>,
 }
 
 impl Oracle {
@@ -129,7 +131,7 @@ impl Oracle {
         let seen = &mut self.seen[index];
         seen.rows.remove(key);
         seen.newest.remove(key);
-        seen.lost.insert(key.clone());
+        self.lost.insert(key.clone());
     }
 
     /// Looks at node `index` after a commit, at which its clock showed `now_unix_ms`.
@@ -145,6 +147,12 @@ impl Oracle {
         for (place, entry) in fresh {
             self.listed(index, node, *place, entry, now_unix_ms);
         }
+        let wants: BTreeSet<_> = ledger.wants.iter().map(|owed| owed.entry.version.clone()).collect();
+        let early = wants.difference(&self.seen[index].wants).find(|version| is_ahead(version, now_unix_ms)).cloned();
+        self.seen[index].wants = wants;
+        if let Some(version) = early {
+            self.broken(Invariant::FutureWaits, || format!("{} wants {version} at {now_unix_ms}", node.id));
+        }
         let mut places: Vec<_> = ledger.entries.values().map(|(place, _)| *place).collect();
         places.sort_unstable();
         if places.windows(2).any(|pair| pair[0] == pair[1]) || places.last().is_some_and(|last| *last > ledger.sequence) {
@@ -153,7 +161,7 @@ impl Oracle {
         self.seen[index].head = ledger.sequence;
         self.seen[index].rows =
             ledger.entries.iter().map(|(key, (place, entry))| (key.clone(), (*place, entry.version.clone()))).collect();
-        self.check_cursors(index, node);
+        self.check_cursors(index, nodes);
         self.check_vector(index, node);
     }
 
@@ -162,9 +170,10 @@ impl Oracle {
         let id = &node.id;
         let seen = &mut self.seen[index];
         let own = version.origin == node.catalog.ledger.origin;
-        seen.lost.remove(key);
         let newest = seen.newest.insert(key.clone(), version.clone());
         let before = seen.stamp;
+        // What was wanted in time stays so when the clock goes back.
+        let was_wanted = seen.wants.contains(version);
         if own {
             seen.stamp = before.max(Some((version.sequence, version.time)));
             self.writes
@@ -176,7 +185,7 @@ impl Oracle {
         if own && before.is_some_and(is_stamped_before) {
             self.broken(Invariant::StampsRise, || format!("{id} stamps {version} after {before:?}"));
         }
-        if !own && version.time.unix_ms() > now_unix_ms + AHEAD_MAX_MS {
+        if !own && !was_wanted && is_ahead(version, now_unix_ms) {
             self.broken(Invariant::FutureWaits, || format!("{id} lists {key} {version} at {now_unix_ms}"));
         }
         if entry.content().is_some() && self.forgotten.get(key).is_some_and(|forgotten| *version < *forgotten) {
@@ -214,12 +223,18 @@ impl Oracle {
     fn has_passed(&self, index: usize, key: &EntryKey, version: &Version) -> bool {
         let seen = &self.seen[index];
         let passed = |newest: Option<&Version>| newest.is_some_and(|newest| *newest >= *version);
-        passed(seen.newest.get(key)) || passed(self.forgotten.get(key)) || seen.lost.contains(key)
+        passed(seen.newest.get(key)) || passed(self.forgotten.get(key)) || self.lost.contains(key)
     }
 
-    fn check_cursors(&mut self, index: usize, node: &SimNode) {
+    fn check_cursors(&mut self, index: usize, nodes: &[SimNode]) {
+        let node = &nodes[index];
         let ledger = &node.catalog.ledger;
         for (peer, cursor) in &ledger.cursors {
+            // What only a database has listed that is no more may be gone with it.
+            let lives = |node: &SimNode| node.status != Status::Gone && node.catalog.ledger.origin.epoch == cursor.epoch;
+            if !nodes.iter().any(|node| node.id == *peer && lives(node)) {
+                continue;
+            }
             let Some(feed) = self.feeds.get(&(peer.clone(), cursor.epoch)) else { continue };
             for (key, versions) in feed {
                 // What was listed anew since is still to be read, at its new place.
@@ -285,10 +300,9 @@ impl Oracle {
         for Acknowledged { key, version, holders } in self.acknowledged.clone() {
             let has_its_disk = |(holder, restores): &(usize, u32)| {
                 let node = &nodes[*holder];
-                let lost = &self.seen[*holder].lost;
-                node.status != Status::Gone && node.restores == *restores && !lost.contains(&key)
+                node.status != Status::Gone && node.restores == *restores
             };
-            if !holders.iter().any(has_its_disk) {
+            if self.lost.contains(&key) || !holders.iter().any(has_its_disk) {
                 continue;
             }
             for index in &live {
@@ -307,4 +321,8 @@ impl Oracle {
             }
         }
     }
+}
+
+fn is_ahead(version: &Version, now_unix_ms: u64) -> bool {
+    version.time.unix_ms() > now_unix_ms + AHEAD_MAX_MS
 }

@@ -42,6 +42,9 @@ pub fn write<L: Ledger>(ledger: &mut L, key: EntryKey, state: EntryState, now_un
 /// When the ledger cannot be read or written.
 pub fn absorb<L: Ledger>(ledger: &mut L, page: &Page, now_unix_ms: u64) -> Result<usize, L::Error> {
     let mut parked = 0;
+    if ledger.cursor(&page.peer)?.is_some_and(|cursor| cursor.epoch != page.cursor.epoch) {
+        ledger.forget_lister(&page.peer)?;
+    }
     for entry in &page.entries {
         parked += usize::from(take_in(ledger, entry, &page.peer, now_unix_ms)? == Taken::Parked);
     }
@@ -59,6 +62,9 @@ pub fn absorb<L: Ledger>(ledger: &mut L, page: &Page, now_unix_ms: u64) -> Resul
 pub fn take_in<L: Ledger>(ledger: &mut L, entry: &Entry, peer: &NodeId, now_unix_ms: u64) -> Result<Taken, L::Error> {
     let listed = ledger.listed(&entry.key)?;
     let owed = ledger.owes(entry)?;
+    if owed {
+        ledger.listed_by(entry, peer)?;
+    }
     if entry.version.time.unix_ms() > now_unix_ms.saturating_add(AHEAD_MAX_MS) {
         if !owed && listed.is_none_or(|listed| entry.supersedes(&listed)) {
             ledger.park(entry, peer)?;
@@ -66,16 +72,19 @@ pub fn take_in<L: Ledger>(ledger: &mut L, entry: &Entry, peer: &NodeId, now_unix
         }
         return Ok(Taken::Recorded);
     }
-    let held = match entry.content() {
-        Some(content) => ledger.holds(content)?,
-        None => false,
-    };
-    match decide(entry, listed.as_ref(), owed, held) {
+    match decide(entry, listed.as_ref(), owed, is_held(ledger, entry)?) {
         Decision::Ignore => {}
         Decision::List => ledger.list(entry)?,
         Decision::Want => ledger.want(entry, peer)?,
     }
     Ok(Taken::Recorded)
+}
+
+fn is_held<L: Ledger>(ledger: &L, entry: &Entry) -> Result<bool, L::Error> {
+    match entry.content() {
+        Some(content) => ledger.holds(content),
+        None => Ok(false),
+    }
 }
 
 /// Lists `entry`, whose bytes are durable or become so in this commit, unless something newer came meanwhile. Answers
@@ -90,6 +99,26 @@ pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<bool, L::Err
     }
 }
 
+/// Forgets the want of `entry`, which every other registered member has just refused for want of the bytes, unless one that
+/// `is_member` was read to list it. Answers whether it was forgotten.
+///
+/// The bytes went with a node that is gone, or with the database of one that came back from a backup; vectors would wait
+/// for them for ever. Whoever gets hold of them in spite of that lists the entry anew.
+///
+/// # Errors
+/// When the ledger cannot be read or written.
+pub fn give_up<L: Ledger>(
+    ledger: &mut L,
+    entry: &Entry,
+    is_member: impl Fn(&NodeId) -> bool,
+) -> Result<bool, L::Error> {
+    let own = ledger.origin().node.clone();
+    if ledger.lister(entry)?.is_none_or(|lister| lister != own && is_member(&lister)) {
+        return Ok(false);
+    }
+    ledger.forget_want(entry).map(|()| true)
+}
+
 /// Takes in parked entries whose time has come; answers how many.
 ///
 /// # Errors
@@ -97,9 +126,17 @@ pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<bool, L::Err
 pub fn unpark<L: Ledger>(ledger: &mut L, now_unix_ms: u64) -> Result<usize, L::Error> {
     let time = HybridTime::from_unix_ms(now_unix_ms.saturating_add(AHEAD_MAX_MS));
     let due = ledger.parked(time, UNPARKED_MAX)?;
-    for (entry, peer) in &due {
-        ledger.unpark(entry)?;
-        take_in(ledger, entry, peer, now_unix_ms)?;
+    for entry in &due {
+        let listed = ledger.listed(&entry.key)?;
+        match decide(entry, listed.as_ref(), false, is_held(ledger, entry)?) {
+            Decision::Ignore => ledger.unpark(entry)?,
+            Decision::List => {
+                ledger.unpark(entry)?;
+                ledger.list(entry)?;
+            }
+            // Were it a new debt, the vectors of those who listed it would count before its bytes are here.
+            Decision::Want => ledger.want_parked(entry)?,
+        }
     }
     Ok(due.len())
 }
@@ -129,6 +166,39 @@ mod tests {
         assert_eq!(unpark(&mut ledger, NOW + 1), Ok(1));
         assert!(lists(&ledger, &entry));
         assert_eq!(ledger.debt().map(|debt| debt.oldest), Ok(None));
+    }
+
+    #[test]
+    fn what_was_parked_and_is_wanted_is_owed_since_it_was_parked() {
+        let (mut ahead, mut ledger) = (replica("A"), replica("B"));
+        let Ok(entry) = write(&mut ahead, live("a", "1").key, live("a", "1").state, NOW + AHEAD_MAX_MS + 1);
+        assert_eq!(take_in(&mut ledger, &entry, &node("A"), NOW), Ok(Taken::Parked));
+        let owed = ledger.debt();
+        assert_eq!(take_in(&mut ledger, &live("b", "2"), &node("A"), NOW), Ok(Taken::Recorded));
+        assert_eq!(unpark(&mut ledger, NOW + 1), Ok(1));
+        assert!(ledger.parked.is_empty() && ledger.wants.len() == 2);
+        assert_eq!(ledger.debt().map(|debt| debt.oldest), owed.map(|owed| owed.oldest));
+        let Ok(own) = write(&mut ledger, live("c", "").key, EntryState::Deleted, NOW);
+        assert!(own.version > entry.version, "the clock has learnt of it");
+    }
+
+    #[test]
+    fn a_want_is_given_up_when_no_member_lists_it_any_more() {
+        let mut ledger = replica("C");
+        let (entry, page) = (live("a", "1"), |peer: &str, epoch| Page {
+            peer: node(peer),
+            entries: vec![live("a", "1")],
+            cursor: Cursor { epoch: Epoch::from_bits(epoch), since: 1 },
+        });
+        for (peer, epoch) in [("A", 1), ("B", 1)] {
+            assert_eq!(absorb(&mut ledger, &page(peer, epoch), NOW), Ok(0));
+        }
+        assert_eq!(give_up(&mut ledger, &entry, |peer| *peer == node("B")), Ok(false), "B lists it, too");
+        let restored = Page { entries: Vec::new(), ..page("B", 2) };
+        assert_eq!(absorb(&mut ledger, &restored, NOW), Ok(0));
+        assert_eq!(ledger.wants.len(), 1);
+        assert_eq!(give_up(&mut ledger, &entry, |_| true), Ok(true), "B has another database now");
+        assert_eq!((give_up(&mut ledger, &entry, |_| false), ledger.wants.len()), (Ok(false), 0));
     }
 
     #[test]

@@ -55,6 +55,24 @@ pub trait Ledger {
     /// As above.
     fn want(&mut self, entry: &Entry, peer: &NodeId) -> Result<(), Self::Error>;
 
+    /// Notes that `peer` lists the wanted or parked `entry`, too.
+    ///
+    /// # Errors
+    /// As above.
+    fn listed_by(&mut self, entry: &Entry, peer: &NodeId) -> Result<(), Self::Error>;
+
+    /// Which peer was last known to list the wanted `entry`; this node itself if that is known of none any more.
+    ///
+    /// # Errors
+    /// As above.
+    fn lister(&self, entry: &Entry) -> Result<Option<NodeId>, Self::Error>;
+
+    /// Notes that it is not known any more what `peer` lists.
+    ///
+    /// # Errors
+    /// As above.
+    fn forget_lister(&mut self, peer: &NodeId) -> Result<(), Self::Error>;
+
     /// Forgets the want of `entry`.
     ///
     /// # Errors
@@ -67,17 +85,30 @@ pub trait Ledger {
     /// As above.
     fn park(&mut self, entry: &Entry, peer: &NodeId) -> Result<(), Self::Error>;
 
-    /// Up to `limit` parked entries of up to `time`, with the peer that listed each.
+    /// Up to `limit` parked entries of up to `time`.
     ///
     /// # Errors
     /// As above.
-    fn parked(&self, time: HybridTime, limit: usize) -> Result<Vec<(Entry, NodeId)>, Self::Error>;
+    fn parked(&self, time: HybridTime, limit: usize) -> Result<Vec<Entry>, Self::Error>;
+
+    /// Makes the parked `entry` a wanted one, under the number that it has: it has been owed since then. The clock is at
+    /// or after its time from now on.
+    ///
+    /// # Errors
+    /// As above.
+    fn want_parked(&mut self, entry: &Entry) -> Result<(), Self::Error>;
 
     /// Forgets that `entry` is parked.
     ///
     /// # Errors
     /// As above.
     fn unpark(&mut self, entry: &Entry) -> Result<(), Self::Error>;
+
+    /// How far the feed of `peer` was read.
+    ///
+    /// # Errors
+    /// As above.
+    fn cursor(&self, peer: &NodeId) -> Result<Option<Cursor>, Self::Error>;
 
     /// Records how far the feed of `peer` was read.
     ///

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 
 use super::{Debt, Ledger};
 use crate::model::{
-    Content, ContentHash, Cursor, Entry, EntryKey, HybridClock, HybridTime, NodeId, Origin, Version, VersionVector,
+    Content, ContentHash, Cursor, Entry, EntryKey, Epoch, HybridClock, HybridTime, NodeId, Origin, Version, VersionVector,
 };
 
 /// Something that is owed.
@@ -72,6 +72,22 @@ impl MemoryLedger {
         self.withheld.extend(entries.into_iter().map(|entry| (entry.key.clone(), entry.clone())));
     }
 
+    /// What a database becomes that was brought back from a copy: a new life, in which only the members are listed.
+    pub fn begin_anew(&mut self, epoch: Epoch) {
+        let origin = Origin { node: self.origin.node.clone(), epoch };
+        let fresh = Self { clock: self.clock, debts: self.debts, horizon: self.horizon.clone(), ..Self::new(origin) };
+        let mut before = std::mem::replace(self, fresh);
+        self.withheld = std::mem::take(&mut before.withheld);
+        for (_, entry) in before.feed(0) {
+            if matches!(&entry.key, EntryKey::Record(key) if key.is_node()) {
+                self.sequence += 1;
+                self.entries.insert(entry.key.clone(), (self.sequence, entry));
+            } else {
+                self.withheld.insert(entry.key.clone(), entry);
+            }
+        }
+    }
+
     /// The hashes that something listed or withheld points at.
     pub fn references(&self) -> BTreeSet<ContentHash> {
         let listed = self.entries.values().map(|(_, entry)| entry);
@@ -128,6 +144,23 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
+    fn listed_by(&mut self, entry: &Entry, peer: &NodeId) -> Result<(), Infallible> {
+        let owed = self.wants.iter_mut().chain(&mut self.parked);
+        owed.filter(|owed| is_same(&owed.entry, entry)).for_each(|owed| owed.peer = peer.clone());
+        Ok(())
+    }
+
+    fn lister(&self, entry: &Entry) -> Result<Option<NodeId>, Infallible> {
+        Ok(self.wants.iter().find(|owed| is_same(&owed.entry, entry)).map(|owed| owed.peer.clone()))
+    }
+
+    fn forget_lister(&mut self, peer: &NodeId) -> Result<(), Infallible> {
+        let own = &self.origin.node;
+        let owed = self.wants.iter_mut().chain(&mut self.parked);
+        owed.filter(|owed| owed.peer == *peer).for_each(|owed| owed.peer = own.clone());
+        Ok(())
+    }
+
     fn forget_want(&mut self, entry: &Entry) -> Result<(), Infallible> {
         self.wants.retain(|owed| !is_same(&owed.entry, entry));
         Ok(())
@@ -139,15 +172,25 @@ impl Ledger for MemoryLedger {
         Ok(())
     }
 
-    fn parked(&self, time: HybridTime, limit: usize) -> Result<Vec<(Entry, NodeId)>, Infallible> {
+    fn parked(&self, time: HybridTime, limit: usize) -> Result<Vec<Entry>, Infallible> {
         let mut due: Vec<_> = self.parked.iter().filter(|owed| owed.entry.version.time <= time).collect();
         due.sort_by_key(|owed| owed.entry.version.time);
-        Ok(due.into_iter().take(limit).map(|owed| (owed.entry.clone(), owed.peer.clone())).collect())
+        Ok(due.into_iter().take(limit).map(|owed| owed.entry.clone()).collect())
+    }
+
+    fn want_parked(&mut self, entry: &Entry) -> Result<(), Infallible> {
+        self.clock.observe(entry.version.time);
+        self.wants.extend(self.parked.extract_if(.., |owed| is_same(&owed.entry, entry)));
+        Ok(())
     }
 
     fn unpark(&mut self, entry: &Entry) -> Result<(), Infallible> {
         self.parked.retain(|owed| !is_same(&owed.entry, entry));
         Ok(())
+    }
+
+    fn cursor(&self, peer: &NodeId) -> Result<Option<Cursor>, Infallible> {
+        Ok(self.cursors.get(peer).copied())
     }
 
     fn set_cursor(&mut self, peer: &NodeId, cursor: Cursor) -> Result<(), Infallible> {

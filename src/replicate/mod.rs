@@ -18,7 +18,7 @@ mod ledger;
 pub mod memory;
 mod restore;
 
-pub use absorb::{Page, Taken, absorb, conclude, take_in, unpark, write};
+pub use absorb::{Page, Taken, absorb, conclude, give_up, take_in, unpark, write};
 pub use clock::{AHEAD_MAX_MS, ahead_of_peers_ms};
 pub use copies::{CopyHolder, WaitFor, WaitForError};
 pub use coverage::Coverage;

@@ -68,6 +68,30 @@ impl Ledger for Transaction<'_> {
         Ok(())
     }
 
+    fn listed_by(&mut self, entry: &Entry, peer: &NodeId) -> Result<(), StoreError> {
+        for table in ["wants", "parked"] {
+            let sql = format!("UPDATE {table} SET peer = ?6 WHERE {}", query::THIS_VERSION);
+            let (key, time, node, epoch, sequence) = query::this_version(entry);
+            let values = params![key, time, node, epoch, sequence, peer.as_str()];
+            self.connection.prepare_cached(&sql)?.execute(values)?;
+        }
+        Ok(())
+    }
+
+    fn lister(&self, entry: &Entry) -> Result<Option<NodeId>, StoreError> {
+        let sql = format!("SELECT peer FROM wants WHERE {}", query::THIS_VERSION);
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        Ok(statement.query_row(query::this_version(entry), |row| rows::parsed(row, 0)).optional()?)
+    }
+
+    fn forget_lister(&mut self, peer: &NodeId) -> Result<(), StoreError> {
+        for table in ["wants", "parked"] {
+            let sql = format!("UPDATE {table} SET peer = ?1 WHERE peer = ?2");
+            self.connection.prepare_cached(&sql)?.execute(params![self.origin.node.as_str(), peer.as_str()])?;
+        }
+        Ok(())
+    }
+
     fn forget_want(&mut self, entry: &Entry) -> Result<(), StoreError> {
         let gone = self.pay("wants", entry)?;
         self.marks.wants -= gone;
@@ -81,18 +105,30 @@ impl Ledger for Transaction<'_> {
         Ok(())
     }
 
-    fn parked(&self, time: HybridTime, limit: usize) -> Result<Vec<(Entry, NodeId)>, StoreError> {
-        let sql = format!("SELECT {}, peer FROM parked WHERE time <= ?1 ORDER BY time LIMIT ?2", rows::COLUMNS);
+    fn parked(&self, time: HybridTime, limit: usize) -> Result<Vec<Entry>, StoreError> {
+        let sql = format!("SELECT {} FROM parked WHERE time <= ?1 ORDER BY time LIMIT ?2", rows::COLUMNS);
         let mut statement = self.connection.prepare_cached(&sql)?;
-        let found = statement.query_map(params![time.bits().cast_signed(), limit as i64], |row| {
-            Ok((rows::read(row)?, rows::parsed(row, rows::AFTER)?))
-        })?;
+        let found = statement.query_map(params![time.bits().cast_signed(), limit as i64], rows::read)?;
         Ok(found.collect::<Result<_, _>>()?)
+    }
+
+    fn want_parked(&mut self, entry: &Entry) -> Result<(), StoreError> {
+        self.marks.clock.observe(entry.version.time);
+        let columns = format!("{}, peer, number", rows::COLUMNS);
+        let sql = format!("INSERT INTO wants ({columns}) SELECT {columns} FROM parked WHERE {}", query::THIS_VERSION);
+        let moved = self.connection.prepare_cached(&sql)?.execute(query::this_version(entry))? as u64;
+        self.marks.wants += moved;
+        self.marks.want_bytes += moved * entry.content().map_or(0, |content| content.size);
+        self.unpark(entry)
     }
 
     fn unpark(&mut self, entry: &Entry) -> Result<(), StoreError> {
         self.marks.parked -= self.pay("parked", entry)?;
         Ok(())
+    }
+
+    fn cursor(&self, peer: &NodeId) -> Result<Option<Cursor>, StoreError> {
+        query::cursor(self.connection, peer)
     }
 
     fn set_cursor(&mut self, peer: &NodeId, cursor: Cursor) -> Result<(), StoreError> {

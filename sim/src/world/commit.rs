@@ -75,6 +75,7 @@ impl World {
         let now = self.clock(node);
         self.tell(|nodes| format!("{} commits {}", nodes[node].id, told(&job)));
         let restores = self.nodes.iter().map(|node| node.restores).collect();
+        let others: Vec<_> = self.others(node).into_iter().map(|other| self.nodes[other].id.clone()).collect();
         let SimNode { catalog, memory, id, .. } = &mut self.nodes[node];
         let ledger = &mut catalog.ledger;
         match job {
@@ -112,6 +113,10 @@ impl World {
                 let Ok(is_listed) = replicate::conclude(ledger, &entry);
                 catalog.rows.extend(row.filter(|_| is_listed));
                 Effect::Concluded { number, entry }
+            }
+            Job::GiveUp(entry) => {
+                let Ok(_) = replicate::give_up(ledger, &entry, |lister| others.contains(lister));
+                Effect::Done
             }
             Job::Cover => {
                 let Ok(debt) = ledger.debt();
@@ -170,7 +175,9 @@ impl World {
             let Ok(listed) = ledger.listed(&entry.key);
             let is_news = listed.is_none_or(|listed| entry.supersedes(&listed));
             let Ok(owes) = ledger.owes(entry);
-            if is_news && !is_old && passed.has_passed(&entry.version) && !owes {
+            // What is not passed yet is on its way by the feed; of a database that is no more, nobody may know the vector.
+            let is_due = passed.has_passed(&entry.version) || passed.get(&entry.version.origin) == 0;
+            if is_news && !is_old && is_due && !owes {
                 let Ok(_) = replicate::take_in(ledger, entry, peer, now);
             }
         }
@@ -253,6 +260,7 @@ fn told(job: &Job) -> String {
         Job::Welcome(records) => format!("records: {}", entries(records)),
         Job::Mend(_, _, mended) => format!("what a bucket has: {}", entries(mended)),
         Job::Release(horizon) => format!("the release of a backup, horizon {horizon:?}"),
+        Job::GiveUp(entry) => format!("that nobody has the bytes of {} {}", entry.key, entry.version),
         Job::Cover => "what was passed".to_owned(),
         Job::Unpark => "what was parked".to_owned(),
         Job::Expire(_) => "what expires".to_owned(),

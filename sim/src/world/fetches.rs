@@ -28,7 +28,7 @@ impl World {
         self.random.shuffle(&mut due);
         for entry in due.into_iter().take(free) {
             let Some(blobs) = &self.nodes[node].memory.blobs else { return };
-            let fetch = Fetch { entry, holders: Vec::new(), writer: blobs.create(), advanced: true };
+            let fetch = Fetch { entry, holders: Vec::new(), writer: blobs.create(), advanced: true, denied: [].into() };
             let number = self.number();
             self.nodes[node].memory.fetches.insert(number, fetch);
             self.ask_next_holder(node, number);
@@ -49,11 +49,23 @@ impl World {
         if fetch.holders.is_empty() && std::mem::take(&mut fetch.advanced) {
             fetch.holders = others;
         }
-        let Some(holder) = fetch.holders.last().copied() else { return self.end_fetch(node, number) };
+        let Some(holder) = fetch.holders.last().copied() else { return self.give_up(node, number) };
         let hash = fetch.entry.content().expect("only bytes are wanted").hash;
         let offset = fetch.writer.size();
         fetch.holders.pop();
         self.ask(node, holder, Purpose::Fetch(number), Ask::Blob(hash, offset));
+    }
+
+    /// All holders were asked. If every member has said that it lacks the bytes, they went with a node that is forgotten;
+    /// whoever gets hold of them in spite of that will list them anew.
+    fn give_up(&mut self, node: usize, number: u64) {
+        let others = self.others(node);
+        let fetch = &self.nodes[node].memory.fetches[&number];
+        if others.iter().all(|other| fetch.denied.contains(other)) {
+            let entry = fetch.entry.clone();
+            self.enqueue(node, Job::GiveUp(entry));
+        }
+        self.end_fetch(node, number);
     }
 
     fn end_fetch(&mut self, node: usize, number: u64) {
@@ -91,7 +103,11 @@ impl World {
         let memory = &mut self.nodes[node].memory;
         let (Some(fetch), Some(blobs)) = (memory.fetches.get_mut(&number), &memory.blobs) else { return };
         let content = fetch.entry.content().expect("only bytes are wanted").clone();
-        let Some((bytes, is_last)) = piece else { return self.ask_next_holder(node, number) };
+        let Some((bytes, is_last)) = piece else {
+            fetch.denied.insert(holder);
+            return self.ask_next_holder(node, number);
+        };
+        fetch.denied.remove(&holder);
         let rest = (content.size - fetch.writer.size().min(content.size)) as usize + 1;
         if fetch.writer.write(&bytes[..bytes.len().min(rest)]).is_err() {
             return self.end_fetch(node, number);

@@ -62,12 +62,8 @@ impl World {
         }
         let id = self.nodes[index].id.clone();
         self.enqueue(index, Job::Member { id, is_member: true, answer: None });
-        let mut targets = self.others(index);
-        targets.extend(self.nodes[index].seed);
-        targets.sort_unstable();
-        targets.dedup();
-        for target in targets {
-            self.later_within(1, 1_000, index, Task::Announce(target));
+        if let Some(seed) = self.nodes[index].seed {
+            self.later_within(1, 1_000, index, Task::Announce(seed));
         }
         self.follow_members(index);
         for (task, last_ms) in [(Task::Expire, 40_000), (Task::Compare, 90_000), (Task::Unpark, 10_000)] {
@@ -77,12 +73,14 @@ impl World {
         self.later(1, index, Task::Cover);
     }
 
-    /// Follows the members that are not followed yet.
+    /// Follows the members that are not followed yet, and tells them that this node is there: whoever else knows of it may
+    /// burn down before they hear.
     pub(super) fn follow_members(&mut self, index: usize) {
         for peer in self.others(index) {
             if self.nodes[index].memory.pinged.insert(peer) {
                 self.later_within(1, 3_000, index, Task::Ping(peer));
                 self.later_within(1, 500, index, Task::Pull(peer));
+                self.later_within(1, 1_000, index, Task::Announce(peer));
             }
         }
         self.release_if_all_were_read(index);

@@ -44,7 +44,17 @@ impl World {
             }
             for node in self.live() {
                 self.forget_gone(node);
+                self.introduce(node);
             }
+        }
+    }
+
+    /// A person gives a `node` that knows nobody another seed, because its first one is gone.
+    fn introduce(&mut self, node: usize) {
+        let knows = self.others(node).iter().any(|other| self.nodes[*other].status != Status::Gone);
+        if let Some(seed) = self.live().into_iter().find(|other| *other != node).filter(|_| !knows) {
+            self.nodes[node].seed = Some(seed);
+            self.announce(node, seed);
         }
     }
 
@@ -61,11 +71,11 @@ impl World {
         for index in &live {
             let node = &self.nodes[*index];
             let (id, ledger, memory) = (&node.id, &node.catalog.ledger, &node.memory);
-            if !memory.coverage.is_settled() || !memory.awaited.is_empty() || !memory.jobs.is_empty() {
-                return Some(format!("{id} still works"));
-            }
             if let Some(owed) = ledger.wants.iter().chain(&ledger.parked).next() {
                 return Some(format!("{id} is owed {} {} that {} listed", owed.entry.key, owed.entry.version, owed.peer));
+            }
+            if !memory.coverage.is_settled() || !memory.awaited.is_empty() || !memory.jobs.is_empty() {
+                return Some(format!("{id} still works"));
             }
             if node.catalog.is_backup {
                 return Some(format!("{id} is a backup"));
