@@ -73,7 +73,7 @@ struct Seen {
     head: u64,
     /// The number and time of its last write.
     stamp: Option<(u64, HybridTime)>,
-    /// What it wants: the versions.
+    /// The versions of what it wants or withholds.
     wants: BTreeSet<Version>,
     /// Up to where its vector was looked at.
     vector: BTreeMap<Origin, u64>,
@@ -123,7 +123,9 @@ impl Oracle {
             feed.entry(key.clone()).or_default().push(row.clone());
         }
         let newest = rows.iter().map(|(key, (_, version))| (key.clone(), version.clone())).collect();
-        self.seen[index] = Seen { rows, newest, head: ledger.sequence, ..Seen::default() };
+        // What a backup has was taken in when its time had come.
+        let wants = ledger.withheld.values().map(|entry| entry.version.clone()).collect();
+        self.seen[index] = Seen { rows, newest, wants, head: ledger.sequence, ..Seen::default() };
     }
 
     /// Notes that a trouble takes the row of `key` from node `index`.
@@ -147,7 +149,8 @@ impl Oracle {
         for (place, entry) in fresh {
             self.listed(index, node, *place, entry, now_unix_ms);
         }
-        let wants: BTreeSet<_> = ledger.wants.iter().map(|owed| owed.entry.version.clone()).collect();
+        let wanted = ledger.wants.iter().map(|owed| &owed.entry);
+        let wants: BTreeSet<_> = wanted.chain(ledger.withheld.values()).map(|entry| entry.version.clone()).collect();
         let early = wants.difference(&self.seen[index].wants).find(|version| is_ahead(version, now_unix_ms)).cloned();
         self.seen[index].wants = wants;
         if let Some(version) = early {

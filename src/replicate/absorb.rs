@@ -1,6 +1,6 @@
 //! Writes that happen here, and what peers list: recorded as listed, wanted or parked, in one commit with the cursor.
 
-use super::{AHEAD_MAX_MS, Decision, Ledger, decide};
+use super::{AHEAD_MAX_MS, Coverage, Decision, Ledger, decide};
 use crate::model::{Cursor, Entry, EntryKey, EntryState, HybridTime, NodeId};
 
 /// How many parked entries one commit takes in at most.
@@ -103,12 +103,14 @@ pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<bool, L::Err
 /// `is_member` was read to list it. Answers whether it was forgotten.
 ///
 /// The bytes went with a node that is gone, or with the database of one that came back from a backup; vectors would wait
-/// for them for ever. Whoever gets hold of them in spite of that lists the entry anew.
+/// for them for ever. Whoever gets hold of them in spite of that lists the entry anew. In `coverage` no vector stays that
+/// says the entry to be passed: it is of a database that is no more, or will be read again.
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
 pub fn give_up<L: Ledger>(
     ledger: &mut L,
+    coverage: &mut Coverage,
     entry: &Entry,
     is_member: impl Fn(&NodeId) -> bool,
 ) -> Result<bool, L::Error> {
@@ -116,6 +118,7 @@ pub fn give_up<L: Ledger>(
     if ledger.lister(entry)?.is_none_or(|lister| lister != own && is_member(&lister)) {
         return Ok(false);
     }
+    coverage.give_up(&entry.version);
     ledger.forget_want(entry).map(|()| true)
 }
 
@@ -145,6 +148,7 @@ pub fn unpark<L: Ledger>(ledger: &mut L, now_unix_ms: u64) -> Result<usize, L::E
 mod tests {
     use super::super::memory::MemoryLedger;
     use super::super::memory::tests::{live, node, replica};
+    use super::super::Debt;
     use super::*;
     use crate::model::Epoch;
 
@@ -193,12 +197,19 @@ mod tests {
         for (peer, epoch) in [("A", 1), ("B", 1)] {
             assert_eq!(absorb(&mut ledger, &page(peer, epoch), NOW), Ok(0));
         }
-        assert_eq!(give_up(&mut ledger, &entry, |peer| *peer == node("B")), Ok(false), "B lists it, too");
+        let mut coverage = Coverage::default();
+        let vector = [(entry.version.origin.clone(), 7)].into_iter().collect();
+        coverage.read_to_end(&node("B"), vector, Debt { last: 1, oldest: Some(1) });
+        let mut give_up = |ledger: &mut MemoryLedger, member: &str| {
+            let Ok(is_lost) = give_up(ledger, &mut coverage, &entry, |peer| *peer == node(member));
+            (is_lost, coverage.is_settled())
+        };
+        assert_eq!(give_up(&mut ledger, "B"), (false, false), "B lists it, too");
         let restored = Page { entries: Vec::new(), ..page("B", 2) };
         assert_eq!(absorb(&mut ledger, &restored, NOW), Ok(0));
         assert_eq!(ledger.wants.len(), 1);
-        assert_eq!(give_up(&mut ledger, &entry, |_| true), Ok(true), "B has another database now");
-        assert_eq!((give_up(&mut ledger, &entry, |_| false), ledger.wants.len()), (Ok(false), 0));
+        assert_eq!(give_up(&mut ledger, "B"), (true, true), "B has another database now");
+        assert_eq!((give_up(&mut ledger, "A").0, ledger.wants.len()), (false, 0));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::Debt;
-use crate::model::{NodeId, VersionVector};
+use crate::model::{NodeId, Version, VersionVector};
 
 /// Vectors of peers whose feeds were read to the end. One counts as soon as all is held that was owed at that moment,
 /// and never before: a vector says "I have all of it".
@@ -59,6 +59,14 @@ impl Coverage {
             } else {
                 true
             }
+        });
+    }
+
+    /// Forgets what says that `version` is passed: its bytes are lost, and so may be all who held them.
+    pub(super) fn give_up(&mut self, version: &Version) {
+        self.read.retain(|_, read| {
+            read.latest = read.latest.take().filter(|latest| !latest.vector.has_passed(version));
+            !read.first.vector.has_passed(version)
         });
     }
 

@@ -16,8 +16,8 @@ pub struct Released {
     pub after: Option<EntryKey>,
 }
 
-/// Looks at up to `limit` withheld entries after the key `after`. `horizon` is the newest of the horizons of all members:
-/// an entry above it cannot have been deleted and forgotten.
+/// Looks at up to `limit` withheld entries after the key `after`. `horizon` is the newest of the horizons of all other
+/// members: an entry above it, and above the one here, cannot have been deleted and forgotten.
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
@@ -28,6 +28,9 @@ pub fn release<L: Ledger>(
     limit: usize,
 ) -> Result<Released, L::Error> {
     let entries = ledger.withheld(after, limit)?;
+    // What was read from a member since the restore may have been forgotten here, too, before it came to this.
+    let own = ledger.horizon()?;
+    let horizon = horizon.max(own.as_ref());
     let mut released = Released::default();
     for entry in &entries {
         let listed = ledger.listed(&entry.key)?;
@@ -81,5 +84,17 @@ mod tests {
         let listed = |entry: &crate::model::Entry| ledger.listed(&entry.key).expect("memory");
         assert_eq!((listed(&doubtful), listed(&replaced), listed(&lost)), (None, Some(newer), Some(lost)));
         assert_eq!(ledger.withheld(None, 10), Ok(vec![doubtful]));
+    }
+
+    #[test]
+    fn what_this_node_itself_has_forgotten_since_is_doubtful_too() {
+        let mut ledger = replica("A");
+        let Ok(entry) = write(&mut ledger, live("a", "").key, live("a", "1").state, 1);
+        let mut ledger = replica("A");
+        ledger.withhold([&entry]);
+        let Ok(deletion) = write(&mut ledger, entry.key.clone(), EntryState::Deleted, 2);
+        assert_eq!(ledger.drop_tombstone(&deletion), Ok(()));
+        let Ok(released) = release(&mut ledger, None, None, 10);
+        assert_eq!((released.listed, released.doubtful), (0, 1));
     }
 }

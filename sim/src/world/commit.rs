@@ -115,7 +115,7 @@ impl World {
                 Effect::Concluded { number, entry }
             }
             Job::GiveUp(entry) => {
-                let Ok(_) = replicate::give_up(ledger, &entry, |lister| others.contains(lister));
+                let Ok(_) = replicate::give_up(ledger, &mut memory.coverage, &entry, |lister| others.contains(lister));
                 Effect::Done
             }
             Job::Cover => {
