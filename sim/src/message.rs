@@ -46,6 +46,8 @@ pub enum Answer {
     Blob(Option<(Vec<u8>, bool)>),
     /// How it goes.
     Pong {
+        /// The life of its database.
+        epoch: Epoch,
         /// What was passed.
         vector: VersionVector,
         /// What the clock shows.

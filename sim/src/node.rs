@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::SimDisk;
 use crate::message::FeedPart;
-use crate::model::{ContentHash, Entry, EntryKey, EntryState, NodeId, Version, VersionVector};
+use crate::model::{ContentHash, Entry, EntryKey, EntryState, Epoch, NodeId, Version, VersionVector};
 use crate::replicate::memory::MemoryLedger;
 use crate::replicate::{Coverage, Page, WaitFor};
 use crate::store::{BlobWriter, Blobs};
@@ -79,8 +79,8 @@ pub struct Memory {
     pub pinged: BTreeSet<usize>,
     /// Vectors that do not count yet.
     pub coverage: Coverage,
-    /// What others said of themselves: what they had passed, and by how much their clocks are ahead.
-    pub known: BTreeMap<NodeId, (VersionVector, i64)>,
+    /// What others said of themselves.
+    pub known: BTreeMap<NodeId, Known>,
     /// Receipts that it has promised.
     pub promised: BTreeMap<EntryKey, Vec<Version>>,
     /// Its writes for which somebody waits.
@@ -95,6 +95,17 @@ pub struct Memory {
     pub read_horizon: Option<Version>,
     /// Whether the entries of a backup are being looked at.
     pub releases: bool,
+}
+
+/// What a node said of itself.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The life of its database.
+    pub epoch: Epoch,
+    /// What it had passed.
+    pub vector: VersionVector,
+    /// By how much its clock is ahead.
+    pub ahead_ms: i64,
 }
 
 /// A request that is on its way.

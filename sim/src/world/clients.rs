@@ -79,7 +79,7 @@ impl World {
         let now = self.clock(node);
         let SimNode { catalog, memory, .. } = &self.nodes[node];
         let own = now.max(catalog.ledger.clock.high().unix_ms());
-        let peers: Vec<_> = memory.known.values().map(|(_, ahead_ms)| now.saturating_add_signed(*ahead_ms)).collect();
+        let peers: Vec<_> = memory.known.values().map(|known| now.saturating_add_signed(known.ahead_ms)).collect();
         ahead_of_peers_ms(own, &peers)
     }
 
@@ -158,7 +158,7 @@ impl World {
     fn holders(&self, node: usize, awaited: &Awaited) -> BTreeSet<usize> {
         let SimNode { id, memory, .. } = &self.nodes[node];
         let mut holders = awaited.holders.clone();
-        let passed = memory.known.iter().filter(|(_, (vector, _))| vector.has_passed(&awaited.version));
+        let passed = memory.known.iter().filter(|(_, known)| known.vector.has_passed(&awaited.version));
         holders.extend(passed.map(|(id, _)| id.clone()));
         holders.insert(id.clone());
         let members = self.nodes[node].members();

@@ -40,7 +40,7 @@ impl World {
         let known = &self.nodes[node].memory.known;
         let others = self.others(node);
         let vectors: Option<Vec<_>> =
-            others.iter().map(|other| known.get(&self.nodes[*other].id).map(|(vector, _)| vector.clone())).collect();
+            others.iter().map(|other| known.get(&self.nodes[*other].id).map(|known| known.vector.clone())).collect();
         if let Some(vectors) = vectors {
             self.enqueue(node, Job::Expire(vectors));
         }

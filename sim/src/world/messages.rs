@@ -4,7 +4,7 @@ use super::World;
 use crate::event::Task;
 use crate::message::{Answer, Ask, Message};
 use crate::model::EntryKey;
-use crate::node::{Job, Purpose, Request, Status};
+use crate::node::{Job, Known, Purpose, Request, Status};
 use crate::replicate::{BUCKETS, bucket_of, digest_of};
 
 /// How long a node rests after a request failed, in milliseconds.
@@ -29,8 +29,9 @@ impl World {
             Ask::Feed { since, epoch, wait_ms } => return self.asked_feed(node, from, number, (since, epoch, wait_ms)),
             Ask::Blob(hash, offset) => self.piece(node, &hash, offset),
             Ask::Ping => {
-                let Ok(vector) = crate::replicate::Ledger::vector(&self.nodes[node].catalog.ledger);
-                Answer::Pong { vector, now_unix_ms: self.clock(node) }
+                let ledger = &self.nodes[node].catalog.ledger;
+                let Ok(vector) = crate::replicate::Ledger::vector(ledger);
+                Answer::Pong { epoch: ledger.origin.epoch, vector, now_unix_ms: self.clock(node) }
             }
             Ask::Receipts(versions) => {
                 self.receipts(node, from, &versions);
@@ -68,10 +69,14 @@ impl World {
         match (purpose, answer) {
             (Purpose::Pull, Answer::Feed(part)) => self.read_feed(node, peer, part),
             (Purpose::Fetch(number), Answer::Blob(piece)) => self.got_piece(node, peer, number, piece),
-            (Purpose::Ping, Answer::Pong { vector, now_unix_ms }) => {
+            (Purpose::Ping, Answer::Pong { epoch, vector, now_unix_ms }) => {
                 let ahead_ms = now_unix_ms.cast_signed() - self.clock(node).cast_signed();
                 let id = self.nodes[peer].id.clone();
-                self.nodes[node].memory.known.insert(id, (vector, ahead_ms));
+                let before = self.nodes[node].memory.known.insert(id, Known { epoch, vector, ahead_ms });
+                // Its database may be of before it heard of this node.
+                if before.is_some_and(|before| before.epoch != epoch) {
+                    self.announce(node, peer);
+                }
                 self.count_copies(node);
             }
             (Purpose::Announce, Answer::Welcome(records)) => {
