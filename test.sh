@@ -27,6 +27,7 @@ need_debian() {
     need_command ip iproute2 "gives nodes networks of their own, which tests cut"
     need_command nft nftables "drops packets between nodes, all or some at random"
     need_command fiu-run fiu-utils "has calls of a node to its disk fail"
+    need_command faketime faketime "gives a node a wrong clock"
     need_command git git "clones a published repository"
     need_command chromium chromium "a browser that shows a published page"
     need_command firefox-esr firefox-esr "a browser that shows a published page"

@@ -1,6 +1,7 @@
 //! Faults of machines, disks, clocks and networks, against real processes under load: whatever happens, the history of what
 //! clients did and saw shows that every promise was kept, and `metacdn verify` that all nodes end equal.
 
+mod clock;
 mod crashes;
 mod disks;
 mod frozen;
@@ -59,10 +60,15 @@ impl World {
             processes.spawn(name);
             processes.up(name).await;
         }
-        let peers = NAMES.into_iter().map(|name| (name, processes.client(name))).collect();
-        let world = Self { processes, peers, before: Contents::new() };
+        let world = Self::around(processes);
         world.verified(&[]).await;
         world
+    }
+
+    /// The nodes of `processes`, which run.
+    pub fn around(processes: Processes) -> Self {
+        let peers = NAMES.into_iter().map(|name| (name, processes.client(name))).collect();
+        Self { processes, peers, before: Contents::new() }
     }
 
     /// Starts clients.
