@@ -146,9 +146,9 @@ pub fn unpark<L: Ledger>(ledger: &mut L, now_unix_ms: u64) -> Result<usize, L::E
 
 #[cfg(test)]
 mod tests {
+    use super::super::Debt;
     use super::super::memory::MemoryLedger;
     use super::super::memory::tests::{live, node, replica};
-    use super::super::Debt;
     use super::*;
     use crate::model::Epoch;
 

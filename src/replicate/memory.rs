@@ -5,7 +5,8 @@ use std::convert::Infallible;
 
 use super::{Debt, Ledger};
 use crate::model::{
-    Content, ContentHash, Cursor, Entry, EntryKey, Epoch, HybridClock, HybridTime, NodeId, Origin, Version, VersionVector,
+    Content, ContentHash, Cursor, Entry, EntryKey, Epoch, HybridClock, HybridTime, NodeId, Origin, Version,
+    VersionVector,
 };
 
 /// Something that is owed.
