@@ -69,7 +69,10 @@ impl Ledger for Transaction<'_> {
     }
 
     fn listed_by(&mut self, entry: &Entry, peer: &NodeId) -> Result<(), StoreError> {
-        for table in ["wants", "parked"] {
+        for (table, rows) in [("wants", self.marks.wants), ("parked", self.marks.parked)] {
+            if rows == 0 {
+                continue;
+            }
             let sql = format!("UPDATE {table} SET peer = ?6 WHERE {}", query::THIS_VERSION);
             let (key, time, node, epoch, sequence) = query::this_version(entry);
             let values = params![key, time, node, epoch, sequence, peer.as_str()];
