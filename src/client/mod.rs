@@ -2,6 +2,7 @@
 //!
 //! Every request has a deadline for its first byte and, by [`Reader`], for each further one. Retries are the caller's.
 
+mod blobs;
 mod connect;
 mod control;
 mod objects;
@@ -29,6 +30,7 @@ use crate::protocol::CONTROL_BODY_MAX;
 use crate::protocol::problem::Problem;
 use connect::{Connector, Expected};
 
+pub use blobs::BlobsReply;
 pub use connect::{Opened, connect};
 pub use control::Prices;
 pub use objects::{ObjectReply, Upload};

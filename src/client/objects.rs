@@ -94,6 +94,18 @@ impl Peer {
         self.ask_json(Method::GET, &path).await
     }
 
+    /// Whether the node holds the blob `hash`.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn holds_blob(&self, hash: &ContentHash) -> Result<bool, ClientError> {
+        match self.ask(self.request(Method::HEAD, &blob_path(hash), empty())?).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Fetches the blob `hash`, from byte `from` on.
     ///
     /// # Errors

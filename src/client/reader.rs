@@ -22,6 +22,11 @@ impl Reader {
         Self { body, address, idle }
     }
 
+    /// That the body is not what it should be.
+    pub(super) fn not_understood(&self, reason: &dyn std::fmt::Display) -> ClientError {
+        ClientError::NotUnderstood { address: self.address.clone(), reason: reason.to_string() }
+    }
+
     /// The next bytes; `None` at the end, which is only there if the body is whole.
     ///
     /// # Errors

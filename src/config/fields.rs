@@ -2,6 +2,7 @@
 //! list has to be kept.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -51,6 +52,7 @@ impl Fields {
         });
         sample.node = Some(node::Config {
             provider: Some("AWS".parse().expect("a name")),
+            fetch_bytes_per_second: NonZeroU64::new(12_500_000),
             advertise: Some(address.clone()),
             download_advertise: Some(address),
             ..node

@@ -11,7 +11,9 @@ use http::StatusCode;
 
 use super::error::ApiError;
 use super::ops::{Listener, RequestLabels};
-use super::{Core, copies, digests, feed, forget, links, objects, ops, prices, restore, servers, serving, states};
+use super::{
+    Core, blobs, copies, digests, feed, forget, links, objects, ops, prices, restore, servers, serving, states,
+};
 use crate::protocol::{
     BLOBS, DIGESTS, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, RECEIPTS, SERVERS, STATUS,
     WITHHELD,
@@ -30,6 +32,7 @@ pub(super) fn api(core: &Arc<Core>) -> Router {
         // The empty key, which no pattern matches, is refused for its own reason.
         .route(&format!("{OBJECTS}/"), object.clone())
         .route(&format!("{OBJECTS}/{{*key}}"), object)
+        .route(BLOBS, post(blobs::give))
         .route(&format!("{BLOBS}/{{hash}}"), get(serving::blob))
         .route(FEED, get(feed::read))
         .route(RECEIPTS, post(copies::receipts))
@@ -73,13 +76,16 @@ pub(super) fn price(core: &Arc<Core>, hosts: AllowedHosts) -> Router {
 
 /// What all listeners share: health, limits, the guard against foreign web pages, the count of answers.
 fn finish(router: Router<Arc<Core>>, core: &Arc<Core>, listener: Listener, hosts: Option<AllowedHosts>) -> Router {
-    let counted = core.metrics.requests.clone();
+    let counting = core.clone();
     let count = move |request: Request, next: Next| {
-        let counted = counted.clone();
+        let core = counting.clone();
         async move {
+            let for_users = [OBJECTS, servers::DOWNLOAD].iter().any(|prefix| request.uri().path().starts_with(prefix));
+            let running = for_users.then(|| core.foreground.begin());
             let response = next.run(request).await;
+            drop(running);
             let labels = RequestLabels { listener, status: response.status().as_u16() };
-            counted.get_or_create(&labels).inc();
+            core.metrics.requests.get_or_create(&labels).inc();
             response
         }
     };

@@ -6,13 +6,16 @@ use prometheus_client::registry::{Registry, Unit};
 /// The counters.
 #[derive(Default)]
 pub(super) struct BlobMetrics {
+    pub(super) fetched_bytes: Counter,
     pub(super) swept_bytes: Counter,
 }
 
 impl BlobMetrics {
     pub(super) fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
-        let Self { swept_bytes } = &metrics;
+        let Self { fetched_bytes, swept_bytes } = &metrics;
+        let help = "Bytes of blobs that came from peers";
+        registry.register_with_unit("fetched", help, Unit::Bytes, fetched_bytes.clone());
         registry.register_with_unit("swept", "Bytes freed that nothing named", Unit::Bytes, swept_bytes.clone());
         metrics
     }

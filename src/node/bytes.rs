@@ -49,6 +49,23 @@ impl Intake {
         Self { blobs, writer: None, gathered: Vec::new(), size: 0 }
     }
 
+    /// The blob that is to become `hash`, of `size` bytes, with what is here of it.
+    pub(super) async fn resume(blobs: Blobs, hash: ContentHash, size: u64) -> Result<Self, StoreError> {
+        if size <= SMALL_BLOB_BYTES_MAX {
+            return Ok(Self::new(blobs));
+        }
+        let from = blobs.clone();
+        let writer = off_runtime(move || from.resume(hash)).await?;
+        Ok(Self { size: writer.size(), writer: Some(writer), ..Self::new(blobs) })
+    }
+
+    /// Gives up what was taken in, for good.
+    pub(super) fn discard(self) {
+        if let Some(writer) = self.writer {
+            writer.discard();
+        }
+    }
+
     /// How many bytes were taken in.
     pub(super) const fn size(&self) -> u64 {
         self.size

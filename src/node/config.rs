@@ -1,7 +1,7 @@
 //! What a node needs to know.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -70,6 +70,9 @@ pub struct Config {
     /// How many objects are fetched from peers at a time.
     #[serde(default = "default_fetch_parallel")]
     pub fetch_parallel: NonZeroUsize,
+    /// How many bytes a second all fetches from peers take together; as many as they can if it is not set.
+    #[serde(default)]
+    pub fetch_bytes_per_second: Option<NonZeroU64>,
     /// For how long the bytes that nothing names any more are kept, in seconds.
     #[serde(default = "default_blob_grace_s")]
     pub blob_grace_s: u64,
@@ -117,6 +120,7 @@ impl Config {
             object_bytes_max: default_object_bytes_max(),
             cache_control: default_cache_control(),
             fetch_parallel: default_fetch_parallel(),
+            fetch_bytes_per_second: None,
             blob_grace_s: default_blob_grace_s(),
             wait_for: None,
             copies_wait_ms: default_copies_wait_ms(),

@@ -6,6 +6,7 @@ mod access;
 mod announce;
 mod api;
 mod blob_metrics;
+mod blobs;
 mod bytes;
 mod config;
 mod copies;
@@ -13,14 +14,17 @@ mod digests;
 mod error;
 mod feed;
 mod fetch;
+mod foreground;
 mod forget;
 mod heartbeat;
+mod hot;
 mod keep;
 mod links;
 mod members;
 mod min_version;
 mod objects;
 mod ops;
+mod pace;
 mod packets;
 mod passed;
 mod prices;
@@ -48,7 +52,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::membership::Detector;
-use crate::model::{Address, Epoch, Node, NodeId, Principal};
+use crate::model::{Address, ContentHash, Epoch, Node, NodeId, Principal};
 use crate::protocol::identity::{Identity, TlsVersions};
 use crate::replicate::Coverage;
 use crate::resize::choose::Rates;
@@ -57,6 +61,8 @@ use crate::serve::{self, Handlers, Transport, serve};
 use crate::store::{Blobs, Catalog, FileSystem, StoreError};
 pub use config::{Config, Packets};
 use copies::Copies;
+use fetch::Fetching;
+use foreground::Foreground;
 use members::Members;
 use ops::Metrics;
 use receipts::ReceiptsDue;
@@ -131,6 +137,8 @@ struct Core {
     /// The feed of a peer was read to its end.
     read_to_end: Notify,
     restore: Restore,
+    fetching: Fetching,
+    foreground: Foreground,
     failure: Mutex<Option<NodeError>>,
     stop: CancellationToken,
 }
@@ -258,7 +266,10 @@ async fn start(
         std::fs::create_dir_all(&folder)?;
         // The catalogue is locked first, so that no other process's unfinished blobs are removed.
         let catalog = open_catalog(&folder, &id, epoch)?;
-        Ok((catalog, Blobs::open(FileSystem, &folder.join("blobs"), life)?))
+        // What cannot be known of a blob is kept: the next start looks again.
+        let is_wanted = |hash: &ContentHash| catalog.wants_blob(hash).unwrap_or(true);
+        let blobs = Blobs::open(FileSystem, &folder.join("blobs"), life, is_wanted)?;
+        Ok((catalog, blobs))
     });
     let (catalog, blobs) = opened.await?;
     let tls = identity.client_config();
@@ -267,6 +278,7 @@ async fn start(
     let mut metrics = Metrics::new();
     let (variants, jobs) = Variants::new(config.images, config.resize.clone(), &mut metrics.registry);
     let rates = Mutex::default();
+    let fetching = Fetching::new(config.fetch_bytes_per_second);
     let core = Core {
         me,
         config,
@@ -283,6 +295,8 @@ async fn start(
         coverage: Mutex::default(),
         read_to_end: Notify::new(),
         restore: Restore::default(),
+        fetching,
+        foreground: Foreground::new(),
         failure: Mutex::default(),
         stop,
     };

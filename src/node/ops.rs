@@ -33,6 +33,7 @@ pub(super) struct Metrics {
     pub(super) stored_bytes: Counter,
     pub(super) pulled_entries: Counter,
     pub(super) failed_fetches: Counter,
+    pub(super) lost_wants: Counter,
     pub(super) late_copies: Counter,
     pub(super) parked_entries: Counter,
     pub(super) expired_tombstones: Counter,
@@ -91,6 +92,8 @@ impl Metrics {
         registry.register("feed_head", "The last sequence of the feed", feed_head.clone());
         let wants = Gauge::default();
         registry.register("wants", "Entries that wait for their bytes", wants.clone());
+        let lost_wants = Counter::default();
+        registry.register("lost_wants", "Wants given up because no member has the bytes", lost_wants.clone());
         let late_copies = Counter::default();
         registry.register("late_copies", "Writes whose further copies did not come in time", late_copies.clone());
         let parked_entries = Counter::default();
@@ -117,6 +120,7 @@ impl Metrics {
             stored_bytes,
             pulled_entries,
             failed_fetches,
+            lost_wants,
             late_copies,
             parked_entries,
             expired_tombstones,

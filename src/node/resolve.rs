@@ -170,6 +170,7 @@ fn look_up(core: &Core, key: &ObjectKey, wish: &Wish) -> Result<Place, StoreErro
     let live = |key: ObjectKey| find(key).map(|entry| entry.and_then(Entry::into_object));
     let resizes = core.config.images != ImageMode::Off;
     let entry = find(key.clone())?;
+    note_if_wanted(core, key)?;
     let deleted = entry.as_ref().map(|entry| entry.version.clone());
     let Some(object) = entry.and_then(Entry::into_object) else {
         let Some((image, variant)) = Variant::named_by(key) else { return Ok(Place::Nothing(deleted)) };
@@ -205,6 +206,18 @@ fn look_up(core: &Core, key: &ObjectKey, wish: &Wish) -> Result<Place, StoreErro
         Some(uploaded) => Place::Uploaded { image: object, object: uploaded, variant, adaptive },
         None => Place::Derivable { image: object, variant, adaptive },
     })
+}
+
+/// Lets newer bytes of `key` come first, if they are still to be fetched.
+fn note_if_wanted(core: &Core, key: &ObjectKey) -> Result<(), StoreError> {
+    if core.catalog.progress().borrow().wants == 0 {
+        return Ok(());
+    }
+    let key = EntryKey::Object(key.clone());
+    if !core.catalog.wants_of(&key)?.is_empty() {
+        core.fetching.hot.ask(&key);
+    }
+    Ok(())
 }
 
 fn found(object: ObjectMeta, variant: Option<Variant>, adaptive: bool) -> Found {

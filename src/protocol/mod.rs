@@ -1,5 +1,6 @@
 //! What travels between processes: packets, feed, records, certificates, and every path and header name.
 
+pub mod blobs;
 pub mod certificate;
 pub mod feed;
 pub mod identity;

@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn a_blob_reads_back_under_its_hash() {
         let root = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        let blobs = Blobs::open(FileSystem, root.path(), 7, |_| false).expect("blobs");
         let bytes = [b"meta".repeat(4096), b"cdn".to_vec()].concat();
         let mut writer = blobs.create();
         writer.write(&bytes[..4]).expect("space");
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_small_blob_is_handed_on_and_makes_no_file() {
         let root = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        let blobs = Blobs::open(FileSystem, root.path(), 7, |_| false).expect("blobs");
         let mut writer = blobs.create();
         writer.write(&[7; SMALL_BLOB_BYTES_MAX as usize]).expect("space");
         let fresh = writer.finish(None).expect("a blob");
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn other_bytes_and_dropped_writers_leave_nothing() {
         let root = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        let blobs = Blobs::open(FileSystem, root.path(), 7, |_| false).expect("blobs");
         for size in [4, LARGE] {
             let mut writer = blobs.create();
             writer.write(&vec![7; size]).expect("space");
@@ -139,12 +139,45 @@ mod tests {
     #[test]
     fn what_a_crash_left_unfinished_is_removed_at_the_next_start() {
         let root = tempfile::tempdir().expect("a folder");
-        let blobs = Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        let blobs = Blobs::open(FileSystem, root.path(), 7, |_| false).expect("blobs");
         let mut writer = blobs.create();
         writer.write(&[7; LARGE]).expect("space");
         std::mem::forget(writer);
         assert_eq!(files_below(root.path()), 1);
-        Blobs::open(FileSystem, root.path(), 7).expect("blobs");
+        Blobs::open(FileSystem, root.path(), 7, |_| false).expect("blobs");
         assert_eq!(files_below(root.path()), 0);
+    }
+
+    #[test]
+    fn a_wanted_blob_goes_on_after_a_crash_where_it_was_left() {
+        let root = tempfile::tempdir().expect("a folder");
+        let open = |wanted: bool| Blobs::open(FileSystem, root.path(), 7, |_| wanted).expect("blobs");
+        let bytes: Vec<u8> = (0..3 * LARGE).map(|at| at as u8).collect();
+        let hash = ContentHash::of(&bytes);
+        let start = |blobs: &Blobs| {
+            let mut writer = blobs.resume(hash).expect("a writer");
+            assert_eq!(writer.size(), 0);
+            writer.write(&bytes[..2 * LARGE]).expect("space");
+            std::mem::forget(writer);
+        };
+        start(&open(true));
+        let mut writer = open(true).resume(hash).expect("a writer");
+        assert_eq!(writer.size(), 2 * LARGE as u64);
+        writer.write(&bytes[2 * LARGE..]).expect("space");
+        assert_eq!(writer.finish(Some(hash)).expect("whole").size(), 3 * LARGE as u64);
+        assert_eq!(files_below(root.path()), 1);
+
+        // Given up, not wanted any more, or other bytes: it starts anew.
+        open(true).resume(hash).expect("a writer").discard();
+        start(&open(true));
+        start(&open(false));
+        let blobs = open(true);
+        let mut writer = blobs.resume(hash).expect("a writer");
+        writer.write(b"other").expect("space");
+        assert!(writer.finish(Some(hash)).is_err());
+        start(&blobs);
+        drop(blobs.resume(hash).expect("a writer"));
+        blobs.resume(hash).expect("a writer").discard();
+        start(&blobs);
     }
 }

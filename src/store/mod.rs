@@ -17,6 +17,7 @@ mod small;
 mod sweep;
 mod transaction;
 mod variants;
+mod wants;
 
 pub use backup::{mark_as_backup, mark_as_taken_in, mark_as_went_back};
 pub use blobs::{Disk, DiskFile, FreshBlob, SMALL_BLOB_BYTES_MAX, Space};

@@ -164,21 +164,6 @@ fn successor(prefix: &str) -> Option<String> {
     None
 }
 
-/// Up to `limit` wants of at most `size_max` bytes: those that never failed first, and the newest of equals, because
-/// what was just written is asked for most.
-pub(super) fn wants(connection: &Connection, size_max: u64, limit: usize) -> Result<Vec<Want>, StoreError> {
-    let sql = format!(
-        "SELECT {}, peer, failures FROM wants WHERE size <= ?1 ORDER BY failures, time DESC LIMIT ?2",
-        rows::COLUMNS
-    );
-    let mut statement = connection.prepare_cached(&sql)?;
-    let size_max = i64::try_from(size_max).unwrap_or(i64::MAX);
-    let found = statement.query_map(params![size_max, limit as i64], |row| {
-        Ok(Want { entry: rows::read(row)?, peer: rows::parsed(row, rows::AFTER)?, failures: row.get(rows::AFTER + 1)? })
-    })?;
-    Ok(found.collect::<Result<_, _>>()?)
-}
-
 /// What is owed under `key` in `table`, one of `wants` and `parked`.
 pub(super) fn owed(connection: &Connection, table: &str, key: &EntryKey) -> Result<Vec<Entry>, StoreError> {
     let sql = format!("SELECT {} FROM {table} WHERE key = ?1", rows::COLUMNS);

@@ -47,7 +47,7 @@ mod tests {
     async fn a_small_blob_is_kept_once_and_over_restarts_and_goes_with_a_failed_change() {
         let folder = tempfile::tempdir().expect("a folder");
         let open = || Catalog::open(folder.path(), &"A".parse().expect("a name"), Epoch::from_bits(1)).expect("opens");
-        let blobs = Blobs::open(FileSystem, &folder.path().join("blobs"), 7).expect("blobs");
+        let blobs = Blobs::open(FileSystem, &folder.path().join("blobs"), 7, |_| false).expect("blobs");
         let fresh = |text: &str| {
             let mut writer = blobs.create();
             writer.write(text.as_bytes()).expect("space");

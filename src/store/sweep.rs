@@ -172,7 +172,7 @@ mod tests {
 
     fn open(folder: &Path) -> (Catalog, Blobs) {
         let catalog = Catalog::open(folder, &"A".parse().expect("a name"), Epoch::from_bits(1)).expect("a catalogue");
-        (catalog, Blobs::open(FileSystem, &folder.join("blobs"), 7).expect("blobs"))
+        (catalog, Blobs::open(FileSystem, &folder.join("blobs"), 7, |_| false).expect("blobs"))
     }
 
     fn take_in(blobs: &Blobs, bytes: &[u8]) -> FreshBlob {

@@ -19,6 +19,7 @@ mod edge_lies;
 mod edge_limits;
 mod failover;
 mod faults;
+mod fetching;
 mod formats;
 mod full_disk;
 mod history;

@@ -46,7 +46,7 @@ impl World {
         let node = &mut self.nodes[index];
         node.life += 1;
         node.disk.power_on();
-        let Ok(blobs) = Blobs::open(node.disk.clone(), Path::new(BLOBS), life) else {
+        let Ok(blobs) = Blobs::open(node.disk.clone(), Path::new(BLOBS), life, |_| false) else {
             let after_ms = self.random.between(1_000, 20_000);
             self.queue.add(self.now_ms + after_ms, Event::Start(index));
             return;

@@ -57,15 +57,19 @@ struct Shared<D> {
 }
 
 impl<D: Disk> Blobs<D> {
-    /// Opens the blobs below `root`, making the folders that are missing and removing what a crash left unfinished.
-    /// `life` are 64 random bits.
+    /// Opens the blobs below `root`, making the folders that are missing and removing what a crash left unfinished, but
+    /// for what can be resumed and `is_wanted`. `life` are 64 random bits.
     ///
     /// # Errors
     /// When a folder cannot be made, read or synced.
-    pub fn open(disk: D, root: &Path, life: u64) -> Result<Self, StoreError> {
+    pub fn open(disk: D, root: &Path, life: u64, is_wanted: impl Fn(&ContentHash) -> bool) -> Result<Self, StoreError> {
         let unfinished = root.join(UNFINISHED);
         disk.make_folder(&unfinished).map_err(StoreError::file("make", &unfinished))?;
         for leftover in disk.list(&unfinished).map_err(StoreError::file("read", &unfinished))? {
+            let hash = leftover.to_str().and_then(|name| name.parse().ok());
+            if hash.is_some_and(|hash| is_wanted(&hash)) {
+                continue;
+            }
             let path = unfinished.join(leftover);
             disk.remove(&path).map_err(StoreError::file("remove", &path))?;
         }
@@ -84,6 +88,15 @@ impl<D: Disk> Blobs<D> {
     /// Starts a new blob, in memory.
     pub fn create(&self) -> BlobWriter<D> {
         BlobWriter::new(self.clone())
+    }
+
+    /// Goes on with the blob that is to become `hash` where it was left: a writer that is dropped, and a crash, leave what
+    /// was written. Nobody else may write it meanwhile. What is there is read, which may take long.
+    ///
+    /// # Errors
+    /// When that fails.
+    pub fn resume(&self, hash: ContentHash) -> Result<BlobWriter<D>, StoreError> {
+        BlobWriter::resume(self.clone(), hash)
     }
 
     /// Opens the file of the blob `hash`, and says its size; `None` if there is none.
@@ -133,6 +146,11 @@ impl<D: Disk> Blobs<D> {
         let Shared { root, life, next_unfinished, .. } = &*self.shared;
         let number = next_unfinished.fetch_add(1, Ordering::Relaxed);
         root.join(UNFINISHED).join(format!("{life:016x}-{number}"))
+    }
+
+    /// The name of the unfinished blob that is to become `hash`.
+    fn resumable_path(&self, hash: &ContentHash) -> PathBuf {
+        self.shared.root.join(UNFINISHED).join(hash.to_string())
     }
 
     fn folder(&self, hash: &ContentHash) -> PathBuf {

@@ -1,5 +1,6 @@
 //! Writing one blob: in memory while it is small, then in a file that gets its name when it is durable.
 
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::pins::Pin;
@@ -10,7 +11,11 @@ use crate::store::StoreError;
 /// After so many bytes a blob in the making is synced, so that the sync at its end is short.
 const SYNC_BYTES: u64 = 256 << 20;
 
-/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves nothing behind.
+/// How many bytes are read at once of a blob that goes on.
+const READ_BYTES: usize = 256 << 10;
+
+/// A blob that is being written. Dropped before [`BlobWriter::finish`], it leaves nothing behind, unless it can be
+/// resumed.
 #[derive(Debug)]
 pub struct BlobWriter<D: Disk> {
     blobs: Blobs<D>,
@@ -19,20 +24,42 @@ pub struct BlobWriter<D: Disk> {
     /// The bytes, for as long as they may become a row.
     row: Vec<u8>,
     file: Option<Unfinished<D>>,
+    /// The hash under which it is resumed, if it can be.
+    resumable: Option<ContentHash>,
 }
 
-/// The file of an unfinished blob; dropped, it is removed.
+/// The file of an unfinished blob; dropped, it is removed, unless it is to stay.
 #[derive(Debug)]
 struct Unfinished<D: Disk> {
     blobs: Blobs<D>,
     file: D::File,
     path: PathBuf,
     unsynced: u64,
+    stays: bool,
 }
 
 impl<D: Disk> BlobWriter<D> {
     pub(super) fn new(blobs: Blobs<D>) -> Self {
-        Self { blobs, hasher: blake3::Hasher::new(), size: 0, row: Vec::new(), file: None }
+        Self { blobs, hasher: blake3::Hasher::new(), size: 0, row: Vec::new(), file: None, resumable: None }
+    }
+
+    /// Goes on with the blob that is to become `hash`, with what is there of it.
+    pub(super) fn resume(blobs: Blobs<D>, hash: ContentHash) -> Result<Self, StoreError> {
+        let mut writer = Self { resumable: Some(hash), ..Self::new(blobs) };
+        let Some(file) = Unfinished::reopen(&writer.blobs, &hash)? else { return Ok(writer) };
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let read = file.file.read_at(&mut buffer, writer.size);
+            match read.map_err(StoreError::file("read", &file.path))? {
+                0 => break,
+                count => {
+                    writer.hasher.update(&buffer[..count]);
+                    writer.size += count as u64;
+                }
+            }
+        }
+        writer.file = Some(file);
+        Ok(writer)
     }
 
     /// Appends `bytes`.
@@ -47,7 +74,7 @@ impl<D: Disk> BlobWriter<D> {
         }
         self.row.extend_from_slice(bytes);
         if self.size > SMALL_BLOB_BYTES_MAX {
-            let mut file = Unfinished::create(&self.blobs)?;
+            let mut file = Unfinished::create(&self.blobs, self.resumable.as_ref())?;
             file.append(&std::mem::take(&mut self.row))?;
             self.file = Some(file);
         }
@@ -59,14 +86,24 @@ impl<D: Disk> BlobWriter<D> {
         self.size
     }
 
+    /// Gives the blob up, for good.
+    pub fn discard(mut self) {
+        if let Some(file) = &mut self.file {
+            file.stays = false;
+        }
+    }
+
     /// Ends the blob: a file is durable under its hash then. With `expected`, other bytes are refused.
     ///
     /// # Errors
     /// [`StoreError::Mismatch`] for other bytes than expected, else as [`BlobWriter::write`]. Nothing is left behind.
     pub fn finish(self, expected: Option<ContentHash>) -> Result<FreshBlob, StoreError> {
-        let Self { blobs, hasher, size, row, file } = self;
+        let Self { blobs, hasher, size, row, mut file, .. } = self;
         let hash = ContentHash::new(*hasher.finalize().as_bytes());
         if let Some(expected) = expected.filter(|expected| *expected != hash) {
+            if let Some(file) = &mut file {
+                file.stays = false;
+            }
             return Err(StoreError::Mismatch { expected, found: hash });
         }
         match file {
@@ -84,11 +121,20 @@ impl<D: Disk> BlobWriter<D> {
 }
 
 impl<D: Disk> Unfinished<D> {
-    fn create(blobs: &Blobs<D>) -> Result<Self, StoreError> {
+    fn create(blobs: &Blobs<D>, resumable: Option<&ContentHash>) -> Result<Self, StoreError> {
         blobs.require_room()?;
-        let path = blobs.unfinished_path();
+        let path = resumable.map_or_else(|| blobs.unfinished_path(), |hash| blobs.resumable_path(hash));
         let file = blobs.disk().create(&path).map_err(StoreError::file("make", &path))?;
-        Ok(Self { blobs: blobs.clone(), file, path, unsynced: 0 })
+        Ok(Self { blobs: blobs.clone(), file, path, unsynced: 0, stays: resumable.is_some() })
+    }
+
+    fn reopen(blobs: &Blobs<D>, hash: &ContentHash) -> Result<Option<Self>, StoreError> {
+        let path = blobs.resumable_path(hash);
+        match blobs.disk().reopen(&path) {
+            Ok(file) => Ok(Some(Self { blobs: blobs.clone(), file, path, unsynced: 0, stays: true })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(StoreError::file("open", path)(error)),
+        }
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
@@ -122,6 +168,8 @@ impl<D: Disk> Unfinished<D> {
 impl<D: Disk> Drop for Unfinished<D> {
     fn drop(&mut self) {
         // After a rename there is nothing under this name. A failure leaves a file that the next start removes.
-        let _ = self.blobs.disk().remove(&self.path);
+        if !self.stays {
+            let _ = self.blobs.disk().remove(&self.path);
+        }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Disk as _, FileSystem, StoreError, backup, schema, sweep};
 use crate::model::{Cursor, Entry, EntryKey, Epoch, NodeId, ObjectKey, Origin, VersionVector};
-use crate::store::query::{self, FeedPage, Listing, Select, Summary, Want};
+use crate::store::query::{self, FeedPage, Listing, Select, Summary};
 use crate::store::readers::Readers;
 use crate::store::transaction::{Marks, Progress, Transaction, load_marks};
 
@@ -157,15 +157,6 @@ impl Catalog {
     /// When the catalogue cannot be read.
     pub fn list(&self, prefix: &str, after: Option<&ObjectKey>, limit: usize) -> Result<Listing, StoreError> {
         self.read(|connection| query::list(connection, prefix, after, limit))
-    }
-
-    /// Up to `limit` entries of at most `size_max` bytes that are to be fetched: those that never failed first, and the
-    /// newest of equals.
-    ///
-    /// # Errors
-    /// When the catalogue cannot be read.
-    pub fn wants(&self, size_max: u64, limit: usize) -> Result<Vec<Want>, StoreError> {
-        self.read(|connection| query::wants(connection, size_max, limit))
     }
 
     /// Whether the bytes of this very `entry` are still to be fetched.

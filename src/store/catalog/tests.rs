@@ -135,33 +135,13 @@ async fn a_want_goes_when_its_entry_is_listed_and_stays_for_an_older_one() {
         t.list(&older)
     };
     catalog.transact(work).await.expect("a commit");
-    let wants = catalog.wants(u64::MAX, 10).expect("readable");
+    let wants = catalog.small_wants(10).expect("readable");
     assert_eq!(wants.iter().map(|want| (&want.entry, want.peer.as_str())).collect::<Vec<_>>(), [(&new, "B")]);
     assert_eq!(catalog.progress().borrow().wants, 1);
     let listed = new.clone();
     catalog.transact(move |t| t.list(&listed)).await.expect("a commit");
     assert_eq!(catalog.progress().borrow().wants, 0);
     assert_eq!(catalog.find(&new.key).expect("readable"), Some(new));
-}
-
-#[tokio::test]
-async fn wants_that_failed_come_after_the_others_and_large_ones_can_be_left_out() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let catalog = open(folder.path());
-    let old = put(&catalog, "a", live("old")).await;
-    let new = put(&catalog, "b", live("newer")).await;
-    let change = move |t: &mut Transaction<'_>| {
-        t.want(&old, &node("B"))?;
-        t.want(&new, &node("B"))?;
-        t.postpone_want(&new)
-    };
-    catalog.transact(change).await.expect("a commit");
-    let wants = |size_max| {
-        let wants = catalog.wants(size_max, 10).expect("readable").into_iter();
-        wants.map(|want| (want.entry.key.to_string(), want.failures)).collect::<Vec<_>>()
-    };
-    assert_eq!(wants(u64::MAX), [("a".to_owned(), 0), ("b".to_owned(), 1)]);
-    assert_eq!(wants(3), [("a".to_owned(), 0)]);
 }
 
 #[tokio::test]
