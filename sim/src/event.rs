@@ -30,6 +30,8 @@ pub enum Task {
     Unpark,
     /// It looks at old deletions.
     Expire,
+    /// It frees bytes that nothing names.
+    Sweep,
     /// It compares what it lists with another one.
     Compare,
 }

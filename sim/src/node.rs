@@ -8,7 +8,7 @@ use crate::message::FeedPart;
 use crate::model::{ContentHash, Entry, EntryKey, EntryState, Epoch, NodeId, Version, VersionVector};
 use crate::replicate::memory::MemoryLedger;
 use crate::replicate::{Coverage, Page, WaitFor};
-use crate::store::{BlobWriter, Blobs};
+use crate::store::{BlobWriter, Blobs, FreshBlob, Removal};
 
 /// Where the blobs lie on a node's disk.
 pub const BLOBS: &str = "/data/blobs";
@@ -31,6 +31,8 @@ pub struct Catalog {
     pub ledger: MemoryLedger,
     /// The small blobs.
     pub rows: BTreeMap<ContentHash, Vec<u8>>,
+    /// The blobs that nothing may name any more, and since when, once a sweep has seen them.
+    pub loose: BTreeMap<ContentHash, Option<u64>>,
     /// Whether entries of a backup are still to be looked at.
     pub is_backup: bool,
 }
@@ -89,8 +91,8 @@ pub struct Memory {
     pub fetches: BTreeMap<u64, Fetch>,
     /// What is being uploaded to it.
     pub uploads: BTreeMap<u64, Upload>,
-    /// Whose feeds it has read to the end, and the newest deletion that any of them had forgotten.
-    pub read: BTreeSet<NodeId>,
+    /// Whose feeds it has read to the end and what they had passed then, and the newest deletion that any had forgotten.
+    pub read: BTreeMap<NodeId, (Epoch, VersionVector)>,
     /// See above.
     pub read_horizon: Option<Version>,
     /// Whether the entries of a backup are being looked at.
@@ -200,8 +202,8 @@ pub enum Job {
         key: EntryKey,
         /// What it writes there.
         state: EntryState,
-        /// The blob, if it is a row.
-        row: Option<(ContentHash, Vec<u8>)>,
+        /// The blob.
+        blob: Option<FreshBlob>,
     },
     /// A node's record is set or removed, and who asked for it is told.
     Member {
@@ -227,8 +229,8 @@ pub enum Job {
         number: u64,
         /// The entry.
         entry: Entry,
-        /// The blob, if it is a row.
-        row: Option<(ContentHash, Vec<u8>)>,
+        /// The blob.
+        blob: FreshBlob,
     },
     /// A want whose bytes nobody has.
     GiveUp(Entry),
@@ -240,6 +242,8 @@ pub enum Job {
     Expire(Vec<VersionVector>),
     /// The records of the cluster.
     Welcome(Vec<Entry>),
+    /// Bytes that nothing may name any more: blobs that were let go are noted, notes get their time, old ones are swept.
+    Sweep(Vec<ContentHash>),
     /// Entries of a bucket that a peer lists, with what was passed here before.
     Mend(usize, VersionVector, Vec<Entry>),
     /// Entries of a backup, with the newest deletion that a member had forgotten.
@@ -265,6 +269,8 @@ pub enum Effect {
     Absorbed {
         /// Of whom.
         peer: NodeId,
+        /// In which life of its database.
+        epoch: Epoch,
         /// What is held now, and somebody waits for.
         held: Vec<(EntryKey, Version)>,
         /// Where the peer stood.
@@ -281,6 +287,8 @@ pub enum Effect {
     },
     /// What was passed is written down, with what was owed then.
     Covered(crate::replicate::Debt),
+    /// Bytes are freed; their files go now.
+    Swept(Vec<Removal<SimDisk>>),
     /// Nothing more.
     Done,
 }
@@ -305,7 +313,7 @@ impl SimNode {
         };
         let awaited = (0..entries.len()).filter(|place| is_awaited(&entries[*place])).collect();
         let Ok(vector) = crate::replicate::Ledger::vector(ledger);
-        let end = is_end.then(|| (vector, ledger.horizon.clone()));
+        let end = is_end.then(|| (vector, ledger.told_horizon()));
         FeedPart { epoch: ledger.origin.epoch, entries, next, awaited, end }
     }
 }

@@ -147,7 +147,8 @@ impl Oracle {
         let mut fresh: Vec<_> = ledger.entries.values().filter(|(place, _)| *place > self.seen[index].head).collect();
         fresh.sort_by_key(|(place, _)| *place);
         for (place, entry) in fresh {
-            self.listed(index, node, *place, entry, now_unix_ms);
+            let row = before.get(&entry.key).map(|(_, version)| version);
+            self.listed(index, node, (*place, entry), row, now_unix_ms);
         }
         let wanted = ledger.wants.iter().map(|owed| &owed.entry);
         let wants: BTreeSet<_> = wanted.chain(ledger.withheld.values()).map(|entry| entry.version.clone()).collect();
@@ -168,12 +169,20 @@ impl Oracle {
         self.check_vector(index, node);
     }
 
-    fn listed(&mut self, index: usize, node: &SimNode, place: u64, entry: &Entry, now_unix_ms: u64) {
+    fn listed(
+        &mut self,
+        index: usize,
+        node: &SimNode,
+        (place, entry): (u64, &Entry),
+        before_row: Option<&Version>,
+        now_unix_ms: u64,
+    ) {
         let Entry { key, version, .. } = entry;
         let id = &node.id;
         let seen = &mut self.seen[index];
         let own = version.origin == node.catalog.ledger.origin;
-        let newest = seen.newest.insert(key.clone(), version.clone());
+        let newest = seen.newest.get(key).cloned();
+        seen.newest.insert(key.clone(), version.clone().max(newest.clone().unwrap_or_else(|| version.clone())));
         let before = seen.stamp;
         // What was wanted in time stays so when the clock goes back.
         let was_wanted = seen.wants.contains(version);
@@ -196,7 +205,9 @@ impl Oracle {
             let detail = format!("{id} lists {key} {version}, which was deleted as {forgotten}");
             self.broken(Invariant::DeletedStays, || detail);
         }
-        if newest.as_ref().is_some_and(|newest| *newest > *version) {
+        // An old deletion that comes back from a backup deletes nothing, when a newer one was forgotten before.
+        let is_replaced = before_row.is_some_and(|row| *row > *version);
+        if is_replaced || !entry.is_deleted() && newest.as_ref().is_some_and(|newest| *newest > *version) {
             self.broken(Invariant::VersionsAdvance, || format!("{id} lists {key} {version} after {newest:?}"));
         }
         self.check_held(node, entry);

@@ -5,5 +5,5 @@ mod blobs;
 #[path = "../../src/store/error.rs"]
 mod error;
 
-pub use blobs::{BlobWriter, Blobs, Disk, DiskFile, FreshBlob, SMALL_BLOB_BYTES_MAX, Space};
+pub use blobs::{BlobWriter, Blobs, Disk, DiskFile, FreshBlob, Removal, SMALL_BLOB_BYTES_MAX, Space};
 pub use error::StoreError;

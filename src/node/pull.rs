@@ -140,7 +140,8 @@ async fn brings_news(core: &Arc<Core>, peer: &NodeId, answer: &FeedAnswer) -> Re
 /// Records a part of the feed of `peer` and how far it was read, in one commit.
 async fn record(core: &Arc<Core>, peer: &NodeId, answer: FeedAnswer) -> Result<(), StoreError> {
     let FeedAnswer { epoch, entries, next, end, vector, horizon, awaited, .. } = answer;
-    let page = Page { peer: peer.clone(), entries, cursor: Cursor { epoch, since: next } };
+    let cursor = Cursor { epoch, since: next };
+    let page = Page { peer: peer.clone(), entries, cursor, horizon: horizon.clone() };
     let shared = core.clone();
     let recorded = core.catalog.transact(move |transaction| {
         let parked = absorb(transaction, &page, unix_ms())?;

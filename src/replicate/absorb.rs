@@ -1,7 +1,7 @@
 //! Writes that happen here, and what peers list: recorded as listed, wanted or parked, in one commit with the cursor.
 
 use super::{AHEAD_MAX_MS, Coverage, Decision, Ledger, decide};
-use crate::model::{Cursor, Entry, EntryKey, EntryState, HybridTime, NodeId};
+use crate::model::{Cursor, Entry, EntryKey, EntryState, HybridTime, NodeId, Version};
 
 /// How many parked entries one commit takes in at most.
 const UNPARKED_MAX: usize = 256;
@@ -15,6 +15,9 @@ pub struct Page {
     pub entries: Vec<Entry>,
     /// From where to read on.
     pub cursor: Cursor,
+    /// The horizon of the peer, if it has told one. It becomes one of this node's: who joins late, and then is asked by
+    /// one that comes back from a backup, has never seen what was forgotten before.
+    pub horizon: Option<Version>,
 }
 
 /// What became of an entry that a peer lists.
@@ -47,6 +50,9 @@ pub fn absorb<L: Ledger>(ledger: &mut L, page: &Page, now_unix_ms: u64) -> Resul
     }
     for entry in &page.entries {
         parked += usize::from(take_in(ledger, entry, &page.peer, now_unix_ms)? == Taken::Parked);
+    }
+    if let Some(horizon) = &page.horizon {
+        ledger.raise_horizon(horizon)?;
     }
     ledger.set_cursor(&page.peer, page.cursor)?;
     Ok(parked)
@@ -193,6 +199,7 @@ mod tests {
             peer: node(peer),
             entries: vec![live("a", "1")],
             cursor: Cursor { epoch: Epoch::from_bits(epoch), since: 1 },
+            horizon: None,
         });
         for (peer, epoch) in [("A", 1), ("B", 1)] {
             assert_eq!(absorb(&mut ledger, &page(peer, epoch), NOW), Ok(0));
@@ -221,6 +228,7 @@ mod tests {
             peer: node("A"),
             entries: vec![entry.clone()],
             cursor: Cursor { epoch: Epoch::from_bits(1), since },
+            horizon: None,
         };
         assert_eq!(absorb(&mut ledger, &page(&old, 1), NOW), Ok(0));
         assert_eq!(ledger.debt().map(|debt| debt.oldest), Ok(Some(1)));

@@ -28,6 +28,7 @@ pub fn expire<L: Ledger>(
     let mut dropped = 0;
     for entry in old.iter().filter(|entry| !is_of_member(&entry.key) && passed(&entry.version)) {
         ledger.drop_tombstone(entry)?;
+        ledger.raise_horizon(&entry.version)?;
         dropped += 1;
     }
     let last = old.last().filter(|_| old.len() == limit);

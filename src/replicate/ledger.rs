@@ -145,17 +145,23 @@ pub trait Ledger {
         limit: usize,
     ) -> Result<Vec<Entry>, Self::Error>;
 
-    /// Drops the tombstone `entry`, and keeps its version as the horizon if none above it was dropped.
+    /// Drops the tombstone `entry`.
     ///
     /// # Errors
     /// As above.
     fn drop_tombstone(&mut self, entry: &Entry) -> Result<(), Self::Error>;
 
-    /// The newest version of all tombstones that were dropped here.
+    /// Up to which version tombstones may have been dropped, by this node or by one whose feed it read.
     ///
     /// # Errors
     /// As above.
     fn horizon(&self) -> Result<Option<Version>, Self::Error>;
+
+    /// Notes that tombstones up to `version` may have been dropped.
+    ///
+    /// # Errors
+    /// As above.
+    fn raise_horizon(&mut self, version: &Version) -> Result<(), Self::Error>;
 
     /// Up to `limit` entries of a backup after the key `after`: they are not listed until it is known what became of
     /// them.

@@ -45,7 +45,7 @@ pub struct MemoryLedger {
     pub cursors: BTreeMap<NodeId, Cursor>,
     /// What it has passed of others' writes.
     pub vector: VersionVector,
-    /// The newest tombstone that it dropped.
+    /// The newest tombstone that was dropped.
     pub horizon: Option<Version>,
 }
 
@@ -87,6 +87,12 @@ impl MemoryLedger {
                 self.withheld.insert(entry.key.clone(), entry);
             }
         }
+    }
+
+    /// What its feed tells of as its horizon: the deletions that it withholds are not in the feed either.
+    pub fn told_horizon(&self) -> Option<Version> {
+        let withheld = self.withheld.values().filter(|entry| entry.is_deleted()).map(|entry| &entry.version);
+        withheld.max().max(self.horizon.as_ref()).cloned()
     }
 
     /// The hashes that something listed or withheld points at.
@@ -231,12 +237,16 @@ impl Ledger for MemoryLedger {
 
     fn drop_tombstone(&mut self, entry: &Entry) -> Result<(), Infallible> {
         self.entries.remove(&entry.key);
-        self.horizon = self.horizon.take().max(Some(entry.version.clone()));
         Ok(())
     }
 
     fn horizon(&self) -> Result<Option<Version>, Infallible> {
         Ok(self.horizon.clone())
+    }
+
+    fn raise_horizon(&mut self, version: &Version) -> Result<(), Infallible> {
+        self.horizon = self.horizon.take().max(Some(version.clone()));
+        Ok(())
     }
 
     fn withheld(&self, after: Option<&EntryKey>, limit: usize) -> Result<Vec<Entry>, Infallible> {

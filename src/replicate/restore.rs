@@ -6,7 +6,7 @@ use crate::model::{EntryKey, Version};
 /// What one commit's work on withheld entries came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Released {
-    /// Listed: no member knew of them, and none can have forgotten their deletion.
+    /// Listed: no member knew of them, and none can have forgotten their deletion, if they are not deletions themselves.
     pub listed: usize,
     /// Dropped: the members have something as new.
     pub dropped: usize,
@@ -41,12 +41,9 @@ pub fn release<L: Ledger>(
                 ledger.forget_withheld(entry)?;
                 released.dropped += 1;
             }
-            // A deletion that nobody remembers has nothing left to delete.
-            Decision::List | Decision::Want if !known && entry.is_deleted() => {
-                ledger.forget_withheld(entry)?;
-                released.dropped += 1;
-            }
-            Decision::List | Decision::Want if !known && horizon.is_some_and(|horizon| entry.version <= *horizon) => {
+            // A deletion is never doubtful: what it deleted may come back from another backup.
+            Decision::List | Decision::Want
+                if !known && !entry.is_deleted() && horizon.is_some_and(|horizon| entry.version <= *horizon) => {
                 released.doubtful += 1;
             }
             Decision::List | Decision::Want => {
@@ -94,6 +91,7 @@ mod tests {
         ledger.withhold([&entry]);
         let Ok(deletion) = write(&mut ledger, entry.key.clone(), EntryState::Deleted, 2);
         assert_eq!(ledger.drop_tombstone(&deletion), Ok(()));
+        assert_eq!(ledger.raise_horizon(&deletion.version), Ok(()));
         let Ok(released) = release(&mut ledger, None, None, 10);
         assert_eq!((released.listed, released.doubtful), (0, 1));
     }

@@ -18,6 +18,9 @@ const WENT_BACK: &str = "went_back";
 /// The mark of a catalogue whose withheld entries are still to be looked at.
 const IS_BACKUP: &str = "is_backup";
 
+/// The mark that says which of the withheld tombstones is the newest.
+const WITHHELD_HORIZON: &str = "withheld_horizon";
+
 /// The mark that says in which file the catalogue was last open.
 const FILE: &str = "file";
 
@@ -52,7 +55,7 @@ pub fn mark_as_backup(transaction: &mut Transaction<'_>) -> Result<(), StoreErro
 /// # Errors
 /// When the catalogue cannot be written.
 pub fn mark_as_taken_in(transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-    transaction.connection.execute("DELETE FROM marks WHERE name = ?1", [IS_BACKUP])?;
+    transaction.connection.execute("DELETE FROM marks WHERE name IN (?1, ?2)", [IS_BACKUP, WITHHELD_HORIZON])?;
     Ok(())
 }
 
@@ -103,6 +106,13 @@ pub(super) fn begin_anew(connection: &Connection, epoch: Epoch) -> Result<(), St
          INSERT OR REPLACE INTO marks VALUES ('is_backup', 'yes');",
     )?;
     transaction.execute("INSERT OR REPLACE INTO marks VALUES ('epoch', ?1)", [epoch.to_string()])?;
+    let newest = format!(
+        "SELECT {columns} FROM withheld WHERE kind = 0 ORDER BY time DESC, origin DESC, epoch DESC, origin_sequence DESC"
+    );
+    if let Some(newest) = transaction.query_row(&newest, [], rows::read).optional()? {
+        let mark = [WITHHELD_HORIZON, &newest.version.to_string()];
+        transaction.execute("INSERT OR REPLACE INTO marks VALUES (?1, ?2)", mark)?;
+    }
     super::schema::fill_buckets(&transaction)?;
     Ok(transaction.commit()?)
 }

@@ -192,15 +192,18 @@ impl Ledger for Transaction<'_> {
 
     fn drop_tombstone(&mut self, entry: &Entry) -> Result<(), StoreError> {
         self.connection.prepare_cached("DELETE FROM entries WHERE key = ?1")?.execute([entry.key.as_str()])?;
-        self.digest(Some(entry), None)?;
-        if self.horizon()?.is_none_or(|horizon| horizon < entry.version) {
-            self.set_mark("horizon", &entry.version.to_string())?;
-        }
-        Ok(())
+        self.digest(Some(entry), None)
     }
 
     fn horizon(&self) -> Result<Option<Version>, StoreError> {
         query::horizon(self.connection)
+    }
+
+    fn raise_horizon(&mut self, version: &Version) -> Result<(), StoreError> {
+        if self.horizon()?.is_none_or(|horizon| horizon < *version) {
+            self.set_mark("horizon", &version.to_string())?;
+        }
+        Ok(())
     }
 
     fn withheld(&self, after: Option<&EntryKey>, limit: usize) -> Result<Vec<Entry>, StoreError> {

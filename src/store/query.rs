@@ -33,7 +33,7 @@ pub struct FeedPage {
 pub struct FeedEnd {
     /// What it had passed of each origin's writes.
     pub vector: VersionVector,
-    /// The newest tombstone that it had dropped.
+    /// Up to which version tombstones may be missing in the feed.
     pub horizon: Option<Version>,
 }
 
@@ -118,7 +118,7 @@ pub(super) fn feed(
         }
     }
     let end = match entries.len() < limit {
-        true => Some(FeedEnd { vector: own_vector(&snapshot, origin)?, horizon: horizon(&snapshot)? }),
+        true => Some(FeedEnd { vector: own_vector(&snapshot, origin)?, horizon: told_horizon(&snapshot)? }),
         false => None,
     };
     Ok(FeedPage { entries, since, next: if end.is_some() { head.max(since) } else { last }, end })
@@ -202,10 +202,19 @@ pub(super) fn own_vector(connection: &Connection, origin: &Origin) -> Result<Ver
     Ok(vector)
 }
 
-/// The newest version of all tombstones that were dropped.
+/// Up to which version tombstones may have been dropped.
 pub(super) fn horizon(connection: &Connection) -> Result<Option<Version>, StoreError> {
-    let sql = "SELECT value FROM marks WHERE name = 'horizon'";
-    Ok(connection.prepare_cached(sql)?.query_row([], |row| rows::parsed(row, 0)).optional()?)
+    version_mark(connection, "horizon")
+}
+
+/// The horizon that the feed tells of: the tombstones that a backup withholds are not in it either.
+fn told_horizon(connection: &Connection) -> Result<Option<Version>, StoreError> {
+    Ok(horizon(connection)?.max(version_mark(connection, "withheld_horizon")?))
+}
+
+fn version_mark(connection: &Connection, name: &str) -> Result<Option<Version>, StoreError> {
+    let sql = "SELECT value FROM marks WHERE name = ?1";
+    Ok(connection.prepare_cached(sql)?.query_row([name], |row| rows::parsed(row, 0)).optional()?)
 }
 
 /// Up to `limit` entries of a backup below `prefix`, after the key `after`.

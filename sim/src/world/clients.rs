@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use super::World;
-use super::fetches::row_of;
 use crate::event::{Event, Task};
 use crate::model::{Content, ContentHash, EntryKey, EntryState, Version};
 use crate::node::{Awaited, Job, Status, Upload};
@@ -65,7 +64,7 @@ impl World {
         let request = self.requests.len();
         self.requests.push(ClientRequest { key: key.clone(), wait_for, wait_ms, is_deletion });
         if is_deletion {
-            return self.enqueue(node, Job::Write { request, key, state: EntryState::Deleted, row: None });
+            return self.enqueue(node, Job::Write { request, key, state: EntryState::Deleted, blob: None });
         }
         let content = self.random.below(self.contents.len() as u64) as usize;
         let Some(writer) = self.nodes[node].memory.blobs.as_ref().map(crate::store::Blobs::create) else { return };
@@ -105,8 +104,8 @@ impl World {
                     media_type: "a/b".parse().expect("a value"),
                     cache_control: "no-cache".parse().expect("a value"),
                 };
-                let row = row_of(&blob);
-                self.enqueue(node, Job::Write { request, key, state: EntryState::Live(content), row });
+                let state = EntryState::Live(content);
+                self.enqueue(node, Job::Write { request, key, state, blob: Some(blob) });
             }
             Err(_) => self.tell(|nodes| format!("{} cannot store an upload", nodes[node].id)),
         }

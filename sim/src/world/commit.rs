@@ -4,12 +4,17 @@
 use super::World;
 use crate::event::Task;
 use crate::message::Answer;
-use crate::model::{Entry, EntryKey, EntryState, HybridTime, NodeId, RecordKey};
-use crate::node::{Awaited, Effect, Job, SimNode};
+use crate::disk::SimDisk;
+use crate::model::{ContentHash, Entry, EntryKey, EntryState, HybridTime, NodeId, RecordKey};
+use crate::node::{Awaited, Catalog, Effect, Job, SimNode};
 use crate::replicate::{self, Ledger as _};
+use crate::store::{Blobs, FreshBlob, Removal};
 
 /// What the record of a node says here.
 const MEMBER: &str = "{}";
+
+/// How long bytes are kept that nothing names.
+const BLOB_GRACE_MS: u64 = 60_000;
 
 /// How many old deletions, or entries of a backup, one commit looks at.
 const PART: usize = 4;
@@ -34,7 +39,9 @@ impl World {
             memory.commits = true;
             self.later_within(1, 30, node, Task::Commit);
         }
-        if self.nodes[node].disk.touch().is_err() {
+        // Sweeps move files before the commit is durable, and they stay moved when it fails.
+        let before = jobs.iter().any(|job| matches!(job, Job::Sweep(_))).then(|| self.nodes[node].catalog.clone());
+        if before.is_none() && self.nodes[node].disk.touch().is_err() {
             self.tell(|nodes| format!("{} cannot commit {} jobs", nodes[node].id, jobs.len()));
             for job in jobs {
                 self.failed(node, job);
@@ -44,7 +51,12 @@ impl World {
         let head = self.nodes[node].catalog.ledger.sequence;
         let is_news = jobs.iter().any(|job| !matches!(job, Job::Cover));
         let members = self.nodes[node].members();
-        let mut effects: Vec<_> = jobs.into_iter().map(|job| self.apply(node, job)).collect();
+        let mut effects: Vec<_> = jobs.into_iter().map(|job| self.apply_and_note(node, job)).collect();
+        if let Some(before) = before
+            && self.nodes[node].disk.touch().is_err()
+        {
+            return self.roll_back(node, before, effects);
+        }
         let now_unix_ms = self.clock(node);
         self.oracle.committed(node, &self.nodes, now_unix_ms);
         // The power may fail when all is durable and nobody was told.
@@ -70,6 +82,37 @@ impl World {
         }
     }
 
+    /// Takes a group back that was not committed.
+    fn roll_back(&mut self, node: usize, before: Catalog, effects: Vec<Effect>) {
+        self.tell(|nodes| format!("{} cannot commit what it did", nodes[node].id));
+        let memory = &mut self.nodes[node].memory;
+        memory.awaited.retain(|sequence, _| *sequence <= before.ledger.origin_sequence);
+        memory.releases = false;
+        self.nodes[node].catalog = before;
+        for effect in effects {
+            match effect {
+                Effect::Absorbed { peer, .. } => {
+                    if let Some(peer) = self.index_of(&peer) {
+                        self.pull_again(node, peer);
+                    }
+                }
+                Effect::Concluded { number, .. } => drop(self.nodes[node].memory.fetches.remove(&number)),
+                _ => {}
+            }
+        }
+        self.later_within(1_000, 3_000, node, Task::Fetch);
+        self.later_within(1_000, 3_000, node, Task::Cover);
+    }
+
+    /// Makes the change of `job`, and notes the blobs that nothing may name any more.
+    fn apply_and_note(&mut self, node: usize, job: Job) -> Effect {
+        let named = self.nodes[node].catalog.ledger.references();
+        let effect = self.apply(node, job);
+        let Catalog { ledger, loose, .. } = &mut self.nodes[node].catalog;
+        loose.extend(named.difference(&ledger.references()).map(|hash| (*hash, None)));
+        effect
+    }
+
     /// Makes the change of `job` in what is being committed.
     fn apply(&mut self, node: usize, job: Job) -> Effect {
         let now = self.clock(node);
@@ -79,12 +122,12 @@ impl World {
         let SimNode { catalog, memory, id, .. } = &mut self.nodes[node];
         let ledger = &mut catalog.ledger;
         match job {
-            Job::Write { request, key, state, row } => {
+            Job::Write { request, key, state, blob } => {
                 let current = ledger.entries.get(&key);
                 if state == EntryState::Deleted && current.is_none_or(|(_, entry)| entry.content().is_none()) {
                     return Effect::Written { request, version: None };
                 }
-                catalog.rows.extend(row);
+                catalog.rows.extend(blob.as_ref().and_then(row_of));
                 let Ok(entry) = replicate::write(ledger, key, state, now);
                 let version = entry.version;
                 let wait_for = self.requests[request].wait_for;
@@ -107,11 +150,11 @@ impl World {
                 let promised = page.entries.iter().filter(|entry| memory.promised.contains_key(&entry.key));
                 let listed = promised.filter_map(|entry| ledger.entries.get(&entry.key));
                 let held = listed.map(|(_, entry)| (entry.key.clone(), entry.version.clone())).collect();
-                Effect::Absorbed { peer: page.peer, held, end, debt }
+                Effect::Absorbed { peer: page.peer, epoch: page.cursor.epoch, held, end, debt }
             }
-            Job::Conclude { number, entry, row } => {
+            Job::Conclude { number, entry, blob } => {
                 let Ok(is_listed) = replicate::conclude(ledger, &entry);
-                catalog.rows.extend(row.filter(|_| is_listed));
+                catalog.rows.extend(row_of(&blob).filter(|_| is_listed));
                 Effect::Concluded { number, entry }
             }
             Job::GiveUp(entry) => {
@@ -150,6 +193,13 @@ impl World {
                 let peer = self.nodes[peer].id.clone();
                 self.mend(node, &peer, &passed, &entries);
                 Effect::Done
+            }
+            Job::Sweep(released) => {
+                for hash in released {
+                    catalog.loose.entry(hash).or_insert(None);
+                }
+                let moved = memory.blobs.as_ref().map(|blobs| sweep(catalog, blobs, now));
+                Effect::Swept(moved.unwrap_or_default())
             }
             Job::Release(horizon) => {
                 let mut after = None;
@@ -191,12 +241,15 @@ impl World {
                 let records = listed.filter(|entry| matches!(entry.key, EntryKey::Record(_))).cloned().collect();
                 self.answer(node, peer, number, Answer::Welcome(records));
             }
-            Effect::Absorbed { peer, held, end, debt } => self.absorbed(node, &peer, held, end, debt),
+            Effect::Absorbed { peer, epoch, held, end, debt } => {
+                self.absorbed(node, (&peer, epoch), held, end, debt);
+            }
             Effect::Concluded { number, entry } => {
                 self.nodes[node].memory.fetches.remove(&number);
                 self.send_receipts(node, &entry.key, &entry.version);
             }
             Effect::Covered(debt) => self.nodes[node].memory.coverage.settle(debt),
+            Effect::Swept(files) => drop(files),
             Effect::Member { answer: None } | Effect::Done => {}
         }
     }
@@ -237,6 +290,38 @@ fn set_member(ledger: &mut crate::replicate::memory::MemoryLedger, id: &NodeId, 
     }
 }
 
+/// Frees the blobs that nothing has named for long, unless somebody is about to; answers their files.
+fn sweep(catalog: &mut Catalog, blobs: &Blobs<SimDisk>, now_unix_ms: u64) -> Vec<Removal<SimDisk>> {
+    for since in catalog.loose.values_mut() {
+        since.get_or_insert(now_unix_ms);
+    }
+    let named = catalog.ledger.references();
+    let mut files = Vec::new();
+    for (hash, since) in catalog.loose.clone() {
+        if since.is_none_or(|since| since + BLOB_GRACE_MS > now_unix_ms) {
+            continue;
+        }
+        if !named.contains(&hash) {
+            match blobs.take_away(&hash) {
+                Ok(Removal::Pinned) => {
+                    catalog.loose.insert(hash, Some(now_unix_ms));
+                    continue;
+                }
+                Ok(removal) => files.push(removal),
+                Err(_) => break,
+            }
+            catalog.rows.remove(&hash);
+        }
+        catalog.loose.remove(&hash);
+    }
+    files
+}
+
+/// What the catalogue keeps of `blob`.
+fn row_of(blob: &FreshBlob) -> Option<(ContentHash, Vec<u8>)> {
+    blob.as_row().map(|bytes| (blob.hash(), bytes.to_vec()))
+}
+
 fn told(job: &Job) -> String {
     let entries = |entries: &[Entry]| {
         let texts: Vec<_> = entries.iter().map(|entry| format!("{} {}", entry.key, entry.version)).collect();
@@ -263,6 +348,7 @@ fn told(job: &Job) -> String {
         Job::GiveUp(entry) => format!("that nobody has the bytes of {} {}", entry.key, entry.version),
         Job::Cover => "what was passed".to_owned(),
         Job::Unpark => "what was parked".to_owned(),
+        Job::Sweep(released) => format!("a sweep; {} blobs were let go", released.len()),
         Job::Expire(_) => "what expires".to_owned(),
     }
 }

@@ -23,7 +23,7 @@ impl World {
             return;
         }
         let cursor = self.nodes[node].catalog.ledger.cursors.get(&self.nodes[peer].id).copied();
-        let is_first = !self.nodes[node].memory.read.contains(&self.nodes[peer].id);
+        let is_first = !self.nodes[node].memory.read.contains_key(&self.nodes[peer].id);
         let ask = Ask::Feed {
             since: cursor.map_or(0, |cursor| cursor.since),
             epoch: cursor.map(|cursor| cursor.epoch),
@@ -84,21 +84,22 @@ impl World {
             if let Some((vector, horizon)) = &end {
                 let Ok(own) = ledger.vector();
                 brings_news = !own.covers(vector);
-                self.was_read_to_end(node, &id, horizon.clone());
+                self.was_read_to_end(node, &id, (epoch, vector), horizon.clone());
             }
             if !brings_news {
                 self.nodes[node].memory.pulling.remove(&peer);
                 return self.later_within(1, 10, node, Task::Pull(peer));
             }
         }
-        self.enqueue(node, Job::Absorb { page: Page { peer: id, entries, cursor }, awaited, end });
+        let horizon = end.as_ref().and_then(|(_, horizon)| horizon.clone());
+        self.enqueue(node, Job::Absorb { page: Page { peer: id, entries, cursor, horizon }, awaited, end });
     }
 
     /// A part of the feed of `peer` is recorded.
     pub(super) fn absorbed(
         &mut self,
         node: usize,
-        peer: &NodeId,
+        (peer, epoch): (&NodeId, Epoch),
         held: Vec<(EntryKey, Version)>,
         end: Option<(VersionVector, Option<Version>)>,
         debt: Debt,
@@ -107,9 +108,9 @@ impl World {
             self.send_receipts(node, &key, &version);
         }
         if let Some((vector, horizon)) = end {
+            self.was_read_to_end(node, peer, (epoch, &vector), horizon);
             self.nodes[node].memory.coverage.read_to_end(peer, vector, debt);
             self.later_within(1, 50, node, Task::Cover);
-            self.was_read_to_end(node, peer, horizon);
         }
         if let Some(peer) = self.index_of(peer) {
             self.nodes[node].memory.pulling.remove(&peer);
@@ -117,9 +118,18 @@ impl World {
         }
     }
 
-    fn was_read_to_end(&mut self, node: usize, peer: &NodeId, horizon: Option<Version>) {
+    fn was_read_to_end(
+        &mut self,
+        node: usize,
+        peer: &NodeId,
+        (epoch, vector): (Epoch, &VersionVector),
+        horizon: Option<Version>,
+    ) {
         let memory = &mut self.nodes[node].memory;
-        memory.read.insert(peer.clone());
+        // The first reading counts, or what is written meanwhile would put it off; but not that of a former life.
+        if memory.read.get(peer).is_none_or(|(before, _)| *before != epoch) {
+            memory.read.insert(peer.clone(), (epoch, vector.clone()));
+        }
         memory.read_horizon = memory.read_horizon.take().max(horizon);
         self.release_if_all_were_read(node);
     }
@@ -129,7 +139,10 @@ impl World {
         let others = self.others(node);
         let SimNode { catalog, memory, seed, .. } = &self.nodes[node];
         let is_alone = others.is_empty() && seed.is_some();
-        let were_read = others.iter().all(|other| memory.read.contains(&self.nodes[*other].id));
+        let Ok(own) = catalog.ledger.vector();
+        // What is known of, but not held yet, would be taken for unknown.
+        let was_read = |other: &usize| memory.read.get(&self.nodes[*other].id).is_some_and(|(_, read)| own.covers(read));
+        let were_read = others.iter().all(was_read);
         if catalog.is_backup && !memory.releases && !is_alone && were_read {
             let horizon = memory.read_horizon.clone();
             self.nodes[node].memory.releases = true;

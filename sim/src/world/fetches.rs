@@ -6,7 +6,7 @@ use crate::event::Task;
 use crate::message::{Answer, Ask};
 use crate::model::{ContentHash, Entry};
 use crate::node::{Fetch, Job, Purpose};
-use crate::store::{DiskFile as _, FreshBlob};
+use crate::store::DiskFile as _;
 
 /// How many blobs are fetched at once.
 const PARALLEL: usize = 3;
@@ -125,18 +125,12 @@ impl World {
         let entry = fetch.entry.clone();
         match whole.finish(Some(content.hash)) {
             Ok(blob) if blob.size() == content.size => {
-                let row = row_of(&blob);
-                self.enqueue(node, Job::Conclude { number, entry, row });
+                self.enqueue(node, Job::Conclude { number, entry, blob });
             }
             Ok(_) | Err(crate::store::StoreError::Mismatch { .. }) => self.ask_next_holder(node, number),
             Err(_) => self.end_fetch(node, number),
         }
     }
-}
-
-/// What the catalogue keeps of `blob`.
-pub(super) fn row_of(blob: &FreshBlob) -> Option<(ContentHash, Vec<u8>)> {
-    blob.as_row().map(|bytes| (blob.hash(), bytes.to_vec()))
 }
 
 use crate::node::SimNode;

@@ -8,11 +8,12 @@ use crate::model::VersionVector;
 use crate::node::{Job, Purpose};
 use crate::replicate::{Ledger as _, differing};
 
-/// Up to how long it takes to the next ping, look at old deletions, comparison, look at parked entries.
+/// Up to how long it takes to the next ping, look at old deletions, comparison, look at parked entries, sweep.
 const PING_MS: u64 = 20_000;
 const EXPIRE_MS: u64 = 40_000;
 const COMPARE_MS: u64 = 90_000;
 const UNPARK_MS: u64 = 8_000;
+const SWEEP_MS: u64 = 40_000;
 
 impl World {
     pub(super) fn announce(&mut self, node: usize, peer: usize) {
@@ -45,6 +46,19 @@ impl World {
             self.enqueue(node, Job::Expire(vectors));
         }
         self.later_within(EXPIRE_MS / 2, EXPIRE_MS, node, Task::Expire);
+    }
+
+    /// Notes the blobs that were let go, and frees what nothing has named for long.
+    pub(super) fn sweep(&mut self, node: usize) {
+        if let Some(blobs) = &self.nodes[node].memory.blobs {
+            let mut released = blobs.take_released();
+            released.sort_unstable();
+            released.dedup();
+            let named = self.nodes[node].catalog.ledger.references();
+            released.retain(|hash| !named.contains(hash));
+            self.enqueue(node, Job::Sweep(released));
+        }
+        self.later_within(SWEEP_MS / 2, SWEEP_MS, node, Task::Sweep);
     }
 
     pub(super) fn compare(&mut self, node: usize) {

@@ -145,6 +145,7 @@ impl World {
             Task::Cover => self.cover(node),
             Task::Unpark => self.unpark(node),
             Task::Expire => self.expire(node),
+            Task::Sweep => self.sweep(node),
             Task::Compare => self.compare(node),
         }
     }
