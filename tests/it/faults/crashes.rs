@@ -11,6 +11,9 @@ use crate::history::clients::Load;
 /// After so many crashes clients pause, and all nodes are compared and judged.
 const CRASHES_A_ROUND: u64 = 40;
 
+/// So many keys that what is lost is seldom written again before anybody looks.
+const KEYS: u64 = 300;
+
 /// A node dies at most so long after another.
 const LULL_MS_MAX: u64 = 250;
 
@@ -22,7 +25,7 @@ async fn crashes_at_random_moments_lose_nothing_acknowledged_and_return_nothing_
     let mut world = World::start().await;
     let (begun, mut done, mut operations, mut writes) = (Instant::now(), 0, 0, 0);
     while done < crashes {
-        let clients = world.clients(Load { seed: seed.wrapping_add(done), ..LOAD });
+        let clients = world.clients(Load { seed: seed.wrapping_add(done), keys: KEYS, ..LOAD });
         let until = (done + CRASHES_A_ROUND).min(crashes);
         while done < until {
             meanwhile(Duration::from_millis(random.below(LULL_MS_MAX))).await;
