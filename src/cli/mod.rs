@@ -11,6 +11,7 @@ use tokio::runtime::Runtime;
 pub mod certs;
 pub mod config;
 pub mod demo;
+mod dump;
 mod explain;
 pub mod failure;
 mod human;
@@ -99,6 +100,8 @@ pub enum Command {
     Status,
     /// Compare what all nodes hold, and say where they differ
     Verify(verify::VerifyArgs),
+    /// Write a node's whole catalogue and all bytes to a folder
+    Dump(dump::DumpArgs),
     /// Show why an edge answers a request from this node, and what would change that
     Explain(explain::ExplainArgs),
     /// Run a node
@@ -140,6 +143,7 @@ impl Cli {
             Command::Prices(args) => ask(prices::run(args, &options)),
             Command::Status => ask(status::run(&options)),
             Command::Verify(args) => ask(verify::run(args, &options)),
+            Command::Dump(args) => ask(dump::run(args, &options)),
             Command::Explain(args) => ask(explain::run(args, &options)),
             Command::Server(args) => block_on(server::run(args, options.config.as_deref(), &options.home()?)),
             Command::Proxy(args) => block_on(proxy::run(args, options.config.as_deref(), &options.home()?)),

@@ -101,7 +101,7 @@ async fn help_and_version_are_answers() {
     let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);
     let help = user.run(&["--help"]).await.ok();
     for command in
-        ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "verify", "explain", "certs"]
+        ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "verify", "dump", "explain", "certs"]
     {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {help:?}");
     }

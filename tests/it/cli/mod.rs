@@ -1,6 +1,7 @@
 //! The commands that a person types, run as the real program against real nodes.
 
 mod admin;
+mod dump;
 mod explain;
 mod objects;
 mod packets;
