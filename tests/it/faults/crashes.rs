@@ -19,7 +19,7 @@ const LULL_MS_MAX: u64 = 250;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn crashes_at_random_moments_lose_nothing_acknowledged_and_return_nothing_deleted() {
-    let crashes = parameter("METACDN_CRASHES", 160);
+    let crashes = parameter("METACDN_CRASHES", 110);
     let seed = seed();
     let mut random = Random::from_seed(seed);
     let mut world = World::start().await;
