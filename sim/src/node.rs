@@ -286,7 +286,7 @@ pub enum Effect {
         entry: Entry,
     },
     /// What was passed is written down, with what was owed then.
-    Covered(crate::replicate::Debt),
+    Covered(crate::model::VersionVector),
     /// Bytes are freed; their files go now.
     Swept(Vec<Removal<SimDisk>>),
     /// Nothing more.

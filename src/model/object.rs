@@ -234,6 +234,10 @@ impl Entry {
     /// Whether this write wins over `other` of the same key: the later version, and between two of one version
     /// (which only a clock or a backup gone wrong makes) the greater hash, so that all nodes choose alike.
     pub fn supersedes(&self, other: &Self) -> bool {
+        // That a member was removed is final: its name is spent, whatever it or its clock says of itself later.
+        if matches!(&self.key, EntryKey::Record(key) if key.is_node()) && self.is_deleted() != other.is_deleted() {
+            return self.is_deleted();
+        }
         let hash = |entry: &Self| entry.content().map(|content| content.hash);
         (&self.version, hash(self)) > (&other.version, hash(other))
     }

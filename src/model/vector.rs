@@ -51,6 +51,12 @@ impl VersionVector {
         }
     }
 
+    /// What both this and `other` have passed.
+    #[must_use]
+    pub fn common(&self, other: &Self) -> Self {
+        self.iter().map(|(origin, sequence)| (origin.clone(), sequence.min(other.get(origin)))).collect()
+    }
+
     /// Whether the write `version` is passed.
     pub fn has_passed(&self, version: &Version) -> bool {
         version.sequence <= self.get(&version.origin)

@@ -65,10 +65,15 @@ impl View {
             EntryState::Record(json) => Some(json.as_str()),
             EntryState::Deleted | EntryState::Live(_) => None,
         };
-        if self.versions.get(key).is_some_and(|known| *known >= entry.version) {
-            return Ok(false);
-        }
+        let is_known = self.versions.get(key).is_some_and(|known| *known >= entry.version);
         let Some(record) = Record::read(key, json)? else { return Ok(false) };
+        match &record {
+            // That a member was removed is final, whatever version the two have.
+            Record::Node(id, Some(_)) if self.is_forgotten(id) => return Ok(false),
+            Record::Node(id, None) if self.nodes.contains_key(id) => {}
+            _ if is_known => return Ok(false),
+            _ => {}
+        }
         self.versions.insert(key.clone(), entry.version.clone());
         match record {
             Record::Node(id, Some(node)) => drop(self.nodes.insert(id, node)),
@@ -152,6 +157,19 @@ mod tests {
             assert_eq!(view.state(&id), state);
         }
         assert!(view.merge(&record(RecordKey::state(&id), 4, Some(r#""asleep""#))).is_err());
+    }
+
+    #[test]
+    fn that_a_member_was_removed_is_final() {
+        let id: NodeId = "GC".parse().expect("a name");
+        let json = r#"{"id":"GC","provider":"GC","address":"h:1","download":"h:2"}"#;
+        let (early, late) = (record(RecordKey::node(&id), 1, Some(json)), record(RecordKey::node(&id), 9, Some(json)));
+        let gone = record(RecordKey::node(&id), 5, None);
+        assert!(gone.supersedes(&late) && !late.supersedes(&gone) && gone.supersedes(&early));
+        let mut view = View::default();
+        assert_eq!((view.merge(&late), view.is_forgotten(&id)), (Ok(true), false));
+        assert_eq!((view.merge(&gone), view.is_forgotten(&id)), (Ok(true), true));
+        assert_eq!((view.merge(&late), view.merge(&gone), view.nodes().len()), (Ok(false), Ok(false), 0));
     }
 
     #[test]

@@ -120,7 +120,7 @@ async fn announce_until_heard(core: Arc<Core>, address: Address, id: Option<Node
 }
 
 #[derive(Debug, thiserror::Error)]
-enum AnnounceError {
+pub(super) enum AnnounceError {
     #[error("the announcement did not arrive")]
     Peer(#[from] ClientError),
     #[error("the cluster's records cannot be kept")]
@@ -134,7 +134,7 @@ fn is_transient(error: &AnnounceError) -> bool {
 }
 
 /// Announces this node to `peer` and takes in the records that it answers with: the cluster's members.
-async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), AnnounceError> {
+pub(super) async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), AnnounceError> {
     let welcome = peer.announce(&core.me, core.catalog.origin().epoch).await?;
     welcome.records.iter().try_for_each(Entry::check)?;
     let me = core.me.id.clone();

@@ -18,7 +18,7 @@ use crate::protocol::feed::{Digests, Sum};
 use crate::replicate::{BUCKETS, Ledger as _, differing, take_in};
 use crate::store::StoreError;
 
-/// How many buckets are looked into at one comparison: what differs in more is found at the next ones.
+/// How many buckets are looked into at one comparison; the next one looks into further ones.
 const BUCKETS_LOOKED_INTO_MAX: usize = 64;
 
 /// `GET /v1/digests`: the sum of each bucket of what this node lists.
@@ -53,7 +53,7 @@ pub(super) async fn compare_in_time(core: Arc<Core>) {
     if period.is_zero() {
         return;
     }
-    loop {
+    for from in (0_usize..).step_by(BUCKETS_LOOKED_INTO_MAX) {
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(period) => {}
@@ -62,7 +62,7 @@ pub(super) async fn compare_in_time(core: Arc<Core>) {
             if core.members.liveness(&node.id) != Liveness::Alive {
                 continue;
             }
-            match compare(&core, &node.id, &core.members.peer(&node)).await {
+            match compare(&core, &node.id, &core.members.peer(&node), from).await {
                 Ok(0) => {}
                 Ok(mended) => {
                     core.metrics.mended_entries.inc_by(mended as u64);
@@ -86,18 +86,22 @@ enum CompareError {
     Unsound(#[from] UnsoundEntry),
 }
 
-/// Takes in what `peer` lists and this node neither lists nor owes; answers how many entries that were.
-async fn compare(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<usize, CompareError> {
+/// Takes in what `peer` lists and this node neither lists nor owes; answers how many entries that were. Of the buckets that
+/// differ it looks into a part, which begins at the place `from`.
+async fn compare(core: &Arc<Core>, id: &NodeId, peer: &Peer, from: usize) -> Result<usize, CompareError> {
     let theirs = peer.digests().await?;
     let catalog = core.catalog.clone();
     let (vector, ours) = off_runtime(move || Ok::<_, StoreError>((catalog.vector()?, catalog.digests()?))).await?;
     // What is on its way by the feed would be taken for lost.
-    if !vector.covers(&theirs.vector) || core.catalog.progress().borrow().wants > 0 {
+    if !vector.covers(&theirs.vector) {
         return Ok(0);
     }
     let theirs: Vec<u64> = theirs.sums.iter().map(|Sum(bits)| *bits).collect();
     let mut mended = 0;
-    for bucket in differing(&ours, &theirs).into_iter().take(BUCKETS_LOOKED_INTO_MAX) {
+    let mut buckets = differing(&ours, &theirs);
+    let begin = from.checked_rem(buckets.len()).unwrap_or(0);
+    buckets.rotate_left(begin);
+    for bucket in buckets.into_iter().take(BUCKETS_LOOKED_INTO_MAX) {
         let entries = peer.of_bucket(bucket).await?;
         entries.iter().try_for_each(Entry::check)?;
         let grace_ms = core.config.tombstone_grace_s.saturating_mul(1000);

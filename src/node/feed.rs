@@ -177,7 +177,13 @@ pub(super) async fn announce(
         let decide = move |current: Option<&str>| {
             Ok::<_, ApiError>(if current == Some(&announced) { Change::Keep } else { Change::Set(announced) })
         };
-        write_record(&core, RecordKey::node(&id), decide).await??;
+        let key = RecordKey::node(&id);
+        write_record(&core, key.clone(), decide).await??;
+        // It may have been forgotten while this was looked at.
+        let catalog = core.catalog.clone();
+        if off_runtime(move || catalog.find(&key.into())).await?.is_some_and(|entry| entry.is_deleted()) {
+            return Err(gone(&id));
+        }
     } else if node != core.me {
         let detail = format!("{id} is this node: two nodes must not have the same name");
         return Err(ApiError::new(StatusCode::CONFLICT, detail));

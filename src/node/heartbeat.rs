@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use tracing::{debug, error, warn};
 
+use super::announce::announce;
 use super::bytes::off_runtime;
 use super::{Core, NodeError, unix_ms};
 use crate::client::{Deadlines, Peer};
@@ -81,9 +82,16 @@ async fn ping(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<(), NodeErro
             return Ok(());
         }
     };
-    let rolled_back = has_passed_what_was_never_written(core, &own, &pong);
-    core.members.heard_pong(id, pong, ahead_ms, own);
-    if rolled_back { went_back(core, id).await } else { Ok(()) }
+    if has_passed_what_was_never_written(core, &own, &pong) {
+        return went_back(core, id).await;
+    }
+    if core.members.heard_pong(id, pong, ahead_ms, own) {
+        // It may have lost what it knew of the members, or have joined when this node was away.
+        if let Err(error) = announce(core, peer).await {
+            debug!(peer = %id, error = &error as &dyn std::error::Error, "the announcement failed, the feed will tell");
+        }
+    }
+    Ok(())
 }
 
 /// Whether the peer knows of writes of this very database that are not in it: then it went back in time.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::{debug, warn};
 
 use super::{Core, unix_ms};
-use crate::model::HybridTime;
+use crate::model::{EntryKey, HybridTime, VersionVector};
 use crate::replicate::{expire, unpark};
 use crate::store::StoreError;
 
@@ -25,9 +25,13 @@ pub(super) async fn unpark_in_time(core: Arc<Core>) {
     let mut progress = core.catalog.progress();
     loop {
         if progress.borrow_and_update().parked > 0 {
-            let unparked = core.catalog.transact(|transaction| unpark(transaction, unix_ms())).await;
-            if let Err(error) = unparked {
-                warn!(error = &error as &dyn std::error::Error, "parked entries cannot be taken in, will retry");
+            match core.catalog.transact(|transaction| unpark(transaction, unix_ms())).await {
+                Ok(0) => {}
+                // There may be more, which need not wait.
+                Ok(_) => continue,
+                Err(error) => {
+                    warn!(error = &error as &dyn std::error::Error, "parked entries cannot be taken in, will retry");
+                }
             }
             tokio::select! {
                 () = core.stop.cancelled() => return,
@@ -46,12 +50,13 @@ pub(super) async fn unpark_in_time(core: Arc<Core>) {
 pub(super) async fn expire_in_time(core: Arc<Core>) {
     let grace = Duration::from_secs(core.config.tombstone_grace_s);
     let period = (grace / 100).clamp(EXPIRE_PERIOD_MIN, EXPIRE_PERIOD_MAX);
+    let mut last = Pass::default();
     loop {
         tokio::select! {
             () = core.stop.cancelled() => return,
             () = tokio::time::sleep(period) => {}
         }
-        match expire_all(&core, grace).await {
+        match expire_all(&core, grace, &mut last).await {
             Ok(0) => {}
             Ok(dropped) => {
                 core.metrics.expired_tombstones.inc_by(dropped as u64);
@@ -62,12 +67,30 @@ pub(super) async fn expire_in_time(core: Arc<Core>) {
     }
 }
 
-async fn expire_all(core: &Arc<Core>, grace: Duration) -> Result<usize, StoreError> {
+/// How far the last look at old deletions came.
+#[derive(Default)]
+struct Pass {
+    /// What all members had passed.
+    passed: Option<VersionVector>,
+    /// Up to which time all old deletions were looked at.
+    until: Option<HybridTime>,
+}
+
+/// A key before most others: from which one an old deletion is looked at twice does not matter.
+fn first_key() -> EntryKey {
+    " ".parse().expect("a key may be a space")
+}
+
+/// Forgets what can be forgotten. While a member is away that is nothing new, and what was looked at is not looked at again.
+async fn expire_all(core: &Arc<Core>, grace: Duration, last: &mut Pass) -> Result<usize, StoreError> {
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
     let time = HybridTime::from_unix_ms(unix_ms().saturating_sub(grace_ms));
-    let (mut dropped, mut after) = (0, None);
+    let Some(vectors) = core.members.vectors_of_all() else { return Ok(0) };
+    let passed = vectors.iter().skip(1).fold(vectors.first().cloned(), |all, one| all.map(|all| all.common(one)));
+    let until = last.until.filter(|_| last.passed == passed);
+    let (mut dropped, mut after) = (0, until.map(|until| (until, first_key())));
     loop {
-        let Some(vectors) = core.members.vectors_of_all() else { return Ok(dropped) };
+        let vectors = vectors.clone();
         let work = core.catalog.transact(move |transaction| {
             expire(transaction, time, after, EXPIRE_PART, |version| vectors.iter().all(|v| v.has_passed(version)))
         });
@@ -75,6 +98,7 @@ async fn expire_all(core: &Arc<Core>, grace: Duration) -> Result<usize, StoreErr
         dropped += part.dropped;
         after = part.after;
         if after.is_none() {
+            *last = Pass { passed, until: Some(time) };
             return Ok(dropped);
         }
     }

@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::unix_ms;
 use crate::client::{Deadlines, Peer};
 use crate::membership::Detector;
-use crate::model::{Liveness, MemberState, Node, NodeId, Version, VersionVector, View};
+use crate::model::{Epoch, Liveness, MemberState, Node, NodeId, Version, VersionVector, View};
 use crate::protocol::status::{Pong, Server};
 use crate::replicate::{AHEAD_MAX_MS, ahead_of_peers_ms};
 use crate::store::{Catalog, Progress};
@@ -39,8 +39,14 @@ struct Follower {
     since: Option<u64>,
     wants: u64,
     want_bytes: u64,
+    /// The life of its database.
+    epoch: Option<Epoch>,
     /// Which writes of each origin it had passed, when it last said so.
     vector: Option<VersionVector>,
+    /// The latest such vector that this node itself has passed since: then it knows of every member that was known there.
+    known_vector: Option<VersionVector>,
+    /// The earliest such vector that it has not.
+    next_vector: Option<VersionVector>,
     /// By how much its clock is ahead of this node's.
     ahead_ms: Option<i64>,
     lag: Option<Lag>,
@@ -117,20 +123,33 @@ impl Members {
     }
 
     /// The answer of `id` to a ping: where it stands, with a clock that is `ahead_ms` ahead of this node's, which had
-    /// passed `own` by then.
-    pub(super) fn heard_pong(&self, id: &NodeId, pong: Pong, ahead_ms: Option<i64>, own: VersionVector) {
+    /// passed `own` by then. Says whether its database is another one than when it was last heard, if it was.
+    pub(super) fn heard_pong(&self, id: &NodeId, pong: Pong, ahead_ms: Option<i64>, own: VersionVector) -> bool {
         let now = self.started.elapsed();
         let mut seen = self.seen();
         seen.detector.heard(id, now);
         let follower = seen.followers.entry(id.clone()).or_default();
+        let is_another = follower.epoch != Some(pong.epoch);
+        if is_another {
+            *follower = Follower { since: follower.since, epoch: Some(pong.epoch), ..Follower::default() };
+        }
         (follower.wants, follower.want_bytes, follower.ahead_ms) = (pong.wants, pong.want_bytes, ahead_ms);
-        let Some(theirs) = pong.vector else { return };
+        let Some(theirs) = pong.vector else { return is_another };
+        if let Some(passed) = follower.next_vector.take_if(|next| own.covers(next)) {
+            follower.known_vector = Some(passed);
+        }
+        if own.covers(&theirs) {
+            follower.known_vector = Some(theirs.clone());
+        } else {
+            follower.next_vector.get_or_insert_with(|| theirs.clone());
+        }
         match &mut follower.lag {
             Some(lag) if !theirs.covers(&lag.mark) => {}
             Some(lag) => *lag = Lag { mark: own, since: now, caught_up: lag.since },
             None => follower.lag = Some(Lag { mark: own, since: now, caught_up: now }),
         }
         follower.vector = Some(theirs);
+        is_another
     }
 
     /// The members that are known to have passed the write `version`.
@@ -139,12 +158,13 @@ impl Members {
         self.seen().followers.iter().filter(|(_, follower)| passed(follower)).map(|(id, _)| id.clone()).collect()
     }
 
-    /// The vectors of all other members; `None` if one of them has not told it since this node started.
+    /// Vectors of all other members that this node has passed itself: who reads a feed without being known there it would
+    /// have heard of. `None` if there is none of a member since this node started.
     pub(super) fn vectors_of_all(&self) -> Option<Vec<VersionVector>> {
         let view = self.view.borrow().clone();
         let seen = self.seen();
         let others = view.nodes().keys().filter(|id| **id != self.me);
-        others.map(|id| seen.followers.get(id).and_then(|follower| follower.vector.clone())).collect()
+        others.map(|id| seen.followers.get(id).and_then(|follower| follower.known_vector.clone())).collect()
     }
 
     /// Whether every other member that is not down has passed all that `id` has, as far as it has said, and `id` itself

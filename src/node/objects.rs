@@ -188,7 +188,8 @@ pub(super) async fn delete(
     let shared = core.clone();
     let deleted = core.catalog.transact(move |transaction| {
         let current = transaction.find(&entry_key)?;
-        if current.as_ref().is_none_or(|entry| entry.content().is_none()) {
+        // What a backup has may be listed later: then it must find this deletion.
+        if current.as_ref().is_none_or(|entry| entry.content().is_none()) && !transaction.withholds(&entry_key)? {
             return Ok(Err(StatusCode::NOT_FOUND));
         }
         if !holds(&Method::DELETE, &headers, current.as_ref()) {

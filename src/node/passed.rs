@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::warn;
 
 use super::Core;
-use crate::replicate::{Coverage, Debt, Ledger as _};
+use crate::replicate::{Coverage, Ledger as _};
 
 /// How long news gather before they are written down.
 const GATHER: Duration = Duration::from_millis(50);
@@ -31,16 +31,16 @@ pub(super) async fn run(core: Arc<Core>) {
 
 async fn settle(core: &Arc<Core>) -> Result<(), crate::store::StoreError> {
     let shared = core.clone();
-    let debt: Debt = core
+    let passed = core
         .catalog
         .transact(move |transaction| {
             let debt = transaction.debt()?;
             let passed = coverage(&shared.coverage).passed(debt);
             transaction.cover(&passed)?;
-            Ok(debt)
+            Ok(passed)
         })
         .await?;
-    coverage(&core.coverage).settle(debt);
+    coverage(&core.coverage).settle(&passed);
     Ok(())
 }
 

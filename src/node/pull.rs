@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
@@ -20,6 +20,9 @@ use crate::store::{StoreError, Transaction};
 
 /// How long a peer may wait for news: less than the deadline for the first byte, so that silence is a failure.
 const FEED_WAIT_MS: u64 = WAIT_MS_MAX / 2;
+
+/// An answer without entries that comes so early was not waited for.
+const EARLY: Duration = Duration::from_millis(100);
 
 /// Keeps one follower and one heartbeat for each other member, as the view says, until the node stops.
 pub(super) async fn follow_members(core: Arc<Core>) {
@@ -66,8 +69,11 @@ async fn follow(core: Arc<Core>, id: NodeId, peer: Peer) {
     // The first answer tells at once where the peer stands, which is news after a start.
     let mut wait_ms = 0;
     loop {
+        let begun = Instant::now();
         match pull(&core, &id, &peer, wait_ms).await {
-            Ok(()) => {
+            // A peer that waits for nothing must not be asked without end.
+            Ok(Pulled::Nothing) if begun.elapsed() < EARLY && wait_ms > 0 => backoff.wait().await,
+            Ok(_) => {
                 backoff.reset();
                 wait_ms = FEED_WAIT_MS;
                 complained = false;
@@ -104,8 +110,14 @@ impl PullError {
     }
 }
 
+/// What a part of a feed brought.
+enum Pulled {
+    Entries,
+    Nothing,
+}
+
 /// Reads the next part of the feed of `id` and records it.
-async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer, wait_ms: u64) -> Result<(), PullError> {
+async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer, wait_ms: u64) -> Result<Pulled, PullError> {
     let (catalog, name) = (core.catalog.clone(), id.clone());
     let cursor = off_runtime(move || catalog.cursor(&name)).await?;
     let query = FeedQuery {
@@ -122,11 +134,12 @@ async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer, wait_ms: u64) -> Resul
     answer.entries.iter().try_for_each(Entry::check)?;
     let next = Cursor { epoch: answer.epoch, since: answer.next };
     if answer.entries.is_empty() && cursor == Some(next) && !brings_news(core, id, &answer).await? {
-        return Ok(());
+        return Ok(Pulled::Nothing);
     }
+    let pulled = if answer.entries.is_empty() { Pulled::Nothing } else { Pulled::Entries };
     core.metrics.pulled_entries.inc_by(answer.entries.len() as u64);
     record(core, id, answer).await?;
-    Ok(())
+    Ok(pulled)
 }
 
 /// Whether an answer without entries says of `peer` that it has passed what this node has not.

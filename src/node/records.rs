@@ -8,7 +8,7 @@ use tracing::warn;
 use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::{Core, unix_ms};
-use crate::model::{EntryState, RecordKey, Version, View};
+use crate::model::{Entry, EntryState, RecordKey, Version, View};
 use crate::protocol::feed::ENTRIES_MAX;
 use crate::replicate::{Ledger as _, write};
 use crate::store::{Select, StoreError};
@@ -36,6 +36,10 @@ where
 {
     let work = core.catalog.transact(move |transaction| {
         let listed = transaction.listed(&key.clone().into())?;
+        // That a member was removed is final.
+        if key.is_node() && listed.as_ref().is_some_and(Entry::is_deleted) {
+            return Ok(Ok(listed.map(|entry| entry.version)));
+        }
         let current = listed.as_ref().and_then(|entry| match &entry.state {
             EntryState::Record(json) => Some(json.as_str()),
             EntryState::Deleted | EntryState::Live(_) => None,

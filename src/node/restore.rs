@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -95,10 +96,10 @@ async fn take_in(core: &Arc<Core>) -> Result<Option<Released>, StoreError> {
 }
 
 /// What every registered member had passed when its feed was read to its end; `None` if that is still to be done for
-/// one. A node that has seeds is never alone.
+/// one, or none is known: others may have joined after the backup was made, and only a person can say that there are none.
 fn read_of_all(core: &Core) -> Option<Vec<VersionVector>> {
     let others = core.members.others();
-    if others.is_empty() && core.config.seeds.iter().any(|seed| *seed != core.me.address) {
+    if others.is_empty() {
         return None;
     }
     let state = core.restore.state();
@@ -136,6 +137,8 @@ pub(super) struct WithheldQuery {
     prefix: String,
     /// Those after this key.
     after: Option<EntryKey>,
+    /// Whether no member is left that could be read first.
+    alone: bool,
 }
 
 /// `GET /v1/withheld`: the entries of a backup that are not listed, up to 1,000.
@@ -145,7 +148,7 @@ pub(super) async fn list(
     query: Result<Query<WithheldQuery>, QueryRejection>,
 ) -> Result<Json<Vec<Entry>>, ApiError> {
     require(&principal, Right::Read)?;
-    let Query(WithheldQuery { prefix, after }) = query?;
+    let Query(WithheldQuery { prefix, after, .. }) = query?;
     let catalog = core.catalog.clone();
     Ok(Json(off_runtime(move || catalog.withheld(&prefix, after.as_ref(), LISTED_MAX)).await?))
 }
@@ -166,8 +169,9 @@ pub(super) async fn take_back(
     core.members.require_clock(&core.catalog)?;
     settle(&core, &principal, query, |transaction, entry| {
         transaction.forget_withheld(&entry)?;
-        // A deletion of then is none of today.
-        if !entry.is_deleted() {
+        // What was written since is meant to stand, and a deletion of then is none of today.
+        let is_newest = transaction.listed(&entry.key)?.is_none_or(|listed| entry.supersedes(&listed));
+        if is_newest && !entry.is_deleted() {
             replicate::write(transaction, entry.key, entry.state, unix_ms())?;
         }
         Ok(())
@@ -192,7 +196,16 @@ async fn settle(
     work: fn(&mut Transaction<'_>, Entry) -> Result<(), StoreError>,
 ) -> Result<Json<Done>, ApiError> {
     require(principal, Right::Write)?;
-    let Query(WithheldQuery { prefix, mut after }) = query?;
+    let Query(WithheldQuery { prefix, mut after, alone }) = query?;
+    let catalog = core.catalog.clone();
+    if off_runtime(move || catalog.is_backup()).await? {
+        if !alone {
+            let detail = "the feeds of all members are still to be read: until then it is not known what is doubtful; \
+                if there are no other members any more, add alone=true";
+            return Err(ApiError::new(StatusCode::CONFLICT, detail));
+        }
+        release(core).await?;
+    }
     let mut entries = 0;
     loop {
         let (from, prefix) = (after, prefix.clone());

@@ -15,8 +15,8 @@ const FORMAT_UNNAMED: u32 = 1;
 /// The newest format that this version can read.
 pub const FORMAT_NEWEST_READ: u32 = FORMAT + 1;
 
-/// The most versions that one message of receipts has.
-pub const RECEIPTS_MAX: usize = 1000;
+/// The most versions that one message of receipts has: some 90 bytes each, within what a control request may have.
+pub const RECEIPTS_MAX: usize = 256;
 
 /// The most entries of one answer.
 pub const ENTRIES_MAX: usize = 1000;

@@ -50,15 +50,15 @@ impl Coverage {
         passed
     }
 
-    /// Forgets what [`Coverage::passed`] answered for `debt`: it is written down.
-    pub fn settle(&mut self, debt: Debt) {
+    /// Forgets what is in `passed`, an answer of [`Coverage::passed`] that is written down by now. What was read
+    /// meanwhile stays.
+    pub fn settle(&mut self, passed: &VersionVector) {
         self.read.retain(|_, read| {
-            if read.first.is_paid(debt) {
-                let rest = read.latest.take().filter(|latest| !latest.is_paid(debt));
-                rest.map(|rest| read.first = rest).is_some()
-            } else {
-                true
+            read.latest = read.latest.take().filter(|latest| !passed.covers(&latest.vector));
+            if !passed.covers(&read.first.vector) {
+                return true;
             }
+            read.latest.take().map(|rest| read.first = rest).is_some()
         });
     }
 
@@ -105,8 +105,18 @@ mod tests {
         coverage.read_to_end(&node("A"), vector(7), debt(3, Some(2)));
         assert_eq!(coverage.passed(debt(3, Some(3))), VersionVector::default());
         assert_eq!(coverage.passed(debt(9, Some(4))), vector(7), "what was recorded later does not hold it up");
-        coverage.settle(debt(9, Some(4)));
+        coverage.settle(&vector(7));
         assert!(coverage.is_settled());
+    }
+
+    #[test]
+    fn what_is_read_while_another_is_written_down_is_kept() {
+        let mut coverage = Coverage::default();
+        coverage.read_to_end(&node("A"), vector(7), debt(3, None));
+        let passed = coverage.passed(debt(3, None));
+        coverage.read_to_end(&node("A"), vector(9), debt(3, None));
+        coverage.settle(&passed);
+        assert_eq!(coverage.passed(debt(3, None)), vector(9));
     }
 
     #[test]
@@ -116,8 +126,9 @@ mod tests {
         for round in 1..100 {
             // What was owed in the round before is held by now, and something new is owed.
             coverage.read_to_end(&node("A"), vector(round), debt(round, Some(round)));
-            covered.merge(&coverage.passed(debt(round, Some(round))));
-            coverage.settle(debt(round, Some(round)));
+            let passed = coverage.passed(debt(round, Some(round)));
+            covered.merge(&passed);
+            coverage.settle(&passed);
             assert!(round < 3 || covered.covers(&vector(round - 2)), "{round}");
         }
     }

@@ -43,7 +43,8 @@ pub fn release<L: Ledger>(
             }
             // A deletion is never doubtful: what it deleted may come back from another backup.
             Decision::List | Decision::Want
-                if !known && !entry.is_deleted() && horizon.is_some_and(|horizon| entry.version <= *horizon) => {
+                if !known && !entry.is_deleted() && horizon.is_some_and(|horizon| entry.version <= *horizon) =>
+            {
                 released.doubtful += 1;
             }
             Decision::List | Decision::Want => {

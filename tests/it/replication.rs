@@ -1,6 +1,7 @@
 //! What replication promises beyond convergence: copies before an answer, deletions that are forgotten and do not
 //! return, backups that bring nothing back, members that are gone for good.
 
+use futures_util::StreamExt as _;
 use metacdn::client::Peer;
 use metacdn::model::{EntryState, Principal, RecordKey};
 use metacdn::node;
@@ -56,7 +57,9 @@ async fn a_node_that_is_alone_answers_at_once_and_says_so() {
     cluster.stop("GC").await;
     let aws = cluster.client("AWS");
     // While GC is not known to be down its copy is waited for, and then no longer.
+    let begun = std::time::Instant::now();
     assert_eq!(put(&aws, "a", "text").await.copies, 1);
+    assert!(begun.elapsed() < std::time::Duration::from_secs(10), "it waited for a node that is down");
     cluster.restart("GC").await;
     let config = |config: &mut node::Config| config.wait_for = Some(WaitFor::All);
     cluster.stop("AWS").await;
@@ -233,4 +236,87 @@ async fn only_nodes_send_receipts_and_only_members_follow() {
     assert!(page.entries.iter().any(|entry| entry.key.as_str() == RecordKey::node(&page.node).as_str()
         && matches!(entry.state, EntryState::Record(_))));
     assert!(page.vector.is_some() && page.format == 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_written_since_stands_when_a_backup_is_taken_back() {
+    let mut cluster = Cluster::start_with(&["AWS"], |config| config.copies_wait_ms = 0).await;
+    let aws = cluster.client("AWS");
+    put(&aws, "overwritten", "1").await;
+    put(&aws, "deleted", "1").await;
+    put(&aws, "kept", "1").await;
+    cluster.stop("AWS").await;
+    let (data, backup) = (cluster.data("AWS"), cluster.folder.path().join("backup"));
+    copy(&data, &backup);
+    std::fs::remove_dir_all(&data).unwrap();
+    copy(&backup, &data);
+    cluster.restart("AWS").await;
+    let aws = cluster.client("AWS");
+    put(&aws, "overwritten", "2").await;
+    // It may be listed later, so that this is no deletion of nothing.
+    aws.delete_object(&key("deleted")).await.unwrap();
+    let take_back = async |query: &str| ask(&aws, "POST", &format!("/v1/withheld{query}"), &[], "").await.status;
+    assert_eq!(take_back("").await, 409, "others may have joined since, and are to be read first");
+    assert_eq!(ask(&aws, "DELETE", "/v1/withheld", &[], "").await.status, 409);
+    assert_eq!(take_back("?alone=true").await, 200);
+    assert_eq!(get(&aws, "overwritten").await.as_deref(), Some(&b"2"[..]));
+    assert_eq!((get(&aws, "deleted").await, get(&aws, "kept").await.is_some()), (None, true));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_node_that_lost_its_disk_finds_the_others() {
+    let mut cluster = Cluster::start(&["AWS", "GC"]).await;
+    put(&cluster.client("GC"), "a", "text").await;
+    cluster.stop("AWS").await;
+    std::fs::remove_dir_all(cluster.data("AWS")).unwrap();
+    cluster.restart("AWS").await;
+    let aws = cluster.client("AWS");
+    wait_until("it has all again", async || get(&aws, "a").await.is_some()).await;
+    put(&aws, "b", "text").await;
+    let gc = cluster.client("GC");
+    wait_until("it is followed again", async || get(&gc, "b").await.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_receipts_at_once_arrive() {
+    let cluster = Cluster::start_with(&["AWS", "GC"], |config| config.copies_wait_ms = 60_000).await;
+    let aws = cluster.client("AWS");
+    let writes = (0..1_000).map(|number| {
+        let aws = aws.clone();
+        async move { put(&aws, &format!("{number:04}"), format!("text {number}")).await.copies }
+    });
+    let copies: Vec<u32> = futures_util::stream::iter(writes).buffer_unordered(900).collect().await;
+    assert!(copies.iter().all(|copies| *copies == 2));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_only_a_lost_member_had_is_given_up_and_holds_nothing_up() {
+    let mut cluster = Cluster::start_with(&["AWS", "GC", "Program"], |config| {
+        config.tombstone_grace_s = 1;
+        config.copies_wait_ms = 0;
+        config.membership.suspect_after_ms = 300;
+        config.membership.down_after_ms = 600;
+    })
+    .await;
+    let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
+    put(&cluster.client("Program"), "lost", vec![7; 100_000]).await;
+    wait_until("all have it", async || get(&aws, "lost").await.is_some() && get(&gc, "lost").await.is_some()).await;
+    // Of a later version the others know, and have no bytes.
+    cluster.stop("AWS").await;
+    cluster.stop("GC").await;
+    let receipt = put(&cluster.client("Program"), "lost", vec![8; 100_000]).await;
+    let blob = cluster.data("Program").join("blobs").join(&receipt.content.hash.to_string()[..2]);
+    std::fs::remove_file(blob.join(receipt.content.hash.to_string())).unwrap();
+    cluster.restart("AWS").await;
+    cluster.restart("GC").await;
+    let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
+    wait_until("both want it", async || aws.ping().await.unwrap().wants + gc.ping().await.unwrap().wants == 2).await;
+    cluster.stop("Program").await;
+    put(&aws, "a", "text").await;
+    aws.delete_object(&key("a")).await.unwrap();
+    let forget = async || ask(&aws, "DELETE", "/v1/servers/Program", &[], "").await.status;
+    wait_until("it may be forgotten", async || forget().await == 204).await;
+    wait_until("it is given up", async || aws.ping().await.unwrap().wants + gc.ping().await.unwrap().wants == 0).await;
+    wait_until("the deletion is forgotten", async || tombstones(&aws).await + tombstones(&gc).await == 0).await;
+    assert_eq!(get(&aws, "lost").await.map(|bytes| bytes[0]), Some(7), "the version before stands");
 }

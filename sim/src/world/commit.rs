@@ -163,8 +163,9 @@ impl World {
             }
             Job::Cover => {
                 let Ok(debt) = ledger.debt();
-                let Ok(()) = ledger.cover(&memory.coverage.passed(debt));
-                Effect::Covered(debt)
+                let passed = memory.coverage.passed(debt);
+                let Ok(()) = ledger.cover(&passed);
+                Effect::Covered(passed)
             }
             Job::Unpark => {
                 let Ok(_) = replicate::unpark(ledger, now);
@@ -248,7 +249,7 @@ impl World {
                 self.nodes[node].memory.fetches.remove(&number);
                 self.send_receipts(node, &entry.key, &entry.version);
             }
-            Effect::Covered(debt) => self.nodes[node].memory.coverage.settle(debt),
+            Effect::Covered(passed) => self.nodes[node].memory.coverage.settle(&passed),
             Effect::Swept(files) => drop(files),
             Effect::Member { answer: None } | Effect::Done => {}
         }

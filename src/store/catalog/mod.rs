@@ -226,7 +226,9 @@ impl Catalog {
 impl Drop for Shared {
     fn drop(&mut self) {
         drop(self.jobs.take());
-        if let Some(writer) = self.writer.take() {
+        // A job may have been the last to hold this: then the writer itself drops it, and ends by itself.
+        let is_other = |writer: &JoinHandle<()>| writer.thread().id() != std::thread::current().id();
+        if let Some(writer) = self.writer.take().filter(is_other) {
             // A writer that panicked has said so itself; what was committed is safe.
             let _ = writer.join();
         }
