@@ -4,6 +4,7 @@
 
 mod hash;
 mod key;
+mod members;
 mod node;
 mod object;
 mod principal;
@@ -16,6 +17,7 @@ mod view;
 
 pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
+pub use members::{MemberSet, MembersDigest};
 pub use node::{
     Address, AddressError, CallerName, ImageMode, Liveness, MemberState, NameError, Node, NodeId, Provider,
 };

@@ -13,6 +13,7 @@ mod coverage;
 mod decide;
 mod digest;
 mod expire;
+mod home;
 mod ledger;
 #[cfg(any(test, simulation))]
 pub mod memory;
@@ -25,5 +26,6 @@ pub use coverage::Coverage;
 pub use decide::{Decision, decide, resume_at};
 pub use digest::{BUCKETS, bucket_of, differing, digest_of};
 pub use expire::{Expired, expire};
+pub use home::{Acknowledgement, Decider, decider, home, is_settled};
 pub use ledger::{Debt, Ledger};
 pub use restore::{Released, release};
