@@ -8,6 +8,7 @@ mod blobs;
 mod catalog;
 mod error;
 mod file_system;
+mod homes;
 mod ledger;
 mod query;
 mod readers;

@@ -86,6 +86,12 @@ pub(super) fn find(connection: &Connection, key: &EntryKey) -> Result<Option<Ent
     }
 }
 
+/// The last sequence of the feed.
+pub(super) fn head(connection: &Connection) -> Result<u64, StoreError> {
+    let sql = "SELECT value FROM marks WHERE name = 'sequence'";
+    Ok(connection.prepare_cached(sql)?.query_row([], |row| rows::unsigned(row, 0)).optional()?.unwrap_or(0))
+}
+
 /// Up to `limit` entries of the feed after the sequence that `since` chooses, which is told where the feed ends.
 pub(super) fn feed(
     connection: &mut Connection,
@@ -96,8 +102,7 @@ pub(super) fn feed(
 ) -> Result<FeedPage, StoreError> {
     // One snapshot for the rows and the end of the feed: else an entry committed between the two would be passed over.
     let snapshot = connection.transaction()?;
-    let sql = "SELECT value FROM marks WHERE name = 'sequence'";
-    let head = snapshot.query_row(sql, [], |row| rows::unsigned(row, 0)).optional()?.unwrap_or(0);
+    let head = head(&snapshot)?;
     let since = since(head);
     let filter = match select {
         Select::All => "",
