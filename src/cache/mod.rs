@@ -133,7 +133,7 @@ struct State {
     queues: Queues,
     /// What was heard of lately: nothing older is kept, wherever it comes from.
     heard: Heard,
-    /// The same of images, under the names of their variants. What was uploaded under such a name may be older and right.
+    /// The same of images, by the names of their variants: what was uploaded under such a name may be older and right.
     images: Heard,
     numbers: u64,
 }

@@ -122,6 +122,14 @@ impl ClientError {
         }
     }
 
+    /// Whether the peer may have got the request, so that it may have been done.
+    pub fn may_have_arrived(&self) -> bool {
+        match self {
+            Self::Unreachable { source, .. } => !source.downcast_ref().is_some_and(legacy::Error::is_connect),
+            _ => true,
+        }
+    }
+
     /// The status with which the peer refused.
     pub const fn status(&self) -> Option<StatusCode> {
         match self {

@@ -1,12 +1,13 @@
 //! Objects and blobs of a node.
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 
 use super::{Body, ClientError, Peer, Reader, empty};
 use crate::model::{ContentHash, FieldValue, ObjectKey};
-use crate::protocol::status::{Objects, Receipt};
-use crate::protocol::{OBJECTS, blob_path, encode_path, object_path};
+use crate::protocol::status::{Known, Objects, Receipt};
+use crate::protocol::{OBJECTS, blob_path, encode_path, entry_path, object_path};
 
 /// What is to be stored.
 #[derive(Debug)]
@@ -50,6 +51,22 @@ impl Peer {
             return Err(self.refusal(response).await);
         }
         self.read_json(response).await
+    }
+
+    /// Sends `request`, whose body may take any time as long as it moves, and answers the head of whatever comes back.
+    ///
+    /// # Errors
+    /// When the node does not answer, or the body fails.
+    pub async fn pass_on(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+        self.send_while_moving(request).await
+    }
+
+    /// The newest that the node knows of `key`.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn newest(&self, key: &ObjectKey) -> Result<Known, ClientError> {
+        self.ask_json(Method::GET, &entry_path(key)).await
     }
 
     /// Fetches an object, from byte `from` on.

@@ -146,5 +146,7 @@ pub(super) async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), Announ
             .filter(|entry| matches!(entry.key, EntryKey::Record(_)))
             .try_for_each(|entry| take_in(transaction, entry, &me, unix_ms()).map(drop))
     });
-    Ok(work.await?)
+    work.await?;
+    core.acknowledged.belong();
+    Ok(())
 }

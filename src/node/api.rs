@@ -12,11 +12,11 @@ use http::StatusCode;
 use super::error::ApiError;
 use super::ops::{Listener, RequestLabels};
 use super::{
-    Core, blobs, copies, digests, feed, forget, links, objects, ops, prices, restore, servers, serving, states,
+    Core, blobs, copies, digests, feed, forget, home, links, objects, ops, prices, restore, servers, serving, states,
 };
 use crate::protocol::{
-    BLOBS, DIGESTS, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, RECEIPTS, SERVERS, STATUS,
-    WITHHELD,
+    BLOBS, DIGESTS, ENTRIES, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, RECEIPTS, SERVERS,
+    STATUS, WITHHELD,
 };
 use crate::serve::guard::{self, AllowedHosts};
 
@@ -34,6 +34,7 @@ pub(super) fn api(core: &Arc<Core>) -> Router {
         .route(&format!("{OBJECTS}/{{*key}}"), object)
         .route(BLOBS, post(blobs::give))
         .route(&format!("{BLOBS}/{{hash}}"), get(serving::blob))
+        .route(&format!("{ENTRIES}/{{*key}}"), get(home::newest))
         .route(FEED, get(feed::read))
         .route(RECEIPTS, post(copies::receipts))
         .route(DIGESTS, get(digests::sums))

@@ -22,7 +22,7 @@ use crate::model::{Node, NodeId, Origin, Principal, RecordKey};
 use crate::protocol::feed::{AnnounceQuery, ENTRIES_MAX, FORMAT, FeedAnswer, FeedQuery, WAIT_MS_MAX, Welcome};
 use crate::protocol::status::{PingQuery, Pong};
 use crate::replicate::resume_at;
-use crate::store::{FeedEnd, FeedPage, Select};
+use crate::store::{FeedEnd, FeedPage, Select, StoreError};
 
 /// The largest probe.
 const PROBE_BYTES_MAX: usize = 1 << 20;
@@ -66,7 +66,7 @@ pub(super) async fn read(
 
 /// Refuses a node that is no member: what it would take from the feed no member would know of, and a deletion could be
 /// forgotten before it has heard of it.
-fn require_member(core: &Core, id: &NodeId) -> Result<(), ApiError> {
+pub(super) fn require_member(core: &Core, id: &NodeId) -> Result<(), ApiError> {
     let view = core.members.view().borrow().clone();
     if *id == core.me.id || view.nodes().contains_key(id) {
         return Ok(());
@@ -98,24 +98,25 @@ pub(super) async fn ping(
 ) -> Result<Json<Pong>, ApiError> {
     require(&principal, Right::Read)?;
     let Query(PingQuery { vector }) = query?;
-    let vector = match vector {
-        true => {
-            let catalog = core.catalog.clone();
-            Some(off_runtime(move || catalog.vector()).await?)
-        }
-        false => None,
-    };
+    // Asked before it is read what is known, so that what was welcomed is.
+    let belongs = core.acknowledged.belongs();
+    let catalog = core.catalog.clone();
+    let read = move || Ok::<_, StoreError>((catalog.vector()?, catalog.registered()?));
+    let (vector, known) = if vector { Some(off_runtime(read).await?) } else { None }.unzip();
+    let (members, listed) = known.unzip();
     let progress = *core.catalog.progress().borrow();
     let origin = core.catalog.origin();
     Ok(Json(Pong {
         node: origin.node.clone(),
         epoch: origin.epoch,
-        head: progress.head,
+        // A reader may see a commit before its progress is told.
+        head: listed.unwrap_or(0).max(progress.head),
         wants: progress.wants,
         clock: progress.clock,
         format: Some(FORMAT),
         now_unix_ms: Some(unix_ms()),
         want_bytes: progress.want_bytes,
+        members: members.filter(|_| belongs).map(|members| members.digest()),
         vector,
     }))
 }

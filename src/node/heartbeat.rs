@@ -85,6 +85,7 @@ async fn ping(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<(), NodeErro
     if has_passed_what_was_never_written(core, &own, &pong) {
         return went_back(core, id).await;
     }
+    core.acknowledged.heard(id, &pong);
     if core.members.heard_pong(id, pong, ahead_ms, own) {
         // It may have lost what it knew of the members, or have joined when this node was away.
         if let Err(error) = announce(core, peer).await {

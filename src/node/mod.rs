@@ -17,6 +17,7 @@ mod fetch;
 mod foreground;
 mod forget;
 mod heartbeat;
+mod home;
 mod hot;
 mod keep;
 mod links;
@@ -35,6 +36,7 @@ mod resolve;
 mod restore;
 mod servers;
 mod serving;
+mod settle;
 mod states;
 mod sweep;
 mod variants;
@@ -68,6 +70,7 @@ use ops::Metrics;
 use receipts::ReceiptsDue;
 use records::OwnRecords;
 use restore::Restore;
+use settle::Acknowledged;
 pub use variants::Config as ResizeConfig;
 use variants::Variants;
 
@@ -139,6 +142,7 @@ struct Core {
     restore: Restore,
     fetching: Fetching,
     foreground: Foreground,
+    acknowledged: Acknowledged,
     failure: Mutex<Option<NodeError>>,
     stop: CancellationToken,
 }
@@ -189,6 +193,7 @@ pub async fn run(
     tasks.spawn(pull::follow_members(core.clone()));
     tasks.spawn(passed::run(core.clone()));
     tasks.spawn(restore::run(core.clone()));
+    tasks.spawn(settle::run(core.clone()));
     tasks.spawn(keep::unpark_in_time(core.clone()));
     tasks.spawn(keep::expire_in_time(core.clone()));
     tasks.spawn(digests::compare_in_time(core.clone()));
@@ -233,7 +238,11 @@ async fn open(
         records.read(&core).await?;
         match heartbeat::look_around(&core).await {
             Err(NodeError::WentBack) => {}
-            looked => return looked.map(|()| (core, records, jobs)),
+            looked => {
+                looked?;
+                settle::begin(&core).await?;
+                return Ok((core, records, jobs));
+            }
         }
     }
 }
@@ -297,6 +306,7 @@ async fn start(
         restore: Restore::default(),
         fetching,
         foreground: Foreground::new(),
+        acknowledged: Acknowledged::default(),
         failure: Mutex::default(),
         stop,
     };

@@ -9,7 +9,6 @@ use axum::extract::{Extension, Query, State};
 use axum::response::{IntoResponse, Response};
 use http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue,
-    IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
 };
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode, Uri};
 use http_body_util::BodyExt as _;
@@ -19,9 +18,9 @@ use super::access::{Right, require};
 use super::bytes::{Intake, off_runtime};
 use super::copies::{self, Awaited, CopiesQuery};
 use super::error::ApiError;
+use super::home;
 use super::resolve::{Wish, variant_of};
 use super::serving::{VERSION_NAME, answer, changed, holds, version_value};
-use super::states::require_active;
 use super::{Core, unix_ms};
 use crate::model::{Content, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
 use crate::protocol::status::{Objects, Receipt};
@@ -43,13 +42,16 @@ pub(super) async fn put(
     copies: Result<Query<CopiesQuery>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    require(&principal, Right::Write)?;
+    let passed_on = home::admit(&core, &principal, request.headers())?;
     let copies = copies::asked(copies).map_err(ApiError::closing)?;
-    require_active(&core)?;
+    let key = key_of(request.uri(), OBJECTS).map_err(ApiError::closing)?;
+    if let Some(home) = home::elsewhere(&core, &key, request.headers()).map_err(ApiError::closing)? {
+        return home::pass_on(&core, &home, request).await;
+    }
     core.members.require_clock(&core.catalog).map_err(ApiError::closing)?;
     let (head, body) = request.into_parts();
     // A client that waits for 100 (Continue) hears of what is wrong before it sends the bytes.
-    let accepted = accept(&core, &head.uri, &head.headers).await;
+    let accepted = accept(&core, key, &head.headers, passed_on).await;
     let Accepted { key, media_type, cache_control } = accepted.map_err(ApiError::closing)?;
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let blob = receive(&core, body, declared).await?;
@@ -73,8 +75,7 @@ struct Accepted {
     cache_control: FieldValue,
 }
 
-async fn accept(core: &Core, uri: &Uri, headers: &HeaderMap) -> Result<Accepted, ApiError> {
-    let key = key_of(uri, OBJECTS)?;
+async fn accept(core: &Arc<Core>, key: ObjectKey, headers: &HeaderMap, passed_on: bool) -> Result<Accepted, ApiError> {
     // Taken for the whole object, a part of it would destroy the rest (RFC 9110 section 14.5).
     if headers.contains_key(CONTENT_RANGE) {
         return Err(ApiError::bad_request("a part of an object cannot be put: send the whole without Content-Range"));
@@ -88,11 +89,10 @@ async fn accept(core: &Core, uri: &Uri, headers: &HeaderMap) -> Result<Accepted,
     let guessed = || key.guessed_media_type().parse();
     let media_type = field(CONTENT_TYPE)?.map_or_else(guessed, Ok)?;
     let cache_control = field(CACHE_CONTROL)?.unwrap_or_else(|| core.config.cache_control.clone());
-    if [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE].iter().any(|name| headers.contains_key(name)) {
-        let catalog = core.catalog.clone();
-        let entry_key = EntryKey::Object(key.clone());
-        let current = off_runtime(move || catalog.find(&entry_key)).await?;
-        if !holds(&Method::PUT, headers, current.as_ref()) {
+    if home::is_conditional(headers) {
+        let newest = home::catch_up(core, &key).await?;
+        // Of a write that was passed on the body is under way: who sends it would hear of a broken connection.
+        if !passed_on && !holds(&Method::PUT, headers, newest.as_ref()) {
             return Err(changed());
         }
     }
@@ -143,18 +143,20 @@ async fn store(
     let entry_key = EntryKey::Object(key.clone());
     let state = EntryState::Live(content.clone());
     let shared = core.clone();
+    let name = key.clone();
     let written = core.catalog.transact(move |transaction| {
-        let current = transaction.find(&entry_key)?;
-        if !holds(&Method::PUT, &headers, current.as_ref()) {
-            return Ok(None);
-        }
+        let current = match home::find(&shared, transaction, &name, &headers)? {
+            Ok(current) if holds(&Method::PUT, &headers, current.as_ref()) => current,
+            Ok(_) => return Ok(Err(changed())),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let replaced = current.is_some_and(|entry| entry.content().is_some());
         transaction.keep_blob(&blob)?;
         let entry = replicate::write(transaction, entry_key, state, unix_ms())?;
         let awaited = shared.copies.expect(&entry.version);
-        Ok(Some((entry.version, replaced, awaited)))
+        Ok(Ok((entry.version, replaced, awaited)))
     });
-    let (version, replaced, awaited) = written.await?.ok_or_else(changed)?;
+    let (version, replaced, awaited) = written.await??;
     let status = if replaced { StatusCode::OK } else { StatusCode::CREATED };
     Ok((Receipt { key, content, version, copies: 1 }, status, awaited))
 }
@@ -178,36 +180,38 @@ pub(super) async fn delete(
     copies: Result<Query<CopiesQuery>, QueryRejection>,
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
-    require(&principal, Right::Write)?;
+    home::admit(&core, &principal, request.headers())?;
     let copies = copies::asked(copies)?;
-    require_active(&core)?;
-    core.members.require_clock(&core.catalog)?;
     let key = key_of(request.uri(), OBJECTS)?;
-    let entry_key = EntryKey::Object(key.clone());
+    if let Some(home) = home::elsewhere(&core, &key, request.headers())? {
+        return home::pass_on(&core, &home, request).await;
+    }
+    core.members.require_clock(&core.catalog)?;
     let headers = request.headers().clone();
+    if home::is_conditional(&headers) {
+        home::catch_up(&core, &key).await?;
+    }
     let shared = core.clone();
     let deleted = core.catalog.transact(move |transaction| {
-        let current = transaction.find(&entry_key)?;
+        let current = match home::find(&shared, transaction, &key, &headers)? {
+            Ok(current) => current,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         // What a backup has may be listed later: then it must find this deletion.
         if current.as_ref().is_none_or(|entry| entry.content().is_none()) && !transaction.withholds(&entry_key)? {
-            return Ok(Err(StatusCode::NOT_FOUND));
+            return Ok(Err(ApiError::not_found(format!("object {key}"))));
         }
         if !holds(&Method::DELETE, &headers, current.as_ref()) {
-            return Ok(Err(StatusCode::PRECONDITION_FAILED));
+            return Ok(Err(changed()));
         }
-        let entry = replicate::write(transaction, entry_key, EntryState::Deleted, unix_ms())?;
+        let entry = replicate::write(transaction, key.into(), EntryState::Deleted, unix_ms())?;
         let awaited = shared.copies.expect(&entry.version);
         Ok(Ok((entry.version, awaited)))
     });
-    match deleted.await? {
-        Ok((version, awaited)) => {
-            let copies = copies::wait(&core, awaited, copies).await?;
-            let headers = [(VERSION_NAME, version_value(&version)), (COPIES_NAME, HeaderValue::from(copies))];
-            Ok((StatusCode::NO_CONTENT, headers).into_response())
-        }
-        Err(StatusCode::NOT_FOUND) => Err(ApiError::not_found(format!("object {key}"))),
-        Err(_) => Err(changed()),
-    }
+    let (version, awaited) = deleted.await??;
+    let copies = copies::wait(&core, awaited, copies).await?;
+    let headers = [(VERSION_NAME, version_value(&version)), (COPIES_NAME, HeaderValue::from(copies))];
+    Ok((StatusCode::NO_CONTENT, headers).into_response())
 }
 
 /// The query of a list.

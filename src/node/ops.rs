@@ -22,6 +22,7 @@ use super::error::ApiError;
 use super::states::require_active;
 use crate::model::{Liveness, Principal};
 use crate::protocol::status::Status;
+use crate::store::StoreError;
 
 /// The media type of the metrics (OpenMetrics 1.0).
 const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -194,7 +195,11 @@ pub(super) async fn status(
 ) -> Result<Json<Status>, ApiError> {
     require(&principal, Right::Read)?;
     let catalog = core.catalog.clone();
-    let held = off_runtime(move || catalog.summary()).await?;
+    let read = move || {
+        let (registered, _) = catalog.registered()?;
+        Ok::<_, StoreError>((catalog.summary()?, catalog.settled()? == Some(registered)))
+    };
+    let (held, settled) = off_runtime(read).await?;
     let progress = *core.catalog.progress().borrow();
     Ok(Json(Status {
         program: env!("CARGO_PKG_VERSION").to_owned(),
@@ -209,6 +214,7 @@ pub(super) async fn status(
         want_bytes: progress.want_bytes,
         parked: progress.parked,
         withheld: held.withheld,
+        settled,
         uptime_seconds: core.members.uptime().as_secs(),
     }))
 }

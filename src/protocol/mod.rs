@@ -31,6 +31,8 @@ pub const WITHHELD: &str = "/v1/withheld";
 pub const PING: &str = "/v1/ping";
 /// Bytes without meaning, by which an edge measures an idle path.
 pub const PROBE: &str = "/v1/probe";
+/// The newest that a node knows of an object, for the home of its key: below it each object under its key.
+pub const ENTRIES: &str = "/v1/entries";
 /// What a node holds.
 pub const STATUS: &str = "/v1/status";
 /// The members of the cluster.
@@ -54,6 +56,8 @@ pub const VERSION_HEADER: &str = "metacdn-version";
 pub const COPIES_HEADER: &str = "metacdn-copies";
 /// The version that the answer must at least have, in a request: that of the answer to a PUT or DELETE.
 pub const MIN_VERSION_HEADER: &str = "metacdn-min-version";
+/// In a conditional write that one node passes on to another: whom it takes for the home of the key.
+pub const HOME_HEADER: &str = "metacdn-home";
 /// Why the edge chose the node that answered.
 pub const ROUTE_HEADER: &str = "metacdn-route";
 /// The policy that a trusted client asks for.
@@ -129,6 +133,11 @@ pub fn decode_key(path: &str) -> Result<ObjectKey, PathError> {
 /// The path of an object.
 pub fn object_path(key: &ObjectKey) -> String {
     format!("{OBJECTS}/{}", encode_path(key.as_str()))
+}
+
+/// The path of the newest that a node knows of an object.
+pub fn entry_path(key: &ObjectKey) -> String {
+    format!("{ENTRIES}/{}", encode_path(key.as_str()))
 }
 
 /// The path of a blob.

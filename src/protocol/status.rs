@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    Content, Epoch, HybridTime, Liveness, MemberState, Node, NodeId, ObjectKey, ObjectMeta, Version, VersionVector,
+    Content, Entry, Epoch, HybridTime, Liveness, MemberState, MembersDigest, Node, NodeId, ObjectKey, ObjectMeta,
+    Version, VersionVector,
 };
 
 /// The answer to a heartbeat.
@@ -28,6 +29,9 @@ pub struct Pong {
     /// How many bytes the entries have that wait for them.
     #[serde(default)]
     pub want_bytes: u64,
+    /// Which nodes it knows, once it belongs to a cluster. All that it decided by another set stands before `head`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub members: Option<MembersDigest>,
     /// If it was asked for: which writes of each origin it has passed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vector: Option<VersionVector>,
@@ -68,6 +72,9 @@ pub struct Status {
     pub parked: u64,
     /// Entries of a backup that are not listed: it is not known yet, or cannot be known, whether they were deleted.
     pub withheld: u64,
+    /// Whether all registered nodes know each other, so that every key has a home that takes conditional writes.
+    #[serde(default)]
+    pub settled: bool,
     /// Seconds since the start.
     pub uptime_seconds: u64,
 }
@@ -103,6 +110,13 @@ pub struct Servers {
     pub asked: NodeId,
     /// All members, by name.
     pub servers: Vec<Server>,
+}
+
+/// What a node knows of a key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The newest entry, whether its bytes are held or wanted; `None` if it knows of none.
+    pub entry: Option<Entry>,
 }
 
 /// What a node has stored.

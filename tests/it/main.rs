@@ -23,6 +23,7 @@ mod fetching;
 mod formats;
 mod full_disk;
 mod history;
+mod home;
 mod images;
 mod images_codec;
 mod maintenance;

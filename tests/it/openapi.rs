@@ -77,6 +77,7 @@ async fn every_path_of_the_protocol_is_documented() {
     for path in [
         protocol::OBJECTS,
         protocol::BLOBS,
+        protocol::ENTRIES,
         protocol::FEED,
         protocol::PING,
         protocol::RECEIPTS,
@@ -215,6 +216,8 @@ async fn answers_are_as_documented() {
         ),
         ("put", "/v1/prices/{provider}", "/v1/prices/A.B", &json, tariff, 400),
         ("get", "/v1/prices", "/v1/prices", &[], "", 200),
+        ("get", "/v1/entries/{key}", "/v1/entries/a.txt", &[], "", 200),
+        ("get", "/v1/entries/{key}", "/v1/entries/never", &[], "", 200),
         ("get", "/v1/feed", "/v1/feed", &[], "", 200),
         ("get", "/v1/feed", "/v1/feed?since=-1", &[], "", 400),
         ("get", "/v1/ping", "/v1/ping", &[], "", 200),

@@ -1,0 +1,142 @@
+//! Finding out when all registered nodes know each other: only then the home of a key that moves takes over.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tracing::{info, warn};
+
+use super::Core;
+use super::bytes::off_runtime;
+use crate::model::{Cursor, MembersDigest, NodeId};
+use crate::protocol::status::Pong;
+use crate::replicate::{Acknowledgement, is_settled};
+use crate::store::StoreError;
+
+/// How often it is looked while they do not: a ping of each is due every second.
+const LOOK_PERIOD: Duration = Duration::from_millis(250);
+
+/// Who has said to know which nodes.
+#[derive(Debug, Default)]
+pub(super) struct Acknowledged(Mutex<Said>);
+
+#[derive(Debug, Default)]
+struct Said {
+    /// Whether this node belongs to a cluster: it founds one, was welcomed, or was settled before.
+    belongs: bool,
+    /// The set that this node knows.
+    known: Option<MembersDigest>,
+    by: BTreeMap<NodeId, Acknowledgement>,
+}
+
+impl Acknowledged {
+    /// From now on this node belongs to a cluster, and knows the nodes that it has written down.
+    pub(super) fn belong(&self) {
+        self.said().belongs = true;
+    }
+
+    /// Whether this node belongs to a cluster.
+    pub(super) fn belongs(&self) -> bool {
+        self.said().belongs
+    }
+
+    /// What `id` says in answer to a ping.
+    pub(super) fn heard(&self, id: &NodeId, pong: &Pong) {
+        let head = Cursor { epoch: pong.epoch, since: pong.head };
+        let mut said = self.said();
+        match pong.members {
+            Some(members) => _ = said.by.insert(id.clone(), Acknowledgement { members, head }),
+            None => _ = said.by.remove(id),
+        }
+    }
+
+    /// Who has said what since this node knows the set `known`.
+    fn since(&self, known: MembersDigest) -> BTreeMap<NodeId, Acknowledgement> {
+        let mut said = self.said();
+        if said.known.replace(known) != Some(known) {
+            // A set may come back: a node joins, and is forgotten. What was said of it before counts no more.
+            said.by.clear();
+        }
+        said.by.clone()
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// At the start: whether this node belongs to a cluster already, and is one by itself.
+pub(super) async fn begin(core: &Arc<Core>) -> Result<(), StoreError> {
+    let catalog = core.catalog.clone();
+    if founds(core) || off_runtime(move || catalog.settled()).await?.is_some() {
+        core.acknowledged.belong();
+    }
+    settle(core).await.map(drop)
+}
+
+/// Settles the set of registered nodes whenever it has changed, until the node stops.
+pub(super) async fn run(core: Arc<Core>) {
+    let mut view = core.members.view();
+    loop {
+        let rest = match settle(&core).await {
+            Ok(true) => Duration::MAX,
+            Ok(false) => LOOK_PERIOD,
+            Err(error) => {
+                warn!(
+                    error = &error as &dyn std::error::Error,
+                    "cannot see whether all nodes know each other, will retry"
+                );
+                LOOK_PERIOD
+            }
+        };
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            changed = view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+}
+
+/// A node that is told of no other founds a cluster.
+fn founds(core: &Core) -> bool {
+    core.config.seeds.iter().all(|seed| *seed == core.me.address)
+}
+
+/// Settles the set of registered nodes if they all know each other; answers whether it is settled.
+async fn settle(core: &Arc<Core>) -> Result<bool, StoreError> {
+    let catalog = core.catalog.clone();
+    let look = move || {
+        let ((registered, _), settled) = (catalog.registered()?, catalog.settled()?);
+        let mut read = BTreeMap::new();
+        for id in registered.iter().filter(|_| settled.as_ref() != Some(&registered)) {
+            read.extend(catalog.cursor(id)?.map(|cursor| (id.clone(), cursor)));
+        }
+        Ok::<_, StoreError>((registered, settled, read))
+    };
+    let (registered, settled, read) = off_runtime(look).await?;
+    let acknowledged = core.acknowledged.since(registered.digest());
+    if settled.as_ref() == Some(&registered) {
+        return Ok(true);
+    }
+    let founds = settled.is_some() || founds(core);
+    let said = |id: &NodeId| acknowledged.get(id).copied();
+    let is_settled =
+        core.acknowledged.belongs() && is_settled(&core.me.id, &registered, founds, said, |id| read.get(id).copied());
+    if !is_settled {
+        return Ok(false);
+    }
+    let nodes = registered.len();
+    let work = core.catalog.transact(move |transaction| {
+        // A node that has become known meanwhile makes it another set.
+        let is_same = transaction.registered()? == registered;
+        if is_same {
+            transaction.settle(&registered)?;
+        }
+        Ok(is_same)
+    });
+    let is_same = work.await?;
+    if is_same {
+        info!(nodes, "all registered nodes know each other: every key has its home");
+    }
+    Ok(is_same)
+}
