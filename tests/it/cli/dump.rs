@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use metacdn::model::{ContentHash, Entry, EntryState};
 use serde_json::Value;
 
 use super::{User, noise};
+use crate::blobs::file_of;
 use crate::cluster::{Cluster, put};
 
 /// What a dump holds: its newest entry of each key, after all of it was checked.
@@ -34,12 +35,6 @@ fn read(folder: &Path) -> (Value, BTreeMap<String, Entry>) {
     (summary, entries)
 }
 
-/// Where a node, and a dump, has the file of a blob.
-fn blob(folder: &Path, bytes: &[u8]) -> PathBuf {
-    let hash = ContentHash::of(bytes).to_string();
-    folder.join("blobs").join(&hash[..2]).join(hash)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dump_has_everything_and_is_brought_up_to_date() {
     let cluster = Cluster::start(&["AWS", "GC"]).await;
@@ -63,7 +58,7 @@ async fn a_dump_has_everything_and_is_brought_up_to_date() {
     assert_eq!(fs::read_dir(folder.join("blobs/unfinished")).unwrap().count(), 0);
 
     // What is there stays as it is, and what is new is added; of another node just as well.
-    let written = || blob(&folder, &noise(3_000_000, 3)).metadata().unwrap().modified().unwrap();
+    let written = || file_of(&folder, &noise(3_000_000, 3)).metadata().unwrap().modified().unwrap();
     let before = written();
     put(&aws, "file-1", "another").await;
     user.run(&["verify", "--wait", "30"]).await.ok();
@@ -82,7 +77,7 @@ async fn a_blob_that_one_node_has_damaged_comes_from_another_and_half_a_one_is_r
     put(&aws, "damaged", damaged.clone()).await;
     put(&aws, "half", half.clone()).await;
     user.run(&["verify", "--wait", "30"]).await.ok();
-    let of = |node: &str, bytes: &[u8]| blob(&cluster.data(node), bytes);
+    let of = |node: &str, bytes: &[u8]| file_of(&cluster.data(node), bytes);
     fs::write(of("AWS", &damaged), noise(500_000, 3)).unwrap();
     let folder = user.path("dump");
     let unfinished = folder.join("blobs/unfinished");
@@ -93,7 +88,7 @@ async fn a_blob_that_one_node_has_damaged_comes_from_another_and_half_a_one_is_r
     assert!(entries.contains_key("damaged") && entries.contains_key("half"));
 
     // What nobody gives makes it fail, and the earlier dump stays whole.
-    fs::remove_file(blob(&folder, &damaged)).unwrap();
+    fs::remove_file(file_of(&folder, &damaged)).unwrap();
     put(&aws, "later", "later").await;
     fs::remove_file(of("GC", &damaged)).unwrap();
     user.run(&["dump", folder.to_str().unwrap(), "--from", "AWS"]).await.failed(1, &["damaged", "other bytes"]);
