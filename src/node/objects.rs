@@ -198,7 +198,9 @@ pub(super) async fn delete(
             Err(refusal) => return Ok(Err(refusal)),
         };
         // What a backup has may be listed later: then it must find this deletion.
-        if current.as_ref().is_none_or(|entry| entry.content().is_none()) && !transaction.withholds(&entry_key)? {
+        if current.as_ref().is_none_or(|entry| entry.content().is_none())
+            && !transaction.withholds(&key.clone().into())?
+        {
             return Ok(Err(ApiError::not_found(format!("object {key}"))));
         }
         if !holds(&Method::DELETE, &headers, current.as_ref()) {

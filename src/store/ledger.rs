@@ -226,15 +226,6 @@ impl Transaction<'_> {
         rows::execute(&mut *self.connection.prepare_cached(&sql)?, entry, &[])
     }
 
-    /// Whether an entry of a backup is withheld under `key`.
-    ///
-    /// # Errors
-    /// When the catalogue cannot be read.
-    pub fn withholds(&self, key: &EntryKey) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM withheld WHERE key = ?1)";
-        Ok(self.connection.prepare_cached(sql)?.query_row([key.as_str()], |row| row.get(0))?)
-    }
-
     /// Removes what is owed under the key of `entry` and not newer.
     fn forgive(&mut self, entry: &Entry) -> Result<(), StoreError> {
         if self.marks.wants > 0 {
