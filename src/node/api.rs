@@ -12,11 +12,12 @@ use http::StatusCode;
 use super::error::ApiError;
 use super::ops::{Listener, RequestLabels};
 use super::{
-    Core, blobs, copies, digests, feed, forget, home, links, objects, ops, prices, restore, servers, serving, states,
+    Core, blobs, copies, digests, feed, forget, home, links, objects, ops, prices, restore, scrub, servers, serving,
+    states,
 };
 use crate::protocol::{
-    BLOBS, DIGESTS, ENTRIES, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, RECEIPTS, SERVERS,
-    STATUS, WITHHELD,
+    BLOBS, DIGESTS, ENTRIES, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, RECEIPTS, SCRUB,
+    SERVERS, STATUS, WITHHELD,
 };
 use crate::serve::guard::{self, AllowedHosts};
 
@@ -42,6 +43,7 @@ pub(super) fn api(core: &Arc<Core>) -> Router {
         .route(PING, get(feed::ping))
         .route(&format!("{PROBE}/{{size}}"), get(feed::probe))
         .route(STATUS, get(ops::status))
+        .route(SCRUB, get(scrub::show).post(scrub::start))
         .route(SERVERS, get(servers::list))
         .route(&format!("{SERVERS}/{{id}}"), put(feed::announce).delete(forget::forget))
         .route(&format!("{SERVERS}/{{id}}/state"), put(states::put).delete(states::remove))

@@ -76,6 +76,12 @@ pub struct Config {
     /// For how long the bytes that nothing names any more are kept, in seconds.
     #[serde(default = "default_blob_grace_s")]
     pub blob_grace_s: u64,
+    /// How many bytes a second the scrub reads, which looks whether blobs are still what they were; 0 for no scrub.
+    #[serde(default = "default_scrub_bytes_per_second")]
+    pub scrub_bytes_per_second: u64,
+    /// How long it rests when it has looked through all blobs, in seconds.
+    #[serde(default = "default_scrub_rest_s")]
+    pub scrub_rest_s: u64,
     /// How many copies a write waits for before it is answered, and fails without; two in two providers, if they can be
     /// had in `copies_wait_ms`, if it is not set.
     #[serde(default)]
@@ -122,6 +128,8 @@ impl Config {
             fetch_parallel: default_fetch_parallel(),
             fetch_bytes_per_second: None,
             blob_grace_s: default_blob_grace_s(),
+            scrub_bytes_per_second: default_scrub_bytes_per_second(),
+            scrub_rest_s: default_scrub_rest_s(),
             wait_for: None,
             copies_wait_ms: default_copies_wait_ms(),
             tombstone_grace_s: default_tombstone_grace_s(),
@@ -174,6 +182,14 @@ const fn default_compare_period_s() -> u64 {
 
 const fn default_blob_grace_s() -> u64 {
     60 * 60
+}
+
+const fn default_scrub_bytes_per_second() -> u64 {
+    8 << 20
+}
+
+const fn default_scrub_rest_s() -> u64 {
+    7 * 24 * 60 * 60
 }
 
 const fn default_fetch_parallel() -> NonZeroUsize {

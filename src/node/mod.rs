@@ -34,6 +34,7 @@ mod receipts;
 mod records;
 mod resolve;
 mod restore;
+mod scrub;
 mod servers;
 mod serving;
 mod settle;
@@ -70,6 +71,7 @@ use ops::Metrics;
 use receipts::ReceiptsDue;
 use records::OwnRecords;
 use restore::Restore;
+use scrub::Scrub;
 use settle::Acknowledged;
 pub use variants::Config as ResizeConfig;
 use variants::Variants;
@@ -143,6 +145,7 @@ struct Core {
     fetching: Fetching,
     foreground: Foreground,
     acknowledged: Acknowledged,
+    scrub: Scrub,
     failure: Mutex<Option<NodeError>>,
     stop: CancellationToken,
 }
@@ -199,6 +202,8 @@ pub async fn run(
     tasks.spawn(digests::compare_in_time(core.clone()));
     tasks.spawn(fetch::run(core.clone()));
     tasks.spawn(sweep::run(core.clone()));
+    tasks.spawn(scrub::run(core.clone()));
+    tasks.spawn(scrub::mend_in_time(core.clone()));
     tasks.spawn(variants::run(core.clone(), jobs));
     tasks.spawn(variants::follow(core.clone()));
     tasks.spawn(announce::run(core.clone()));
@@ -276,7 +281,8 @@ async fn start(
         // The catalogue is locked first, so that no other process's unfinished blobs are removed.
         let catalog = open_catalog(&folder, &id, epoch)?;
         // What cannot be known of a blob is kept: the next start looks again.
-        let is_wanted = |hash: &ContentHash| catalog.wants_blob(hash).unwrap_or(true);
+        let asked = |hash: &ContentHash| Ok::<_, StoreError>(catalog.wants_blob(hash)? || catalog.is_damaged(hash)?);
+        let is_wanted = |hash: &ContentHash| asked(hash).unwrap_or(true);
         let blobs = Blobs::open(FileSystem, &folder.join("blobs"), life, is_wanted)?;
         Ok((catalog, blobs))
     });
@@ -307,6 +313,7 @@ async fn start(
         fetching,
         foreground: Foreground::new(),
         acknowledged: Acknowledged::default(),
+        scrub: Scrub::default(),
         failure: Mutex::default(),
         stop,
     };

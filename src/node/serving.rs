@@ -10,20 +10,21 @@ use bytes::Bytes;
 use futures_util::stream;
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderValue, LAST_MODIFIED, RANGE,
-    VARY, X_CONTENT_TYPE_OPTIONS,
+    RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, Method, Request, StatusCode};
 
-use super::Core;
 use super::access::{Right, require};
 use super::bytes::{BlobBytes, Piece, off_runtime};
 use super::error::ApiError;
 use super::min_version::min_version;
 use super::resolve::{Caching, Found, Wish, resolve};
+use super::{Core, scrub};
 use crate::model::{ContentHash, Entry, ObjectKey, Principal, Version};
 use crate::protocol::{BLOBS, VARIANT_HEADER, VERSION_HEADER};
 use crate::serve::condition::{self, Validators, Verdict};
 use crate::serve::range::{self, Selection};
+use crate::store::{NamedBlob, StoreError};
 
 /// The version of an object, or of its deletion.
 pub(super) const VERSION_NAME: HeaderName = HeaderName::from_static(VERSION_HEADER);
@@ -93,7 +94,10 @@ pub(super) async fn blob(
     let hash: ContentHash = text.parse().map_err(ApiError::bad_request)?;
     let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
     let opened = off_runtime(move || BlobBytes::open(&catalog, &blobs, &hash)).await?;
-    let opened = opened.ok_or_else(|| ApiError::not_found(format!("blob {hash}")))?;
+    let Some(opened) = opened else {
+        scrub::report_missing(&core, hash).await?;
+        return Err(ApiError::not_found(format!("blob {hash}")));
+    };
     let size = opened.size();
     let selection = selection(request.method(), request.headers(), size);
     let bytes = Held { hash, size, opened: Some(opened) };
@@ -204,28 +208,39 @@ async fn body(core: &Arc<Core>, bytes: Held, pieces: Vec<Piece>, length: u64) ->
         [Piece::File(range)] if length <= SMALL_BYTES => Some(range.clone()),
         _ => None,
     };
-    let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
-    let read = off_runtime(move || -> Result<_, ApiError> {
-        let opened = match opened {
-            Some(opened) => opened,
-            None => BlobBytes::open(&catalog, &blobs, &hash)?.ok_or_else(|| lost(&hash))?,
-        };
-        if opened.size() != size {
-            return Err(lost(&hash));
-        }
-        let bytes = small.map(|range| opened.read(range)).transpose().map_err(|_| lost(&hash))?;
-        Ok((opened, bytes))
-    });
-    Ok(match read.await? {
-        (_, Some(bytes)) => Body::from(bytes),
-        (opened, None) => opened.body(pieces),
-    })
+    let blob = NamedBlob { hash, size };
+    let read = match open(core, blob, opened, small.clone()).await? {
+        Some(read) => Some(read),
+        // The catalogue says that the bytes are held, the disk says that they are not: they come from a peer.
+        None if scrub::demand(core, blob).await? => open(core, blob, None, small).await?,
+        None => None,
+    };
+    let (opened, read) = read.ok_or_else(damaged)?;
+    Ok(read.map_or_else(|| opened.body(pieces), Body::from))
 }
 
-/// The catalogue says that the bytes are held, the disk says that they are not: someone must look.
-fn lost(hash: &ContentHash) -> ApiError {
-    tracing::error!(%hash, "a blob is missing or cut short on the disk");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "the bytes of the object are damaged on this node").closing()
+/// Opens a blob, unless that was done, and reads the part of it that is sent with the head; `None` if it is missing, cut
+/// short or cannot be read.
+async fn open(
+    core: &Arc<Core>,
+    NamedBlob { hash, size }: NamedBlob,
+    opened: Option<BlobBytes>,
+    part: Option<std::ops::Range<u64>>,
+) -> Result<Option<(BlobBytes, Option<Bytes>)>, StoreError> {
+    let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
+    let open = move || {
+        let opened = opened.map_or_else(|| BlobBytes::open(&catalog, &blobs, &hash), |opened| Ok(Some(opened)))?;
+        let Some(opened) = opened.filter(|opened| opened.size() == size) else { return Ok(None) };
+        let read = part.map(|range| opened.read(range)).transpose();
+        Ok(read.ok().map(|read| (opened, read)))
+    };
+    off_runtime(open).await
+}
+
+/// 503: the bytes are damaged here, and no peer has given them yet.
+fn damaged() -> ApiError {
+    let detail = "the bytes of the object are damaged on this node and will be mended";
+    ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_header(RETRY_AFTER, HeaderValue::from_static("5"))
 }
 
 /// 412: what the caller assumed of the object does not hold.

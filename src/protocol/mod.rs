@@ -7,6 +7,7 @@ pub mod identity;
 mod min_version;
 pub mod packet;
 pub mod problem;
+pub mod scrub;
 pub mod status;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -39,6 +40,8 @@ pub const STATUS: &str = "/v1/status";
 pub const SERVERS: &str = "/v1/servers";
 /// The prices of the providers.
 pub const PRICES: &str = "/v1/prices";
+/// Looking through all blobs of a node.
+pub const SCRUB: &str = "/v1/scrub";
 /// The description of the node API.
 pub const OPENAPI: &str = "/v1/openapi.json";
 /// Whether the process lives.

@@ -15,8 +15,9 @@ use crate::replicate::{bucket_of, digest_of};
 /// `parked` are entries from the future, `withheld` those of a backup that are not listed yet. `vector` has what was passed
 /// of the writes of other origins; `digests` the sum of each bucket of entries, by which two nodes compare what they list.
 /// `variants` are blobs that this node made of the images in others; one without a hash is served as its original.
-/// `small_blobs` are the bytes that are too few for a file, `loose_blobs` notes of blobs that may be unnamed by now.
-const STEPS: [&str; 6] = [
+/// `small_blobs` are the bytes that are too few for a file, `loose_blobs` notes of blobs that may be unnamed by now,
+/// `damaged_blobs` those that are to be mended.
+const STEPS: [&str; 7] = [
     "
     CREATE TABLE marks (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE entries (
@@ -78,6 +79,7 @@ const STEPS: [&str; 6] = [
     super::small::TABLES,
     super::sweep::TABLES,
     super::wants::TABLES,
+    super::scrub::TABLES,
 ];
 
 /// Settings of every connection: readers go on while the one writer commits, and a commit is on stable storage.

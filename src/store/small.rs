@@ -25,7 +25,8 @@ impl Transaction<'_> {
     /// When the catalogue cannot be written.
     pub fn keep_blob(&mut self, blob: &FreshBlob) -> Result<(), StoreError> {
         if let Some(bytes) = blob.as_row() {
-            let sql = "INSERT OR IGNORE INTO small_blobs (hash, bytes) VALUES (?1, ?2)";
+            // In the place of one that is there, for that may be damaged.
+            let sql = "INSERT OR REPLACE INTO small_blobs (hash, bytes) VALUES (?1, ?2)";
             self.connection.prepare_cached(sql)?.execute(params![blob.hash().as_bytes(), bytes])?;
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::{Blobs, Catalog, Leftover, StoreError, Transaction, rows};
 use crate::model::ContentHash;
 
 /// The tables that name blobs that are held, by a column `hash` with an index.
-const NAMING: [&str; 4] = ["entries", "strays", "withheld", "variants"];
+pub(super) const NAMING: [&str; 4] = ["entries", "strays", "withheld", "variants"];
 
 /// Blobs that may be unnamed, and since when; the time is that of the first sweep that saw the note.
 pub(super) const TABLES: &str = "
@@ -149,7 +149,7 @@ impl Transaction<'_> {
     }
 }
 
-fn is_named(connection: &Connection, hash: &ContentHash) -> Result<bool, StoreError> {
+pub(super) fn is_named(connection: &Connection, hash: &ContentHash) -> Result<bool, StoreError> {
     for table in NAMING {
         let sql = format!("SELECT 1 FROM {table} WHERE hash = ?1 LIMIT 1");
         if connection.prepare_cached(&sql)?.exists([hash.as_bytes()])? {

@@ -37,5 +37,6 @@ mod reference;
 mod relay;
 mod replication;
 mod run;
+mod scrubbing;
 mod serve;
 mod tidy;

@@ -85,6 +85,7 @@ async fn every_path_of_the_protocol_is_documented() {
         protocol::WITHHELD,
         protocol::PROBE,
         protocol::STATUS,
+        protocol::SCRUB,
         protocol::SERVERS,
         protocol::PRICES,
         protocol::OPENAPI,

@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use super::{End, came, holders, list, postpone};
 use crate::client::{ClientError, Peer};
-use crate::model::{Content, NodeId};
+use crate::model::{ContentHash, NodeId};
 use crate::node::Core;
 use crate::node::bytes::{Intake, off_runtime};
 use crate::store::{FreshBlob, StoreError, Want};
@@ -47,7 +47,7 @@ pub(super) async fn fetch(core: &Arc<Core>, want: &Want) -> Result<End, StoreErr
         let (catalog, entry) = (core.catalog.clone(), want.entry.clone());
         off_runtime(move || catalog.wants_version(&entry))
     };
-    match receive(core, content, Some(&want.peer), is_wanted).await {
+    match receive(core, (hash, content.size), Some(&want.peer), is_wanted).await {
         Ok(blob) => {
             list(core, vec![want.clone()], HashMap::from([(hash, blob)])).await?;
             Ok(End::Kept)
@@ -65,18 +65,17 @@ pub(super) async fn fetch(core: &Arc<Core>, want: &Want) -> Result<End, StoreErr
 /// of them again for as long as a round brings anything.
 pub(in crate::node) async fn receive<W: Future<Output = Result<bool, StoreError>>>(
     core: &Arc<Core>,
-    content: &Content,
+    (hash, size): (ContentHash, u64),
     first: Option<&NodeId>,
     is_wanted: impl Fn() -> W,
 ) -> Result<FreshBlob, FetchError> {
-    let hash = content.hash;
     let _claim = core.fetching.claim(hash).ok_or(FetchError::OnTheirWay)?;
-    let mut intake = Intake::resume(core.blobs.clone(), hash, content.size).await?;
+    let mut intake = Intake::resume(core.blobs.clone(), hash, size).await?;
     let mut last = None;
     loop {
         let before = intake.size();
         for holder in holders(core, first) {
-            match read_rest(core, &mut intake, &core.members.peer(&holder), content, &is_wanted).await {
+            match read_rest(core, &mut intake, &core.members.peer(&holder), (hash, size), &is_wanted).await {
                 Ok(()) => {}
                 Err(FetchError::NoHolder(error)) => {
                     debug!(peer = %holder.id, %hash, ?error, "a holder failed");
@@ -90,13 +89,13 @@ pub(in crate::node) async fn receive<W: Future<Output = Result<bool, StoreError>
                     return Err(error);
                 }
             }
-            let size = intake.size();
+            let came = intake.size();
             match intake.finish(Some(hash)).await {
                 Ok(blob) => return Ok(blob),
                 // Parts of several holders may be in it, so none is to blame for certain; the next starts afresh.
                 Err(StoreError::Mismatch { .. }) => {
-                    warn!(peer = %holder.id, %hash, size, "fetched bytes are not those announced");
-                    intake = Intake::resume(core.blobs.clone(), hash, content.size).await?;
+                    warn!(peer = %holder.id, %hash, came, "fetched bytes are not those announced");
+                    intake = Intake::resume(core.blobs.clone(), hash, size).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -112,21 +111,21 @@ async fn read_rest<W: Future<Output = Result<bool, StoreError>>>(
     core: &Core,
     intake: &mut Intake,
     peer: &Peer,
-    Content { hash, size, .. }: &Content,
+    (hash, size): (ContentHash, u64),
     is_wanted: &impl Fn() -> W,
 ) -> Result<(), FetchError> {
     let failed = |error| FetchError::NoHolder(Some(error));
-    if intake.size() >= *size && *size > 0 {
+    if intake.size() >= size && size > 0 {
         return Ok(());
     }
     let mut look_at = intake.size() + LOOK_BYTES;
-    let mut body = peer.blob(hash, intake.size()).await.map_err(failed)?;
+    let mut body = peer.blob(&hash, intake.size()).await.map_err(failed)?;
     while let Some(bytes) = body.chunk().await.map_err(failed)? {
         came(core, bytes.len()).await;
         // More than announced is wrong in any case; the hash will say so, and no more of it is read.
         let rest = size.saturating_sub(intake.size()).saturating_add(1);
         intake.write(&bytes[..bytes.len().min(usize::try_from(rest).unwrap_or(usize::MAX))]).await?;
-        if intake.size() > *size {
+        if intake.size() > size {
             break;
         }
         if intake.size() >= look_at {

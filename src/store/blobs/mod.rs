@@ -26,6 +26,9 @@ pub use writer::BlobWriter;
 /// The folder of unfinished blobs, beside the finished ones so that a rename moves no bytes.
 const UNFINISHED: &str = "unfinished";
 
+/// The folder of files whose bytes are not those that their names say: kept until the blob is mended.
+const DAMAGED: &str = "damaged";
+
 /// The blobs of one node, below one folder: `HH/HASH`, where `HH` are the first two digits of the hash.
 ///
 /// The 256 folders are made once, so that storing a blob never has to make one and sync its parents.
@@ -63,8 +66,10 @@ impl<D: Disk> Blobs<D> {
     /// # Errors
     /// When a folder cannot be made, read or synced.
     pub fn open(disk: D, root: &Path, life: u64, is_wanted: impl Fn(&ContentHash) -> bool) -> Result<Self, StoreError> {
-        let unfinished = root.join(UNFINISHED);
-        disk.make_folder(&unfinished).map_err(StoreError::file("make", &unfinished))?;
+        let [unfinished, damaged] = [UNFINISHED, DAMAGED].map(|name| root.join(name));
+        for folder in [&unfinished, &damaged] {
+            disk.make_folder(folder).map_err(StoreError::file("make", folder))?;
+        }
         for leftover in disk.list(&unfinished).map_err(StoreError::file("read", &unfinished))? {
             let hash = leftover.to_str().and_then(|name| name.parse().ok());
             if hash.is_some_and(|hash| is_wanted(&hash)) {
@@ -104,7 +109,10 @@ impl<D: Disk> Blobs<D> {
     /// # Errors
     /// When the file is there but cannot be opened.
     pub fn read(&self, hash: &ContentHash) -> Result<Option<(D::File, u64)>, StoreError> {
-        let path = self.path(hash);
+        self.open_file(self.path(hash))
+    }
+
+    fn open_file(&self, path: PathBuf) -> Result<Option<(D::File, u64)>, StoreError> {
         match self.shared.disk.open(&path).and_then(|file| file.size().map(|size| (file, size))) {
             Ok(found) => Ok(Some(found)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -118,6 +126,64 @@ impl<D: Disk> Blobs<D> {
     /// When the file cannot be moved.
     pub fn take_away(&self, hash: &ContentHash) -> Result<Removal<D>, StoreError> {
         self.pins().unless_pinned(hash, || Leftover::of(self, hash)).unwrap_or(Ok(Removal::Pinned))
+    }
+
+    /// The blobs whose hash begins with the byte `first` and that are files, in any order.
+    ///
+    /// # Errors
+    /// When their folder cannot be read.
+    pub fn files(&self, first: u8) -> Result<Vec<ContentHash>, StoreError> {
+        let folder = self.shared.root.join(format!("{first:02x}"));
+        let names = self.disk().list(&folder).map_err(StoreError::file("read", &folder))?;
+        // What has another name is none of ours.
+        Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
+    }
+
+    /// Puts the file of the blob `hash`, which is damaged, where nobody is served by it; not if a write has just
+    /// replaced it. Answers whether it was moved.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn set_aside(&self, hash: &ContentHash) -> Result<bool, StoreError> {
+        let moved = || self.move_file(&self.path(hash), &self.damaged_path(hash));
+        self.pins().unless_pinned(hash, moved).unwrap_or(Ok(false))
+    }
+
+    /// Puts a file back that was set aside and is whole, unless another one has come.
+    ///
+    /// # Errors
+    /// When it cannot be moved.
+    pub fn put_back(&self, hash: &ContentHash) -> Result<(), StoreError> {
+        self.move_file(&self.damaged_path(hash), &self.path(hash)).map(drop)
+    }
+
+    /// Opens a file that was set aside.
+    ///
+    /// # Errors
+    /// When it is there but cannot be opened.
+    pub fn read_aside(&self, hash: &ContentHash) -> Result<Option<(D::File, u64)>, StoreError> {
+        self.open_file(self.damaged_path(hash))
+    }
+
+    /// Removes what was set aside of the blob `hash`, which is mended.
+    ///
+    /// # Errors
+    /// When it is there but cannot be removed.
+    pub fn forget_aside(&self, hash: &ContentHash) -> Result<(), StoreError> {
+        let path = self.damaged_path(hash);
+        match self.disk().remove(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::file("remove", path)(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Renames a file; answers whether there was one.
+    fn move_file(&self, from: &Path, to: &Path) -> Result<bool, StoreError> {
+        match self.disk().rename(from, to) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(StoreError::file("move", from)(error)),
+        }
     }
 
     /// The blobs whose [`FreshBlob`] was dropped since the last call, whether an entry names them now or not.
@@ -151,6 +217,10 @@ impl<D: Disk> Blobs<D> {
     /// The name of the unfinished blob that is to become `hash`.
     fn resumable_path(&self, hash: &ContentHash) -> PathBuf {
         self.shared.root.join(UNFINISHED).join(hash.to_string())
+    }
+
+    fn damaged_path(&self, hash: &ContentHash) -> PathBuf {
+        self.shared.root.join(DAMAGED).join(hash.to_string())
     }
 
     fn folder(&self, hash: &ContentHash) -> PathBuf {

@@ -1,0 +1,181 @@
+//! Blobs that rot, are cut short or lost: found, never served, and mended from another node.
+
+use std::path::Path;
+
+use metacdn::client::Peer;
+use metacdn::model::ContentHash;
+use metacdn::protocol::scrub::{PARTS, ScrubStatus};
+use rusqlite::Connection;
+
+use crate::answers::ask;
+use crate::blobs::{file_of, held};
+use crate::cluster::{Cluster, get, objects, put, wait_until};
+use crate::fetching::figure;
+
+const SMALL: usize = 1000;
+const LARGE: usize = 100_000;
+
+fn content(name: &str, size: usize) -> Vec<u8> {
+    name.bytes().cycle().take(size).collect()
+}
+
+async fn status(client: &Peer) -> ScrubStatus {
+    serde_json::from_value(ask(client, "GET", "/v1/scrub", &[], "").await.json()).unwrap()
+}
+
+/// Has a node look through all of its blobs, and answers what came of it.
+async fn scrub(client: &Peer) -> ScrubStatus {
+    assert_eq!(ask(client, "POST", "/v1/scrub", &[], "").await.status, 202);
+    wait_until("all blobs were looked through", async || !status(client).await.running).await;
+    let status = status(client).await;
+    assert_eq!((status.round.parts, status.round.full_speed), (PARTS, true));
+    status
+}
+
+fn change_row(data: &Path, sql: &str, bytes: &[u8]) {
+    let catalog = Connection::open(data.join("catalog.sqlite")).unwrap();
+    catalog.pragma_update(None, "busy_timeout", 10_000).unwrap();
+    assert_eq!(catalog.execute(sql, [ContentHash::of(bytes).as_bytes()]).unwrap(), 1, "{sql}");
+}
+
+/// Two nodes that hold the same objects of both kinds.
+async fn two_nodes(names: &[&str]) -> (Cluster, Peer, Peer) {
+    let cluster = Cluster::start(&["AWS", "GC"]).await;
+    let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
+    for name in names {
+        put(&aws, &format!("{name}/small"), content(name, SMALL)).await;
+        put(&aws, &format!("{name}/large"), content(name, LARGE)).await;
+    }
+    wait_until("GC holds all", async || objects(&gc).await.len() == 2 * names.len()).await;
+    (cluster, aws, gc)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_damaged_or_lost_is_found_and_mended() {
+    let names = ["rotten", "short", "lost", "whole"];
+    let (cluster, aws, gc) = two_nodes(&names).await;
+    let data = cluster.data("GC");
+    let file = |name: &str| file_of(&data, &content(name, LARGE));
+    let before = held(&data);
+    std::fs::write(file("rotten"), content("Rotten", LARGE)).unwrap();
+    std::fs::write(file("short"), &content("short", LARGE)[1..]).unwrap();
+    std::fs::remove_file(file("lost")).unwrap();
+    let rot = "UPDATE small_blobs SET bytes = zeroblob(length(bytes)) WHERE hash = ?1";
+    change_row(&data, rot, &content("rotten", SMALL));
+    change_row(&data, "UPDATE small_blobs SET bytes = x'00' WHERE hash = ?1", &content("short", SMALL));
+    change_row(&data, "DELETE FROM small_blobs WHERE hash = ?1", &content("lost", SMALL));
+    let found = scrub(&gc).await;
+    assert_eq!((found.round.damaged, found.round.missing, found.round.mended), (4, 2, 6), "{found:?}");
+    assert_eq!((found.unmended, found.unmended_blobs.len()), (0, 0));
+    assert!(held(&data) == before);
+    assert_eq!(std::fs::read_dir(data.join("blobs/damaged")).unwrap().count(), 0);
+    assert_eq!(figure(&cluster, "GC", "metacdn_node_damaged_blobs_total").await, 6);
+    assert_eq!(figure(&cluster, "GC", "metacdn_node_mended_blobs_total").await, 6);
+    for name in names {
+        assert!(get(&gc, &format!("{name}/small")).await.unwrap() == content(name, SMALL));
+        assert!(get(&gc, &format!("{name}/large")).await.unwrap() == content(name, LARGE));
+    }
+    let again = scrub(&gc).await.round;
+    assert_eq!((again.blobs, again.bytes), (8, 4 * (SMALL + LARGE) as u64));
+    assert_eq!((again.damaged, again.missing), (0, 0));
+    assert_eq!(scrub(&aws).await.round.damaged, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_misses_bytes_has_them_mended_and_waits() {
+    let names = ["short", "lost"];
+    let (cluster, _, gc) = two_nodes(&names).await;
+    let data = cluster.data("GC");
+    std::fs::write(file_of(&data, &content("short", LARGE)), b"short").unwrap();
+    std::fs::remove_file(file_of(&data, &content("lost", LARGE))).unwrap();
+    change_row(&data, "DELETE FROM small_blobs WHERE hash = ?1", &content("lost", SMALL));
+    for (name, kind, size) in [("short", "large", LARGE), ("lost", "large", LARGE), ("lost", "small", SMALL)] {
+        let answer = ask(&gc, "GET", &format!("/v1/objects/{name}/{kind}"), &[], "").await;
+        assert_eq!(answer.status, 200, "{name} {kind}");
+        assert!(answer.body == content(name, size), "{name} {kind}");
+    }
+    assert_eq!(status(&gc).await.unmended, 0);
+    // A peer that asks for what should be here is told no, and the next one is not.
+    std::fs::remove_file(file_of(&data, &content("lost", LARGE))).unwrap();
+    let path = format!("/v1/blobs/{}", ContentHash::of(&content("lost", LARGE)));
+    assert_eq!(ask(&gc, "GET", &path, &[], "").await.status, 404);
+    wait_until("it is mended", async || ask(&gc, "GET", &path, &[], "").await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_nobody_has_are_not_served_and_come_when_a_holder_comes_back() {
+    let (mut cluster, _, gc) = two_nodes(&["rotten"]).await;
+    cluster.stop("AWS").await;
+    let data = cluster.data("GC");
+    let file = file_of(&data, &content("rotten", LARGE));
+    std::fs::write(&file, content("Rotten", LARGE)).unwrap();
+    let found = scrub(&gc).await;
+    assert_eq!((found.unmended, found.unmended_blobs), (1, vec![ContentHash::of(&content("rotten", LARGE))]));
+    assert!(!file.exists() && data.join("blobs/damaged").read_dir().unwrap().count() == 1);
+    let refused = ask(&gc, "GET", "/v1/objects/rotten/large", &[], "").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (503, "5"));
+    // What is unmended is known over a restart.
+    cluster.stop("GC").await;
+    cluster.restart("GC").await;
+    let gc = cluster.client("GC");
+    assert_eq!(status(&gc).await.unmended, 1);
+    cluster.restart("AWS").await;
+    wait_until("it is mended", async || status(&gc).await.unmended == 0).await;
+    assert!(get(&gc, "rotten/large").await.unwrap() == content("rotten", LARGE));
+    assert_eq!(data.join("blobs/damaged").read_dir().unwrap().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_of_the_same_bytes_mends_them_too() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let aws = cluster.client("AWS");
+    for size in [SMALL, LARGE] {
+        put(&aws, "a", content("a", size)).await;
+        if size == SMALL {
+            change_row(&cluster.data("AWS"), "DELETE FROM small_blobs WHERE hash = ?1", &content("a", size));
+        } else {
+            std::fs::write(file_of(&cluster.data("AWS"), &content("a", size)), b"").unwrap();
+        }
+        assert_eq!(scrub(&aws).await.unmended, 1);
+        put(&aws, "b", content("a", size)).await;
+        assert_eq!(scrub(&aws).await.unmended, 0);
+        assert!(get(&aws, "a").await.unwrap() == content("a", size));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_that_a_crash_left_without_an_entry_is_swept() {
+    let cluster = Cluster::start_with(&["AWS"], |config| config.blob_grace_s = 1).await;
+    let (aws, data) = (cluster.client("AWS"), cluster.data("AWS"));
+    put(&aws, "kept", content("kept", LARGE)).await;
+    let orphan = file_of(&data, &content("orphan", LARGE));
+    std::fs::write(&orphan, content("orphan", LARGE)).unwrap();
+    scrub(&aws).await;
+    wait_until("it is swept", async || !orphan.exists()).await;
+    assert!(get(&aws, "kept").await.unwrap() == content("kept", LARGE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_round_goes_on_after_a_restart_where_it_was() {
+    let mut cluster = Cluster::start_with(&["AWS"], |config| {
+        config.scrub_bytes_per_second = 200_000;
+        config.scrub_rest_s = 0;
+    })
+    .await;
+    let aws = cluster.client("AWS");
+    for number in 0..40 {
+        put(&aws, &format!("{number}"), content(&format!("{number}."), LARGE)).await;
+    }
+    let amid = async |client: &Peer| {
+        let round = status(client).await.round;
+        (round.ended_unix_ms.is_none() && round.blobs > 2 && round.parts < PARTS / 2).then_some(round)
+    };
+    wait_until("a round is on its way", async || amid(&aws).await.is_some()).await;
+    let before = amid(&aws).await.unwrap();
+    assert!(!before.full_speed);
+    cluster.stop("AWS").await;
+    cluster.restart("AWS").await;
+    let after = status(&cluster.client("AWS")).await.round;
+    assert_eq!(after.started_unix_ms, before.started_unix_ms);
+    assert!(after.parts >= before.parts && after.blobs >= before.blobs, "{before:?} {after:?}");
+}
