@@ -13,6 +13,7 @@ mod campaign;
 mod disk;
 mod event;
 mod message;
+mod mutants;
 mod node;
 mod oracle;
 mod plan;
@@ -22,7 +23,7 @@ mod world;
 
 use std::process::ExitCode;
 
-const USAGE: &str = "usage: metacdn-sim --seed N | --seeds COUNT | --seeds FIRST..END [--seconds N]";
+const USAGE: &str = "usage: metacdn-sim --seed N | --seeds COUNT|FIRST..END [--seconds N] | --mutants [NAME]";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +37,9 @@ fn main() -> ExitCode {
     let seconds = value("--seconds").and_then(|seconds| seconds.parse().ok());
     if let Some(seeds) = value("--seeds").and_then(campaign::parse_seeds) {
         return campaign::run(seeds, seconds);
+    }
+    if arguments.first().is_some_and(|argument| argument == "--mutants") {
+        return mutants::run(value("--mutants").unwrap_or_default());
     }
     eprintln!("{USAGE}");
     ExitCode::from(2)

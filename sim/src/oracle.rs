@@ -320,8 +320,10 @@ impl Oracle {
                 continue;
             }
             for index in &live {
-                let listed = nodes[*index].catalog.ledger.entries.get(&key).map(|(_, entry)| &entry.version);
-                let newest = listed.or_else(|| self.forgotten.get(&key));
+                // An old deletion from a backup may be listed after a newer one was forgotten: it deletes nothing.
+                let row = nodes[*index].catalog.ledger.entries.get(&key).map(|(_, entry)| entry);
+                let forgotten = self.forgotten.get(&key).filter(|_| row.is_none_or(Entry::is_deleted));
+                let newest = row.map(|entry| &entry.version).max(forgotten);
                 if newest.is_none_or(|newest| *newest < version) {
                     let detail =
                         format!("{} has {newest:?} of {key}, of which {version} was answered", nodes[*index].id);

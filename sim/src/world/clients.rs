@@ -6,6 +6,7 @@ use super::World;
 use crate::event::{Event, Task};
 use crate::model::{Content, ContentHash, EntryKey, EntryState, Version};
 use crate::node::{Awaited, Job, Status, Upload};
+use crate::oracle::Invariant;
 use crate::random::Random;
 use crate::replicate::{AHEAD_MAX_MS, WaitFor, ahead_of_peers_ms};
 use crate::store::SMALL_BLOB_BYTES_MAX;
@@ -144,7 +145,24 @@ impl World {
             .map(|awaited| awaited.version.sequence)
             .collect();
         for sequence in met {
+            self.check_count(node, sequence);
             self.reply(node, sequence);
+        }
+    }
+
+    /// A write that asked for so many copies is answered in time only if so many nodes have it.
+    fn check_count(&mut self, node: usize, sequence: u64) {
+        let awaited = &self.nodes[node].memory.awaited[&sequence];
+        let count = self.holders(node, awaited).len();
+        let registered = self.nodes[node].members().len();
+        let asked = match awaited.wait_for {
+            WaitFor::Copies(copies) => copies as usize,
+            WaitFor::Quorum => registered / 2 + 1,
+            WaitFor::All => registered,
+        };
+        if count < asked {
+            let detail = format!("{} is answered with {count} copies, and asked for {asked}", awaited.version);
+            self.oracle.broken(Invariant::CopiesAreDurable, || detail);
         }
     }
 

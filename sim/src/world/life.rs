@@ -91,8 +91,13 @@ impl World {
         self.end(index, Status::Down);
         self.counts.crashes += 1;
         self.tell(|nodes| format!("{} crashes", nodes[index].id));
-        let after_ms = self.random.between(500, 40_000);
+        let after_ms = self.absence_ms(500, 40_000);
         self.queue.add(self.now_ms + after_ms, Event::Start(index));
+    }
+
+    /// How long something is away: mostly not for long, and now and then for longer than deletions are remembered at least.
+    pub(super) fn absence_ms(&mut self, first_ms: u64, last_ms: u64) -> u64 {
+        if self.random.happens(50) { 3 * self.plan.grace_ms / 2 } else { self.random.between(first_ms, last_ms) }
     }
 
     /// Ends `index`, with all that it only remembers.

@@ -64,7 +64,7 @@ impl World {
             1 => vec![(node, other), (other, node)],
             _ => others.iter().flat_map(|other| [(node, *other), (*other, node)]).collect(),
         };
-        let after_ms = self.random.between(1_000, 150_000);
+        let after_ms = self.absence_ms(1_000, 150_000);
         for (from, to) in ways {
             self.counts.cuts += 1;
             *self.cuts.entry((from, to)).or_default() += 1;
