@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Runtime;
@@ -191,9 +192,55 @@ fn ask(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> 
 }
 
 fn block_on(command: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    runtime()?.block_on(command)
+    Ending(Some(runtime()?)).block_on(command)
+}
+
+/// How long a process that is done waits for calls to the disk that still run: what they do was acknowledged to nobody.
+const LAST_CALLS_WAIT: Duration = Duration::from_secs(5);
+
+/// A runtime that ends. A process that has lost a part of itself must not look alive, as it would while it waits for calls that
+/// may wait for that part.
+struct Ending(Option<Runtime>);
+
+impl Ending {
+    fn block_on<T>(&self, command: impl Future<Output = T>) -> T {
+        self.0.as_ref().expect("it is taken when this is dropped").block_on(command)
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let Some(runtime) = self.0.take() else { return };
+        if std::thread::panicking() {
+            runtime.shutdown_background();
+        } else {
+            runtime.shutdown_timeout(LAST_CALLS_WAIT);
+        }
+    }
 }
 
 fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread().enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_lost_a_part_of_itself_does_not_wait_for_calls_that_wait_for_it() {
+        let (lost, waiting) = mpsc::channel::<()>();
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            block_on(async move {
+                let (begins, begun) = mpsc::channel();
+                tokio::task::spawn_blocking(move || begins.send(()).map(|()| waiting.recv()));
+                begun.recv()?;
+                panic!("a part is lost");
+            })
+        }));
+        assert!(ended.is_err());
+        drop(lost);
+    }
 }
