@@ -106,8 +106,29 @@ pub struct Known {
     pub epoch: Epoch,
     /// What it had passed.
     pub vector: VersionVector,
+    /// The latest such vector that the node itself has passed since: then it knows of every member that was known there.
+    pub passed: Option<VersionVector>,
+    /// The earliest such vector that it has not.
+    pub next: Option<VersionVector>,
     /// By how much its clock is ahead.
     pub ahead_ms: i64,
+}
+
+impl Known {
+    /// What is known once a node has said that it has passed `vector`, to one that has passed `own`.
+    pub fn heard(before: Option<Self>, said: (Epoch, VersionVector, i64), own: &VersionVector) -> Self {
+        let (epoch, vector, ahead_ms) = said;
+        let (mut passed, mut next) = before.map_or((None, None), |before| (before.passed, before.next));
+        if let Some(reached) = next.take_if(|next| own.covers(next)) {
+            passed = Some(reached);
+        }
+        if own.covers(&vector) {
+            passed = Some(vector.clone());
+        } else {
+            next.get_or_insert_with(|| vector.clone());
+        }
+        Self { epoch, vector, passed, next, ahead_ms }
+    }
 }
 
 /// A request that is on its way.
@@ -282,8 +303,8 @@ pub enum Effect {
     Concluded {
         /// Which one.
         number: u64,
-        /// Its entry.
-        entry: Entry,
+        /// What is held under its key now.
+        held: Option<(EntryKey, Version)>,
     },
     /// What was passed is written down, with what was owed then.
     Covered(crate::model::VersionVector),

@@ -62,13 +62,21 @@ struct Acknowledged {
     holders: Vec<(usize, u32)>,
 }
 
+/// What decides which of two entries of a key wins: that a member was removed is final, then the later version does.
+type Rank = (bool, Version);
+
+fn rank(entry: &Entry) -> Rank {
+    let is_final = entry.is_deleted() && matches!(&entry.key, EntryKey::Record(key) if key.is_node());
+    (is_final, entry.version.clone())
+}
+
 /// What one node was seen to have.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     /// What it lists.
-    rows: BTreeMap<EntryKey, (u64, Version)>,
+    rows: BTreeMap<EntryKey, (u64, Rank)>,
     /// The newest version of each key that it ever listed, in this life of its database.
-    newest: BTreeMap<EntryKey, Version>,
+    newest: BTreeMap<EntryKey, Rank>,
     /// The last place of its feed.
     head: u64,
     /// The number and time of its last write.
@@ -80,10 +88,10 @@ struct Seen {
 }
 
 /// The writes of one origin by their number.
-type Writes = BTreeMap<u64, (EntryKey, Version)>;
+type Writes = BTreeMap<u64, (EntryKey, Rank)>;
 
 /// The feed of one node in one life of its database: of each key the versions, with their places.
-type Feed = BTreeMap<EntryKey, Vec<(u64, Version)>>;
+type Feed = BTreeMap<EntryKey, Vec<(u64, Rank)>>;
 
 /// The oracle.
 #[derive(Debug, Default)]
@@ -116,13 +124,13 @@ impl Oracle {
         let rows: BTreeMap<_, _> = ledger
             .entries
             .iter()
-            .map(|(key, (place, entry))| (key.clone(), (*place, entry.version.clone())))
+            .map(|(key, (place, entry))| (key.clone(), (*place, rank(entry))))
             .collect();
         let feed = self.feeds.entry((node.id.clone(), ledger.origin.epoch)).or_default();
         for (key, row) in &rows {
             feed.entry(key.clone()).or_default().push(row.clone());
         }
-        let newest = rows.iter().map(|(key, (_, version))| (key.clone(), version.clone())).collect();
+        let newest = rows.iter().map(|(key, (_, rank))| (key.clone(), rank.clone())).collect();
         // What a backup has was taken in when its time had come.
         let wants = ledger.withheld.values().map(|entry| entry.version.clone()).collect();
         self.seen[index] = Seen { rows, newest, wants, head: ledger.sequence, ..Seen::default() };
@@ -142,12 +150,12 @@ impl Oracle {
         let ledger = &node.catalog.ledger;
         let before = std::mem::take(&mut self.seen[index].rows);
         for key in before.keys().filter(|key| !ledger.entries.contains_key(*key)) {
-            self.forgot(index, nodes, key, &before[key].1);
+            self.forgot(index, nodes, key, &before[key].1.1);
         }
         let mut fresh: Vec<_> = ledger.entries.values().filter(|(place, _)| *place > self.seen[index].head).collect();
         fresh.sort_by_key(|(place, _)| *place);
         for (place, entry) in fresh {
-            let row = before.get(&entry.key).map(|(_, version)| version);
+            let row = before.get(&entry.key).map(|(_, rank)| rank);
             self.listed(index, node, (*place, entry), row, now_unix_ms);
         }
         let wanted = ledger.wants.iter().map(|owed| &owed.entry);
@@ -164,7 +172,7 @@ impl Oracle {
         }
         self.seen[index].head = ledger.sequence;
         self.seen[index].rows =
-            ledger.entries.iter().map(|(key, (place, entry))| (key.clone(), (*place, entry.version.clone()))).collect();
+            ledger.entries.iter().map(|(key, (place, entry))| (key.clone(), (*place, rank(entry)))).collect();
         self.check_cursors(index, nodes);
         self.check_vector(index, node);
     }
@@ -174,15 +182,16 @@ impl Oracle {
         index: usize,
         node: &SimNode,
         (place, entry): (u64, &Entry),
-        before_row: Option<&Version>,
+        before_row: Option<&Rank>,
         now_unix_ms: u64,
     ) {
         let Entry { key, version, .. } = entry;
         let id = &node.id;
         let seen = &mut self.seen[index];
         let own = version.origin == node.catalog.ledger.origin;
+        let rank = rank(entry);
         let newest = seen.newest.get(key).cloned();
-        seen.newest.insert(key.clone(), version.clone().max(newest.clone().unwrap_or_else(|| version.clone())));
+        seen.newest.insert(key.clone(), newest.clone().max(Some(rank.clone())).unwrap_or_else(|| rank.clone()));
         let before = seen.stamp;
         // What was wanted in time stays so when the clock goes back.
         let was_wanted = seen.wants.contains(version);
@@ -191,7 +200,7 @@ impl Oracle {
             self.writes
                 .entry(version.origin.clone())
                 .or_default()
-                .insert(version.sequence, (key.clone(), version.clone()));
+                .insert(version.sequence, (key.clone(), rank.clone()));
         }
         let is_stamped_before = |(sequence, time)| sequence < version.sequence && time >= version.time;
         if own && before.is_some_and(is_stamped_before) {
@@ -206,13 +215,13 @@ impl Oracle {
             self.broken(Invariant::DeletedStays, || detail);
         }
         // An old deletion that comes back from a backup deletes nothing, when a newer one was forgotten before.
-        let is_replaced = before_row.is_some_and(|row| *row > *version);
-        if is_replaced || !entry.is_deleted() && newest.as_ref().is_some_and(|newest| *newest > *version) {
+        let is_replaced = before_row.is_some_and(|row| *row > rank);
+        if is_replaced || !entry.is_deleted() && newest.as_ref().is_some_and(|newest| *newest > rank) {
             self.broken(Invariant::VersionsAdvance, || format!("{id} lists {key} {version} after {newest:?}"));
         }
         self.check_held(node, entry);
         let feed = self.feeds.entry((id.clone(), node.catalog.ledger.origin.epoch)).or_default();
-        feed.entry(key.clone()).or_default().push((place, version.clone()));
+        feed.entry(key.clone()).or_default().push((place, rank));
     }
 
     /// A row of the deletion `version` has gone from node `index`.
@@ -234,10 +243,12 @@ impl Oracle {
 
     /// Whether node `index` lists `version` of `key`, or has listed something newer, or may have missed it because it was
     /// deleted and forgotten.
-    fn has_passed(&self, index: usize, key: &EntryKey, version: &Version) -> bool {
-        let seen = &self.seen[index];
-        let passed = |newest: Option<&Version>| newest.is_some_and(|newest| *newest >= *version);
-        passed(seen.newest.get(key)) || passed(self.forgotten.get(key)) || self.lost.contains(key)
+    fn has_passed(&self, index: usize, key: &EntryKey, rank: &Rank) -> bool {
+        let newest = self.seen[index].newest.get(key);
+        let forgotten = self.forgotten.get(key);
+        newest.is_some_and(|newest| *newest >= *rank)
+            || forgotten.is_some_and(|forgotten| *forgotten >= rank.1)
+            || self.lost.contains(key)
     }
 
     fn check_cursors(&mut self, index: usize, nodes: &[SimNode]) {
@@ -252,14 +263,14 @@ impl Oracle {
             let Some(feed) = self.feeds.get(&(peer.clone(), cursor.epoch)) else { continue };
             for (key, versions) in feed {
                 // What was listed anew since is still to be read, at its new place.
-                let Some((_, version)) = versions.last().filter(|(place, _)| *place <= cursor.since) else { continue };
+                let Some((_, listed)) = versions.last().filter(|(place, _)| *place <= cursor.since) else { continue };
                 let owed = || {
                     let mut owed = ledger.wants.iter().chain(&ledger.parked).map(|owed| &owed.entry);
-                    owed.any(|entry| entry.key == *key && entry.version >= *version)
+                    owed.any(|entry| entry.key == *key && rank(entry) >= *listed)
                 };
-                if !self.has_passed(index, key, version) && !owed() {
+                if !self.has_passed(index, key, listed) && !owed() {
                     let detail =
-                        format!("{} has read {peer} to {} and has no {key} {version}", node.id, cursor.since);
+                        format!("{} has read {peer} to {} and has no {key} {}", node.id, cursor.since, listed.1);
                     return self.broken(Invariant::CursorsCover, || detail);
                 }
             }
@@ -275,8 +286,8 @@ impl Oracle {
             }
             let Some(writes) = self.writes.get(origin) else { continue };
             let missing =
-                writes.range(from + 1..=passed).find(|(_, (key, version))| !self.has_passed(index, key, version));
-            if let Some((_, (key, version))) = missing {
+                writes.range(from + 1..=passed).find(|(_, (key, rank))| !self.has_passed(index, key, rank));
+            if let Some((_, (key, (_, version)))) = missing {
                 let detail = format!("{} says it has passed {passed} of {origin:?}: {key} {version}", node.id);
                 return self.broken(Invariant::VectorsCover, || detail);
             }
@@ -299,7 +310,7 @@ impl Oracle {
         for (holder, restores) in holders {
             let node = &nodes[*holder];
             let is_as_it_was = node.status != Status::Gone && node.restores == *restores;
-            if is_as_it_was && !self.has_passed(*holder, key, version) {
+            if is_as_it_was && !self.has_passed(*holder, key, &(false, version.clone())) {
                 let detail = format!("{} is counted as a holder of {key} {version}", node.id);
                 self.broken(Invariant::CopiesAreDurable, || detail);
             }

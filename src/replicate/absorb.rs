@@ -93,16 +93,17 @@ fn is_held<L: Ledger>(ledger: &L, entry: &Entry) -> Result<bool, L::Error> {
     }
 }
 
-/// Lists `entry`, whose bytes are durable or become so in this commit, unless something newer came meanwhile. Answers
-/// whether it was listed.
+/// Lists `entry`, whose bytes are durable or become so in this commit, if it is still wanted. Answers whether it was
+/// listed.
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
 pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<bool, L::Error> {
-    match ledger.listed(&entry.key)? {
-        Some(listed) if !entry.supersedes(&listed) => ledger.forget_want(entry).map(|()| false),
-        _ => ledger.list(entry).map(|()| true),
+    // Something newer may have come meanwhile; a fetch may even outlast the deletion of what it fetches.
+    if !ledger.owes(entry)? {
+        return Ok(false);
     }
+    ledger.list(entry).map(|()| true)
 }
 
 /// Forgets the want of `entry`, which every other registered member has just refused for want of the bytes, unless one that
@@ -236,5 +237,7 @@ mod tests {
         assert_eq!(ledger.debt().map(|debt| debt.oldest), Ok(None));
         assert_eq!(conclude(&mut ledger, &old), Ok(false));
         assert!(lists(&ledger, &new));
+        assert_eq!(ledger.drop_tombstone(&new), Ok(()));
+        assert_eq!(conclude(&mut ledger, &old), Ok(false), "it was deleted, which is forgotten by now");
     }
 }

@@ -124,7 +124,8 @@ impl World {
         match job {
             Job::Write { request, key, state, blob } => {
                 let current = ledger.entries.get(&key);
-                if state == EntryState::Deleted && current.is_none_or(|(_, entry)| entry.content().is_none()) {
+                let is_there = current.is_some_and(|(_, entry)| entry.content().is_some());
+                if state == EntryState::Deleted && !is_there && !ledger.withheld.contains_key(&key) {
                     return Effect::Written { request, version: None };
                 }
                 catalog.rows.extend(blob.as_ref().and_then(row_of));
@@ -155,7 +156,8 @@ impl World {
             Job::Conclude { number, entry, blob } => {
                 let Ok(is_listed) = replicate::conclude(ledger, &entry);
                 catalog.rows.extend(row_of(&blob).filter(|_| is_listed));
-                Effect::Concluded { number, entry }
+                let held = ledger.entries.get(&entry.key).map(|(_, entry)| (entry.key.clone(), entry.version.clone()));
+                Effect::Concluded { number, held }
             }
             Job::GiveUp(entry) => {
                 let Ok(_) = replicate::give_up(ledger, &mut memory.coverage, &entry, |lister| others.contains(lister));
@@ -245,9 +247,11 @@ impl World {
             Effect::Absorbed { peer, epoch, held, end, debt } => {
                 self.absorbed(node, (&peer, epoch), held, end, debt);
             }
-            Effect::Concluded { number, entry } => {
+            Effect::Concluded { number, held } => {
                 self.nodes[node].memory.fetches.remove(&number);
-                self.send_receipts(node, &entry.key, &entry.version);
+                if let Some((key, version)) = held {
+                    self.send_receipts(node, &key, &version);
+                }
             }
             Effect::Covered(passed) => self.nodes[node].memory.coverage.settle(&passed),
             Effect::Swept(files) => drop(files),
@@ -285,8 +289,9 @@ impl World {
 fn set_member(ledger: &mut crate::replicate::memory::MemoryLedger, id: &NodeId, is_member: bool, now_unix_ms: u64) {
     let key = EntryKey::Record(RecordKey::node(id));
     let state = if is_member { EntryState::Record(MEMBER.to_owned()) } else { EntryState::Deleted };
-    let is_known = ledger.entries.get(&key).map_or(!is_member, |(_, entry)| entry.state == state);
-    if !is_known {
+    // That a member was removed is final.
+    let is_known = |entry: &Entry| entry.state == state || entry.is_deleted();
+    if !ledger.entries.get(&key).map_or(!is_member, |(_, entry)| is_known(entry)) {
         let Ok(_) = replicate::write(ledger, key, state, now_unix_ms);
     }
 }

@@ -134,11 +134,11 @@ impl World {
         self.release_if_all_were_read(node);
     }
 
-    /// Looks at the entries of a backup, if that can be done now. A node that has a seed is never alone.
+    /// Looks at the entries of a backup, if that can be done now. Only a person can say that there are no others.
     pub(super) fn release_if_all_were_read(&mut self, node: usize) {
         let others = self.others(node);
-        let SimNode { catalog, memory, seed, .. } = &self.nodes[node];
-        let is_alone = others.is_empty() && seed.is_some();
+        let SimNode { catalog, memory, .. } = &self.nodes[node];
+        let is_alone = others.is_empty() && !self.is_calm;
         let Ok(own) = catalog.ledger.vector();
         // What is known of, but not held yet, would be taken for unknown.
         let was_read = |other: &usize| memory.read.get(&self.nodes[*other].id).is_some_and(|(_, read)| own.covers(read));

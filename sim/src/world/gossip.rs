@@ -41,7 +41,7 @@ impl World {
         let known = &self.nodes[node].memory.known;
         let others = self.others(node);
         let vectors: Option<Vec<_>> =
-            others.iter().map(|other| known.get(&self.nodes[*other].id).map(|known| known.vector.clone())).collect();
+            others.iter().map(|other| known.get(&self.nodes[*other].id).and_then(|known| known.passed.clone())).collect();
         if let Some(vectors) = vectors {
             self.enqueue(node, Job::Expire(vectors));
         }
@@ -77,7 +77,7 @@ impl World {
         let ledger = &self.nodes[node].catalog.ledger;
         let Ok(own) = ledger.vector();
         // What is on its way by the feed would be taken for lost.
-        if !own.covers(vector) || !ledger.wants.is_empty() {
+        if !own.covers(vector) {
             return;
         }
         for bucket in differing(&self.sums(node), theirs) {

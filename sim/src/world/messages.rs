@@ -72,9 +72,13 @@ impl World {
             (Purpose::Ping, Answer::Pong { epoch, vector, now_unix_ms }) => {
                 let ahead_ms = now_unix_ms.cast_signed() - self.clock(node).cast_signed();
                 let id = self.nodes[peer].id.clone();
-                let before = self.nodes[node].memory.known.insert(id, Known { epoch, vector, ahead_ms });
+                let Ok(own) = crate::replicate::Ledger::vector(&self.nodes[node].catalog.ledger);
+                let known = &mut self.nodes[node].memory.known;
+                let before = known.remove(&id).filter(|before| before.epoch == epoch);
+                let is_another = before.is_none();
+                known.insert(id, Known::heard(before, (epoch, vector, ahead_ms), &own));
                 // Its database may be of before it heard of this node.
-                if before.is_some_and(|before| before.epoch != epoch) {
+                if is_another {
                     self.announce(node, peer);
                 }
                 self.count_copies(node);

@@ -45,6 +45,7 @@ impl World {
             for node in self.live() {
                 self.forget_gone(node);
                 self.introduce(node);
+                self.release_if_all_were_read(node);
             }
         }
     }
