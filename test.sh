@@ -8,7 +8,7 @@ source scripts/install.sh
 
 export CARGO_TERM_PROGRESS_WHEN=never
 
-STAGES=(fmt clippy unit it doctest docs)
+STAGES=(fmt clippy unit it sim doctest docs)
 if [ -d fuzz ]; then STAGES+=(fuzz); fi
 
 # For each fuzz target. Enough to catch what breaks at once; longer runs are for `cargo +nightly fuzz run TARGET`.
@@ -80,6 +80,17 @@ as_root() {
     unshare --user --map-root-user --mount --net sh -c 'ip link set lo up && exec "$@"' sh "$@"
 }
 stage_it() { as_root cargo test --locked --test it; }
+
+# The rules of replication and the blobs, through crashes, partitions, full disks and wrong clocks; and planted bugs, each
+# of which has to be found.
+stage_sim() {
+    cargo fmt --check --manifest-path sim/Cargo.toml
+    cargo clippy --locked --manifest-path sim/Cargo.toml -- -D warnings
+    cargo build --quiet --release --locked --manifest-path sim/Cargo.toml
+    sim/target/release/metacdn-sim --seeds "${SIM_SEEDS:-10000}"
+    sim/target/release/metacdn-sim --mutants
+}
+
 stage_doctest() { cargo test --locked --doc; }
 stage_docs() { RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --locked; }
 

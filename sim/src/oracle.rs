@@ -121,11 +121,8 @@ impl Oracle {
             self.seen.resize_with(index + 1, Seen::default);
         }
         let ledger = &node.catalog.ledger;
-        let rows: BTreeMap<_, _> = ledger
-            .entries
-            .iter()
-            .map(|(key, (place, entry))| (key.clone(), (*place, rank(entry))))
-            .collect();
+        let rows: BTreeMap<_, _> =
+            ledger.entries.iter().map(|(key, (place, entry))| (key.clone(), (*place, rank(entry)))).collect();
         let feed = self.feeds.entry((node.id.clone(), ledger.origin.epoch)).or_default();
         for (key, row) in &rows {
             feed.entry(key.clone()).or_default().push(row.clone());
@@ -167,7 +164,8 @@ impl Oracle {
         }
         let mut places: Vec<_> = ledger.entries.values().map(|(place, _)| *place).collect();
         places.sort_unstable();
-        if places.windows(2).any(|pair| pair[0] == pair[1]) || places.last().is_some_and(|last| *last > ledger.sequence) {
+        if places.windows(2).any(|pair| pair[0] == pair[1]) || places.last().is_some_and(|last| *last > ledger.sequence)
+        {
             self.broken(Invariant::PlacesFollowCommits, || format!("{} has the places {places:?}", node.id));
         }
         self.seen[index].head = ledger.sequence;
@@ -256,7 +254,8 @@ impl Oracle {
         let ledger = &node.catalog.ledger;
         for (peer, cursor) in &ledger.cursors {
             // What only a database has listed that is no more may be gone with it.
-            let lives = |node: &SimNode| node.status != Status::Gone && node.catalog.ledger.origin.epoch == cursor.epoch;
+            let lives =
+                |node: &SimNode| node.status != Status::Gone && node.catalog.ledger.origin.epoch == cursor.epoch;
             if !nodes.iter().any(|node| node.id == *peer && lives(node)) {
                 continue;
             }
@@ -285,8 +284,7 @@ impl Oracle {
                 continue;
             }
             let Some(writes) = self.writes.get(origin) else { continue };
-            let missing =
-                writes.range(from + 1..=passed).find(|(_, (key, rank))| !self.has_passed(index, key, rank));
+            let missing = writes.range(from + 1..=passed).find(|(_, (key, rank))| !self.has_passed(index, key, rank));
             if let Some((_, (key, (_, version)))) = missing {
                 let detail = format!("{} says it has passed {passed} of {origin:?}: {key} {version}", node.id);
                 return self.broken(Invariant::VectorsCover, || detail);

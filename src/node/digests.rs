@@ -113,8 +113,9 @@ async fn compare(core: &Arc<Core>, id: &NodeId, peer: &Peer, from: usize) -> Res
                 // Old deletions are forgotten by one node a moment before another.
                 let is_old = entry.is_deleted() && entry.version.time.unix_ms().saturating_add(grace_ms) < now;
                 let is_news = transaction.listed(&entry.key)?.is_none_or(|listed| entry.supersedes(&listed));
-                // What is not passed yet is on its way by the feed.
-                if is_news && !is_old && passed.has_passed(&entry.version) && !transaction.owes(entry)? {
+                // What is not passed yet is on its way by the feed; of a database that is no more, nobody may know how far.
+                let is_due = passed.has_passed(&entry.version) || passed.get(&entry.version.origin) == 0;
+                if is_news && !is_old && is_due && !transaction.owes(entry)? {
                     take_in(transaction, entry, &peer, now)?;
                     mended += 1;
                 }

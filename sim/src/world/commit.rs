@@ -1,13 +1,16 @@
 //! Commits: what waits becomes durable together, or none of it; then those who wait are told. The glue of
 //! `src/store/catalog`.
 
+use std::collections::BTreeMap;
+
 use super::World;
+use crate::disk::SimDisk;
 use crate::event::Task;
 use crate::message::Answer;
-use crate::disk::SimDisk;
-use crate::model::{ContentHash, Entry, EntryKey, EntryState, HybridTime, NodeId, RecordKey};
+use crate::model::{ContentHash, Entry, EntryKey, EntryState, HybridTime, NodeId, RecordKey, Version, VersionVector};
 use crate::node::{Awaited, Catalog, Effect, Job, SimNode};
-use crate::replicate::{self, Ledger as _};
+use crate::replicate::memory::MemoryLedger;
+use crate::replicate::{self, Ledger as _, Page};
 use crate::store::{Blobs, FreshBlob, Removal};
 
 /// What the record of a node says here.
@@ -117,26 +120,11 @@ impl World {
     fn apply(&mut self, node: usize, job: Job) -> Effect {
         let now = self.clock(node);
         self.tell(|nodes| format!("{} commits {}", nodes[node].id, told(&job)));
-        let restores = self.nodes.iter().map(|node| node.restores).collect();
         let others: Vec<_> = self.others(node).into_iter().map(|other| self.nodes[other].id.clone()).collect();
         let SimNode { catalog, memory, id, .. } = &mut self.nodes[node];
         let ledger = &mut catalog.ledger;
         match job {
-            Job::Write { request, key, state, blob } => {
-                let current = ledger.entries.get(&key);
-                let is_there = current.is_some_and(|(_, entry)| entry.content().is_some());
-                if state == EntryState::Deleted && !is_there && !ledger.withheld.contains_key(&key) {
-                    return Effect::Written { request, version: None };
-                }
-                catalog.rows.extend(blob.as_ref().and_then(row_of));
-                let Ok(entry) = replicate::write(ledger, key, state, now);
-                let version = entry.version;
-                let wait_for = self.requests[request].wait_for;
-                let holders = [].into();
-                let awaited = Awaited { version: version.clone(), request, wait_for, holders, restores };
-                memory.awaited.insert(version.sequence, awaited);
-                Effect::Written { request, version: Some(version) }
-            }
+            Job::Write { request, key, state, blob } => self.write_down(node, request, key, state, blob.as_ref()),
             Job::Member { id, is_member, answer } => {
                 set_member(ledger, &id, is_member, now);
                 Effect::Member { answer }
@@ -145,12 +133,7 @@ impl World {
                 let Ok(parked) = replicate::absorb(ledger, &page, now);
                 self.counts.parked += parked as u64;
                 let Ok(debt) = ledger.debt();
-                for entry in awaited.iter().filter_map(|place| page.entries.get(*place)) {
-                    memory.promised.entry(entry.key.clone()).or_default().push(entry.version.clone());
-                }
-                let promised = page.entries.iter().filter(|entry| memory.promised.contains_key(&entry.key));
-                let listed = promised.filter_map(|entry| ledger.entries.get(&entry.key));
-                let held = listed.map(|(_, entry)| (entry.key.clone(), entry.version.clone())).collect();
+                let held = promise(ledger, &mut memory.promised, &page, &awaited);
                 Effect::Absorbed { peer: page.peer, epoch: page.cursor.epoch, held, end, debt }
             }
             Job::Conclude { number, entry, blob } => {
@@ -175,16 +158,8 @@ impl World {
             }
             Job::Expire(vectors) => {
                 let time = HybridTime::from_unix_ms(now.saturating_sub(self.plan.grace_ms));
-                let mut after = None;
-                loop {
-                    let passed = |version: &_| vectors.iter().all(|vector| vector.has_passed(version));
-                    let Ok(part) = replicate::expire(ledger, time, after, PART, passed);
-                    self.counts.expired += part.dropped as u64;
-                    after = part.after;
-                    if after.is_none() {
-                        break Effect::Done;
-                    }
-                }
+                self.counts.expired += expire_all(ledger, time, &vectors);
+                Effect::Done
             }
             Job::Welcome(records) => {
                 for entry in &records {
@@ -205,17 +180,36 @@ impl World {
                 Effect::Swept(moved.unwrap_or_default())
             }
             Job::Release(horizon) => {
-                let mut after = None;
-                loop {
-                    let Ok(part) = replicate::release(ledger, horizon.as_ref(), after.as_ref(), PART);
-                    after = part.after;
-                    if after.is_none() {
-                        catalog.is_backup = false;
-                        break Effect::Done;
-                    }
-                }
+                release_all(ledger, horizon.as_ref());
+                catalog.is_backup = false;
+                Effect::Done
             }
         }
+    }
+
+    /// Makes the write of a client, unless it is a deletion of nothing.
+    fn write_down(
+        &mut self,
+        node: usize,
+        request: usize,
+        key: EntryKey,
+        state: EntryState,
+        blob: Option<&FreshBlob>,
+    ) -> Effect {
+        let now = self.clock(node);
+        let restores = self.nodes.iter().map(|node| node.restores).collect();
+        let SimNode { catalog, memory, .. } = &mut self.nodes[node];
+        let ledger = &mut catalog.ledger;
+        let is_there = ledger.entries.get(&key).is_some_and(|(_, entry)| entry.content().is_some());
+        if state == EntryState::Deleted && !is_there && !ledger.withheld.contains_key(&key) {
+            return Effect::Written { request, version: None };
+        }
+        catalog.rows.extend(blob.and_then(row_of));
+        let Ok(Entry { version, .. }) = replicate::write(ledger, key, state, now);
+        let wait_for = self.requests[request].wait_for;
+        let awaited = Awaited { version: version.clone(), request, wait_for, holders: [].into(), restores };
+        memory.awaited.insert(version.sequence, awaited);
+        Effect::Written { request, version: Some(version) }
     }
 
     /// Takes in what a peer lists in a bucket and the feeds should have brought.
@@ -328,6 +322,47 @@ fn row_of(blob: &FreshBlob) -> Option<(ContentHash, Vec<u8>)> {
     blob.as_row().map(|bytes| (blob.hash(), bytes.to_vec()))
 }
 
+/// Drops what all of `vectors` have passed; answers how much that was.
+fn expire_all(ledger: &mut MemoryLedger, time: HybridTime, vectors: &[VersionVector]) -> u64 {
+    let (mut dropped, mut after) = (0, None);
+    loop {
+        let passed = |version: &_| vectors.iter().all(|vector| vector.has_passed(version));
+        let Ok(part) = replicate::expire(ledger, time, after, PART, passed);
+        dropped += part.dropped as u64;
+        after = part.after;
+        if after.is_none() {
+            return dropped;
+        }
+    }
+}
+
+/// Lists what a backup has and nobody can have forgotten the deletion of.
+fn release_all(ledger: &mut MemoryLedger, horizon: Option<&Version>) {
+    let mut after = None;
+    loop {
+        let Ok(part) = replicate::release(ledger, horizon, after.as_ref(), PART);
+        after = part.after;
+        if after.is_none() {
+            return;
+        }
+    }
+}
+
+/// Promises receipts for what `page` lists at the places `awaited`; answers what is held now of all that was promised.
+fn promise(
+    ledger: &MemoryLedger,
+    promises: &mut BTreeMap<EntryKey, Vec<Version>>,
+    page: &Page,
+    awaited: &[usize],
+) -> Vec<(EntryKey, Version)> {
+    for entry in awaited.iter().filter_map(|place| page.entries.get(*place)) {
+        promises.entry(entry.key.clone()).or_default().push(entry.version.clone());
+    }
+    let promised = page.entries.iter().filter(|entry| promises.contains_key(&entry.key));
+    let listed = promised.filter_map(|entry| ledger.entries.get(&entry.key));
+    listed.map(|(_, entry)| (entry.key.clone(), entry.version.clone())).collect()
+}
+
 fn told(job: &Job) -> String {
     let entries = |entries: &[Entry]| {
         let texts: Vec<_> = entries.iter().map(|entry| format!("{} {}", entry.key, entry.version)).collect();
@@ -340,8 +375,10 @@ fn told(job: &Job) -> String {
         Job::Member { id, is_member, .. } => format!("that {id} is {}a member", if *is_member { "" } else { "not " }),
         Job::Absorb { page, end, .. } => {
             let end = end.as_ref().map(|(vector, horizon)| {
-                let vector: Vec<_> =
-                    vector.iter().map(|(origin, passed)| format!("{}.{}:{passed}", origin.node, origin.epoch)).collect();
+                let vector: Vec<_> = vector
+                    .iter()
+                    .map(|(origin, passed)| format!("{}.{}:{passed}", origin.node, origin.epoch))
+                    .collect();
                 format!(", its end with {vector:?} horizon {horizon:?}")
             });
             let texts = entries(&page.entries);

@@ -141,7 +141,8 @@ impl World {
         let is_alone = others.is_empty() && !self.is_calm;
         let Ok(own) = catalog.ledger.vector();
         // What is known of, but not held yet, would be taken for unknown.
-        let was_read = |other: &usize| memory.read.get(&self.nodes[*other].id).is_some_and(|(_, read)| own.covers(read));
+        let was_read =
+            |other: &usize| memory.read.get(&self.nodes[*other].id).is_some_and(|(_, read)| own.covers(read));
         let were_read = others.iter().all(was_read);
         if catalog.is_backup && !memory.releases && !is_alone && were_read {
             let horizon = memory.read_horizon.clone();

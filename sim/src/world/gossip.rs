@@ -40,8 +40,10 @@ impl World {
     pub(super) fn expire(&mut self, node: usize) {
         let known = &self.nodes[node].memory.known;
         let others = self.others(node);
-        let vectors: Option<Vec<_>> =
-            others.iter().map(|other| known.get(&self.nodes[*other].id).and_then(|known| known.passed.clone())).collect();
+        let vectors: Option<Vec<_>> = others
+            .iter()
+            .map(|other| known.get(&self.nodes[*other].id).and_then(|known| known.passed.clone()))
+            .collect();
         if let Some(vectors) = vectors {
             self.enqueue(node, Job::Expire(vectors));
         }

@@ -18,7 +18,8 @@ impl World {
         let letter = char::from(b'A' + u8::try_from(index).expect("a run has few nodes"));
         let id: NodeId = letter.to_string().parse().expect("a letter is a name");
         let origin = Origin { node: id.clone(), epoch: Epoch::from_bits(self.random.bits()) };
-        let catalog = Catalog { ledger: MemoryLedger::new(origin), rows: [].into(), loose: [].into(), is_backup: false };
+        let catalog =
+            Catalog { ledger: MemoryLedger::new(origin), rows: [].into(), loose: [].into(), is_backup: false };
         let node = SimNode {
             id,
             status: Status::Down,
@@ -66,7 +67,9 @@ impl World {
             self.later_within(1, 1_000, index, Task::Announce(seed));
         }
         self.follow_members(index);
-        for (task, last_ms) in [(Task::Expire, 40_000), (Task::Compare, 90_000), (Task::Unpark, 10_000), (Task::Sweep, 40_000)] {
+        for (task, last_ms) in
+            [(Task::Expire, 40_000), (Task::Compare, 90_000), (Task::Unpark, 10_000), (Task::Sweep, 40_000)]
+        {
             self.later_within(1_000, last_ms, index, task);
         }
         self.later(1, index, Task::Fetch);
@@ -125,7 +128,8 @@ impl World {
         self.counts.restores += 1;
         self.tell(|nodes| {
             let ledger = &nodes[index].catalog.ledger;
-            let withheld: Vec<_> = ledger.withheld.values().map(|entry| format!("{} {}", entry.key, entry.version)).collect();
+            let withheld: Vec<_> =
+                ledger.withheld.values().map(|entry| format!("{} {}", entry.key, entry.version)).collect();
             format!("{} is brought back from a copy, epoch {epoch}, withholds {withheld:?}", nodes[index].id)
         });
         let after_ms = self.random.between(1_000, 40_000);

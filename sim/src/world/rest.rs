@@ -73,7 +73,10 @@ impl World {
             let node = &self.nodes[*index];
             let (id, ledger, memory) = (&node.id, &node.catalog.ledger, &node.memory);
             if let Some(owed) = ledger.wants.iter().chain(&ledger.parked).next() {
-                return Some(format!("{id} is owed {} {} that {} listed", owed.entry.key, owed.entry.version, owed.peer));
+                return Some(format!(
+                    "{id} is owed {} {} that {} listed",
+                    owed.entry.key, owed.entry.version, owed.peer
+                ));
             }
             if !memory.coverage.is_settled() || !memory.awaited.is_empty() || !memory.jobs.is_empty() {
                 return Some(format!("{id} still works"));
