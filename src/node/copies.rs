@@ -52,7 +52,7 @@ pub(super) struct Awaited {
 
 /// How many copies a write asks for, as the query of a `PUT` or `DELETE`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub(super) struct CopiesQuery {
     pub(super) wait_for: Option<WaitFor>,
     pub(super) wait_ms: Option<u64>,
