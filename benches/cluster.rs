@@ -207,13 +207,13 @@ async fn put_large(peer: &Peer, key: &ObjectKey, size: u64) {
     let blocks = size / block.len() as u64;
     let frames = stream::iter((0..blocks).map(move |_| Ok(Frame::data(block.clone()))));
     let body: Body = StreamBody::new(frames).boxed_unsync();
-    let upload = Upload { key, size, media_type: None, cache_control: None };
+    let upload = Upload { key, size, media_type: None, cache_control: None, wait_for: None };
     peer.put_object(&upload, body).await.unwrap();
 }
 
 async fn put_small(peer: &Peer, keys: &[ObjectKey]) {
     let uploads = stream::iter(keys.iter().enumerate()).for_each_concurrent(PARALLEL, |(number, key)| async move {
-        let upload = Upload { key, size: SMALL_BYTES as u64, media_type: None, cache_control: None };
+        let upload = Upload { key, size: SMALL_BYTES as u64, media_type: None, cache_control: None, wait_for: None };
         peer.put_object(&upload, metacdn::client::full(noise(number as u64, SMALL_BYTES))).await.unwrap();
     });
     uploads.await;

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::disk::SimDisk;
 use crate::message::FeedPart;
-use crate::model::{ContentHash, Entry, EntryKey, EntryState, Epoch, NodeId, Version, VersionVector};
+use crate::model::{ContentHash, Entry, EntryKey, EntryState, Epoch, NodeId, Version, VersionVector, WaitFor};
 use crate::replicate::memory::MemoryLedger;
-use crate::replicate::{Coverage, Page, WaitFor};
+use crate::replicate::{Coverage, Page};
 use crate::store::{BlobWriter, Blobs, FreshBlob, Removal};
 
 /// Where the blobs lie on a node's disk.

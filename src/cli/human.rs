@@ -29,6 +29,46 @@ pub(super) fn rate(bytes: u64, time: Duration) -> String {
     format!("{}/s", size((bytes as f64 / seconds) as u64))
 }
 
+/// A count: `999`, `1,204`, `3,000,000`.
+pub(super) fn count(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// So many things: `1 entry`, `1,204 entries`.
+pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{} {}", count(number), if number == 1 { one } else { many })
+}
+
+/// How far somebody is behind, as far as it is known: `0`, `12`, `1,204 · 3.1 MB · 12 s`, `?`.
+pub(super) fn behind(entries: Option<u64>, bytes: Option<u64>, seconds: Option<u64>) -> String {
+    let Some(entries) = entries else { return "?".to_owned() };
+    let mut text = count(entries);
+    if entries == 0 {
+        return text;
+    }
+    if let Some(bytes @ 1..) = bytes {
+        text.push_str(&format!(" · {}", size(bytes)));
+    }
+    if let Some(seconds @ 1..) = seconds {
+        text.push_str(&format!(" · {}", whole_seconds(Duration::from_secs(seconds))));
+    }
+    text
+}
+
+/// A time without tenths of seconds: `12 s`, `2 min 5 s`.
+pub(super) fn whole_seconds(length: Duration) -> String {
+    let seconds = length.as_secs();
+    if seconds < 60 { format!("{seconds} s") } else { time(length) }
+}
+
 /// A time: `0.4 s`, `12.3 s`, `2 min 5 s`, `3 h 10 min`, `4 d 2 h`.
 pub(super) fn time(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -107,6 +147,26 @@ mod tests {
         }
         assert_eq!(rate(17_000_000, Duration::from_secs(2)), "8.5 MB/s");
         assert_eq!(rate(0, Duration::ZERO), "0 B/s");
+    }
+
+    #[test]
+    fn counts_are_in_groups_of_three_and_only_what_is_behind_is_told() {
+        for (number, text) in [(0, "0"), (999, "999"), (1204, "1,204"), (3_000_000, "3,000,000")] {
+            assert_eq!(count(number), text);
+        }
+        assert_eq!(
+            (counted(1, "entry", "entries").as_str(), counted(0, "entry", "entries").as_str()),
+            ("1 entry", "0 entries")
+        );
+        for (entries, bytes, seconds, text) in [
+            (None, Some(5), Some(5), "?"),
+            (Some(0), Some(0), Some(9), "0"),
+            (Some(12), Some(0), None, "12"),
+            (Some(1204), Some(3_100_000), Some(12), "1,204 · 3.1 MB · 12 s"),
+            (Some(3), None, Some(125), "3 · 2 min 5 s"),
+        ] {
+            assert_eq!(behind(entries, bytes, seconds), text);
+        }
     }
 
     #[test]

@@ -11,12 +11,16 @@ use tokio::runtime::Runtime;
 
 pub mod certs;
 pub mod config;
+mod confirm;
 pub mod demo;
+mod drain;
 mod dump;
 mod explain;
 pub mod failure;
+mod forget;
 mod human;
 mod interrupt;
+mod load;
 mod maintenance;
 mod objects;
 mod output;
@@ -24,12 +28,15 @@ mod prices;
 mod profile;
 mod progress;
 pub mod proxy;
+mod repair;
 pub mod roles;
 pub mod run;
 pub mod server;
 mod servers;
 mod status;
 mod verify;
+mod waiting;
+mod withheld;
 
 pub use output::Output;
 pub use profile::{Cluster, Target};
@@ -95,14 +102,24 @@ pub enum Command {
     Maintenance(maintenance::NodeArgs),
     /// Take a node back after maintenance, or one that was to leave
     Resume(maintenance::NodeArgs),
+    /// Take a node out of the cluster for good: wait until the others hold all that it has, and forget it
+    Drain(drain::DrainArgs),
+    /// Forget a node that is gone for good: nothing waits for it any more, and its name is spent
+    Forget(forget::ForgetArgs),
     /// Show or change what providers charge
     Prices(prices::PricesArgs),
     /// Show what each node holds
     Status,
     /// Compare what all nodes hold, and say where they differ
     Verify(verify::VerifyArgs),
+    /// Have nodes look through all their bytes now, and mend what is damaged or missing
+    Repair(repair::RepairArgs),
+    /// Show or settle what a node that was brought back from a backup does not list
+    Withheld(withheld::WithheldArgs),
     /// Write a node's whole catalogue and all bytes to a folder
     Dump(dump::DumpArgs),
+    /// Make a data folder of a dump, for a node that is to start on it
+    Load(load::LoadArgs),
     /// Show why an edge answers a request from this node, and what would change that
     Explain(explain::ExplainArgs),
     /// Run a node
@@ -141,10 +158,15 @@ impl Cli {
             Command::Servers => ask(servers::run(&options)),
             Command::Maintenance(args) => ask(maintenance::begin(args, &options)),
             Command::Resume(args) => ask(maintenance::end(args, &options)),
+            Command::Drain(args) => ask(drain::run(args, &options)),
+            Command::Forget(args) => ask(forget::run(args, &options)),
             Command::Prices(args) => ask(prices::run(args, &options)),
             Command::Status => ask(status::run(&options)),
             Command::Verify(args) => ask(verify::run(args, &options)),
+            Command::Repair(args) => ask(repair::run(args, &options)),
+            Command::Withheld(args) => ask(withheld::run(args, &options)),
             Command::Dump(args) => ask(dump::run(args, &options)),
+            Command::Load(args) => ask(load::run(args, &options)),
             Command::Explain(args) => ask(explain::run(args, &options)),
             Command::Server(args) => block_on(server::run(args, options.config.as_deref(), &options.home()?)),
             Command::Proxy(args) => block_on(proxy::run(args, options.config.as_deref(), &options.home()?)),

@@ -11,7 +11,7 @@ use super::failure::explain;
 use crate::client::{ClientError, Deadlines, Peer};
 use crate::config::{Config, Draft};
 use crate::model::{Address, NodeId};
-use crate::protocol::status::Servers;
+use crate::protocol::status::{Server, Servers};
 
 /// Below the home folder, the profile that `metacdn demo` writes.
 pub(super) const DEMO_PROFILE: &str = "demo/client.toml";
@@ -33,6 +33,15 @@ pub struct Target {
     pub id: Option<NodeId>,
     /// Where it is reached.
     pub address: Address,
+}
+
+/// A node that is asked about another one.
+#[derive(Debug)]
+pub(super) struct Beside {
+    /// The one that is asked.
+    pub(super) peer: Peer,
+    /// The other one, as the first sees it.
+    pub(super) server: Server,
 }
 
 impl std::fmt::Display for Target {
@@ -116,6 +125,42 @@ impl Cluster {
             }
             None => bail!("there is no server {name}: use {} or HOST:PORT", ids.join(", ")),
         }
+    }
+
+    /// A member that answers beside the one that a person calls `name`, and that one as it sees it. What is to become of a
+    /// node is not asked of the node itself.
+    ///
+    /// # Errors
+    /// When no member has this name, or no other one answers.
+    pub(super) async fn beside(&self, name: &str) -> anyhow::Result<Beside> {
+        let mut members = self.members().await?.servers;
+        let ids: Vec<_> = members.iter().map(|server| server.node.id.as_str()).collect();
+        let Some(index) = find(&ids, name) else { bail!("there is no node {name}: use {}", ids.join(", ")) };
+        let node = members.remove(index).node.id;
+        if members.is_empty() {
+            bail!("{node} is the only node of the cluster");
+        }
+        // Those that are known to live first: the others may take their time to say nothing.
+        members.sort_by_key(|server| server.liveness);
+        let mut reasons = Vec::new();
+        for other in members {
+            let target = Target { id: Some(other.node.id), address: other.node.address };
+            let peer = self.peer(&target, Deadlines::default());
+            let server = match tokio::time::timeout(SEED_DEADLINE, peer.servers()).await {
+                Ok(Ok(seen)) => seen.servers.into_iter().find(|server| server.node.id == node),
+                Ok(Err(error)) => {
+                    reasons.push(explain(&error));
+                    continue;
+                }
+                Err(_) => {
+                    reasons.push(format!("{target} did not answer within {} s", SEED_DEADLINE.as_secs()));
+                    continue;
+                }
+            };
+            let Some(server) = server else { bail!("{target} knows of no node {node}: it was forgotten already") };
+            return Ok(Beside { peer, server });
+        }
+        bail!("no node beside {node} answers: {}", reasons.join("; "))
     }
 
     async fn first<T>(&self, ask: impl AsyncFn(&Peer) -> Result<T, ClientError>) -> anyhow::Result<(Peer, T)> {

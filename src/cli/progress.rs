@@ -137,7 +137,7 @@ fn line((files, files_all): (u64, u64), (bytes, bytes_all): (u64, u64), elapsed:
             let seconds = elapsed.as_secs_f64() * left as f64 / bytes as f64;
             // Before the first bytes nothing is known of the rate.
             let known = Duration::try_from_secs_f64(seconds).ok().filter(|left| *left < FORECAST_MAX);
-            format!("{} left", known.map_or_else(|| "--".to_owned(), whole_seconds))
+            format!("{} left", known.map_or_else(|| "--".to_owned(), human::whole_seconds))
         }
     };
     format!("{files}{done} of {all} ({rate}, {left})")
@@ -167,7 +167,7 @@ fn bar(files: u64, bytes: u64, done: Arc<AtomicU64>) -> ProgressBar {
         let eta = state.eta();
         // Before the first bytes nothing is known of the rate.
         let known = state.pos() > 0 && eta < FORECAST_MAX;
-        let _ = if known { write!(text, "{} left", whole_seconds(eta)) } else { write!(text, "-- left") };
+        let _ = if known { write!(text, "{} left", human::whole_seconds(eta)) } else { write!(text, "-- left") };
     };
     let counted = move |_: &ProgressState, text: &mut dyn std::fmt::Write| {
         let _ = match files {
@@ -180,12 +180,6 @@ fn bar(files: u64, bytes: u64, done: Arc<AtomicU64>) -> ProgressBar {
     let bar = ProgressBar::new(bytes).with_style(style.with_key("files", counted).progress_chars("=> "));
     bar.enable_steady_tick(TICK);
     bar
-}
-
-/// A forecast has no tenths of seconds.
-fn whole_seconds(time: Duration) -> String {
-    let seconds = time.as_secs();
-    if seconds < 60 { format!("{seconds} s") } else { human::time(time) }
 }
 
 #[cfg(test)]

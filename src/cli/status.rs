@@ -43,26 +43,43 @@ fn print_json(options: &Options, members: &Servers, answers: &[Result<Status, St
 }
 
 fn print_table(options: &Options, members: &Servers, answers: &[Result<Status, String>]) -> anyhow::Result<()> {
-    let numbers = ["OBJECTS", "BYTES", "WANTS"];
-    let mut table = table(&["NAME", "LIVENESS", "OBJECTS", "BYTES", "WANTS", "UP", "VERSION"], &numbers);
+    let statuses = || answers.iter().filter_map(|answer| answer.as_ref().ok());
+    // What is nothing nearly always has a column when it is something.
+    let is_parked = statuses().any(|status| status.parked > 0);
+    let is_withheld = statuses().any(|status| status.withheld > 0);
+    let rare = [(is_parked, "PARKED"), (is_withheld, "WITHHELD")];
+    let mut header = vec!["NAME", "LIVENESS", "OBJECTS", "BYTES", "WANTS"];
+    header.extend(rare.iter().filter(|(is_shown, _)| *is_shown).map(|(_, name)| *name));
+    header.extend(["UP", "VERSION"]);
+    let mut table = table(&header, &["OBJECTS", "BYTES", "WANTS", "PARKED", "WITHHELD"]);
     for (server, answer) in members.servers.iter().zip(answers) {
-        let name = server.node.id.to_string();
-        table.add_row(match answer {
-            Ok(status) => vec![
-                name,
-                server.liveness.to_string(),
-                status.objects.to_string(),
-                human::size(status.bytes),
-                status.wants.to_string(),
-                human::time(Duration::from_secs(status.uptime_seconds)),
-                status.program.clone(),
-            ],
-            Err(_) => vec![name, server.liveness.to_string()],
-        });
+        let mut row = vec![server.node.id.to_string(), server.liveness.to_string()];
+        if let Ok(status) = answer {
+            row.extend([human::count(status.objects), human::size(status.bytes)]);
+            row.push(human::behind(Some(status.wants), Some(status.want_bytes), None));
+            row.extend(is_parked.then(|| human::count(status.parked)));
+            row.extend(is_withheld.then(|| human::count(status.withheld)));
+            row.extend([human::time(Duration::from_secs(status.uptime_seconds)), status.program.clone()]);
+        }
+        table.add_row(row);
     }
-    options.output().answer(&table)?;
+    let output = options.output();
+    output.answer(&table)?;
     for reason in answers.iter().filter_map(|answer| answer.as_ref().err()) {
-        options.output().note(format_args!("warning: {reason}"));
+        output.note(format_args!("warning: {reason}"));
+    }
+    for Status { node, parked, withheld, .. } in statuses() {
+        let id = &node.id;
+        if *parked > 0 {
+            let parked = human::counted(*parked, "entry waits", "entries wait");
+            output.note(format_args!(
+                "warning: at {id} {parked} for their time: a clock is ahead, see `metacdn servers`"
+            ));
+        }
+        if *withheld > 0 {
+            let withheld = human::counted(*withheld, "entry", "entries");
+            output.note(format_args!("warning: {id} withholds {withheld} of a backup: `metacdn withheld list {id}`"));
+        }
     }
     Ok(())
 }

@@ -2,11 +2,15 @@
 
 use http::Method;
 
+use super::objects::encode_query;
 use super::{ClientError, Peer};
-use crate::model::{Entry, Epoch, MemberState, Node, NodeId, Provider, Tariff, Version};
+use crate::model::{Entry, EntryKey, Epoch, MemberState, Node, NodeId, Provider, Tariff, Version};
 use crate::protocol::feed::{Digests, FeedAnswer, FeedQuery, Receipts, Welcome};
-use crate::protocol::status::{Pong, Servers, Status};
-use crate::protocol::{DIGESTS, FEED, PING, PRICES, RECEIPTS, SERVERS, STATUS, price_path, server_path, state_path};
+use crate::protocol::scrub::ScrubStatus;
+use crate::protocol::status::{Pong, Servers, Settled, Status};
+use crate::protocol::{
+    DIGESTS, FEED, PING, PRICES, RECEIPTS, SCRUB, SERVERS, STATUS, WITHHELD, price_path, server_path, state_path,
+};
 
 /// What providers charge, by name.
 pub type Prices = std::collections::BTreeMap<Provider, Tariff>;
@@ -102,6 +106,59 @@ impl Peer {
         self.send_json(Method::PUT, &state_path(id), &state).await.map(drop)
     }
 
+    /// Has the cluster forget a member; one that lives and has not handed over all that it holds only with `force`.
+    ///
+    /// # Errors
+    /// When the node does not answer, knows no such member (404), or refuses (409).
+    pub async fn forget(&self, id: &NodeId, force: bool) -> Result<(), ClientError> {
+        let path = format!("{}?force={force}", server_path(id));
+        self.ask(self.request(Method::DELETE, &path, super::empty())?).await.map(drop)
+    }
+
+    /// A part of what the node withholds of a backup: up to 1,000 entries below `prefix` after the key `after`.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn withheld(&self, prefix: &str, after: Option<&EntryKey>) -> Result<Vec<Entry>, ClientError> {
+        let mut path = withheld_path(prefix);
+        if let Some(after) = after {
+            path.push_str(&format!("&after={}", encode_query(after.as_str())));
+        }
+        self.ask_json(Method::GET, &path).await
+    }
+
+    /// Has the node write anew what it withholds below `prefix`; `alone` if no member is left that it could read first.
+    ///
+    /// # Errors
+    /// When the node does not answer or refuses, with 409 while members are still to be read.
+    pub async fn take_back_withheld(&self, prefix: &str, alone: bool) -> Result<Settled, ClientError> {
+        self.ask_json(Method::POST, &format!("{}&alone={alone}", withheld_path(prefix))).await
+    }
+
+    /// Has the node give up what it withholds below `prefix`; `alone` as above.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn discard_withheld(&self, prefix: &str, alone: bool) -> Result<Settled, ClientError> {
+        self.ask_json(Method::DELETE, &format!("{}&alone={alone}", withheld_path(prefix))).await
+    }
+
+    /// Where the node's look through all its blobs stands, and what it found.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn scrub(&self) -> Result<ScrubStatus, ClientError> {
+        self.ask_json(Method::GET, SCRUB).await
+    }
+
+    /// Has the node look through all its blobs now.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn start_scrub(&self) -> Result<ScrubStatus, ClientError> {
+        self.ask_json(Method::POST, SCRUB).await
+    }
+
     /// What providers charge.
     ///
     /// # Errors
@@ -126,4 +183,8 @@ impl Peer {
         let request = self.request(Method::DELETE, &price_path(provider), super::empty())?;
         self.ask(request).await.map(drop)
     }
+}
+
+fn withheld_path(prefix: &str) -> String {
+    format!("{WITHHELD}?prefix={}", encode_query(prefix))
 }

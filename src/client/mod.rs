@@ -97,6 +97,16 @@ pub enum ClientError {
         /// What it said, or the status in words.
         detail: String,
     },
+    /// The write was made, but fewer nodes have it than it asked for.
+    #[error("{address} answered: {detail}")]
+    FewerCopies {
+        /// The peer.
+        address: Address,
+        /// On how many nodes it is durable.
+        copies: u32,
+        /// What it said.
+        detail: String,
+    },
     /// The answer is not what the protocol says.
     #[error("{address} answered what is not understood: {reason}")]
     NotUnderstood {
@@ -118,7 +128,8 @@ impl ClientError {
                     StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
                 )
             }
-            Self::NotUnderstood { .. } => false,
+            // Made once more, it would be another write that waits for the same nodes.
+            Self::FewerCopies { .. } | Self::NotUnderstood { .. } => false,
         }
     }
 
@@ -134,6 +145,7 @@ impl ClientError {
     pub const fn status(&self) -> Option<StatusCode> {
         match self {
             Self::Refused { status, .. } => Some(*status),
+            Self::FewerCopies { .. } => Some(StatusCode::SERVICE_UNAVAILABLE),
             _ => None,
         }
     }
@@ -297,11 +309,15 @@ impl Peer {
     async fn refusal(&self, response: Response<Incoming>) -> ClientError {
         let status = response.status();
         let words = status.canonical_reason().unwrap_or("refused").to_owned();
-        let detail = match self.reader(response.into_body()).read_all(64 << 10).await {
-            Ok(bytes) => serde_json::from_slice::<Problem>(&bytes).map_or(words, |problem| problem.detail),
-            Err(_) => words,
-        };
-        ClientError::Refused { address: self.address.clone(), status, detail }
+        let address = self.address.clone();
+        let body = self.reader(response.into_body()).read_all(64 << 10).await;
+        match body.ok().and_then(|bytes| serde_json::from_slice::<Problem>(&bytes).ok()) {
+            Some(Problem { stored: true, copies, detail, .. }) => {
+                ClientError::FewerCopies { address, copies: copies.unwrap_or(1), detail }
+            }
+            Some(Problem { detail, .. }) => ClientError::Refused { address, status, detail },
+            None => ClientError::Refused { address, status, detail: words },
+        }
     }
 
     fn unreachable(&self, error: legacy::Error) -> ClientError {

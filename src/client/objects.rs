@@ -5,9 +5,9 @@ use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::{Body, ClientError, Peer, Reader, empty};
-use crate::model::{ContentHash, FieldValue, ObjectKey};
+use crate::model::{ContentHash, FieldValue, ObjectKey, WaitFor};
 use crate::protocol::status::{Known, Objects, Receipt};
-use crate::protocol::{OBJECTS, blob_path, encode_path, entry_path, object_path};
+use crate::protocol::{COPIES_HEADER, OBJECTS, blob_path, encode_path, entry_path, object_path};
 
 /// What is to be stored.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub struct Upload<'a> {
     pub media_type: Option<&'a FieldValue>,
     /// The `Cache-Control` to be served; the node's default if there is none.
     pub cache_control: Option<&'a FieldValue>,
+    /// On how many nodes it is to be durable before the answer; as the node is configured if it does not say.
+    pub wait_for: Option<WaitFor>,
 }
 
 /// An object on its way.
@@ -35,9 +37,10 @@ impl Peer {
     /// Stores an object.
     ///
     /// # Errors
-    /// When the node does not answer or refuses, or the body fails.
+    /// When the node does not answer or refuses, or the body fails; [`ClientError::FewerCopies`] when it is stored, but not
+    /// on as many nodes as it asks for.
     pub async fn put_object(&self, upload: &Upload<'_>, body: Body) -> Result<Receipt, ClientError> {
-        let mut request = self.request(Method::PUT, &object_path(upload.key), body)?;
+        let mut request = self.request(Method::PUT, &waiting(upload.key, upload.wait_for), body)?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_LENGTH, HeaderValue::from(upload.size));
         for (name, value) in [(CONTENT_TYPE, upload.media_type), (CACHE_CONTROL, upload.cache_control)] {
@@ -91,7 +94,18 @@ impl Peer {
     /// # Errors
     /// When the node does not answer or has no such object (404).
     pub async fn delete_object(&self, key: &ObjectKey) -> Result<(), ClientError> {
-        self.ask(self.request(Method::DELETE, &object_path(key), empty())?).await.map(drop)
+        self.delete_object_waiting(key, None).await.map(drop)
+    }
+
+    /// Deletes an object and waits until so many nodes know it; answers how many do.
+    ///
+    /// # Errors
+    /// As [`Peer::delete_object`]; [`ClientError::FewerCopies`] when it is deleted, but fewer nodes know it.
+    pub async fn delete_object_waiting(&self, key: &ObjectKey, wait_for: Option<WaitFor>) -> Result<u32, ClientError> {
+        let answer = self.ask(self.request(Method::DELETE, &waiting(key, wait_for), empty())?).await?;
+        let copies = answer.headers().get(COPIES_HEADER).and_then(|copies| copies.to_str().ok()?.parse().ok());
+        // The node that answers has it in any case.
+        Ok(copies.unwrap_or(1))
     }
 
     /// A part of the list of objects: those below `prefix` after the key `after`.
@@ -148,7 +162,13 @@ impl Peer {
     }
 }
 
+/// The path of a write to `key` that is to be answered when so many nodes have it.
+fn waiting(key: &ObjectKey, wait_for: Option<WaitFor>) -> String {
+    let path = object_path(key);
+    wait_for.map_or_else(|| path.clone(), |wait_for| format!("{path}?wait_for={wait_for}"))
+}
+
 /// `text` as a value in a query: as in a path, where `&`, `+` and `=` are encoded, too.
-fn encode_query(text: &str) -> String {
+pub(super) fn encode_query(text: &str) -> String {
     encode_path(text).replace('=', "%3D")
 }

@@ -14,6 +14,7 @@ mod variant;
 mod vector;
 mod version;
 mod view;
+mod wait_for;
 
 pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
@@ -31,3 +32,4 @@ pub use variant::{Variant, VariantError};
 pub use vector::{Cursor, VersionVector};
 pub use version::{Epoch, HybridClock, HybridTime, Origin, Version, VersionError};
 pub use view::View;
+pub use wait_for::{WaitFor, WaitForError};

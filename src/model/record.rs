@@ -69,9 +69,19 @@ impl RecordKey {
         self.parts().0 == NODES
     }
 
+    /// Whether it says something of a member: who it is, where it is, what it is for.
+    pub fn is_of_member(&self) -> bool {
+        [NODES, DOWNLOADS, STATES].contains(&self.parts().0)
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name without its kind: whom or what it is about.
+    pub fn name(&self) -> &str {
+        self.parts().1
     }
 
     fn parts(&self) -> (&str, &str) {

@@ -53,12 +53,16 @@ pub(super) async fn run(core: Arc<Core>) {
 }
 
 /// Sees to it that this node's record is its own: says so if another node lives under its name, and takes the name back
-/// once that one is gone.
+/// once that one is gone. A node whose record was removed ends.
 pub(super) async fn keep_name(core: Arc<Core>) {
     let mut view = core.members.view();
     let mut complained = None;
     loop {
-        let listed = view.borrow_and_update().nodes().get(&core.me.id).cloned();
+        let shown = view.borrow_and_update().clone();
+        if shown.is_forgotten(&core.me.id) {
+            return core.fail(NodeError::Forgotten(core.me.id.clone()));
+        }
+        let listed = shown.nodes().get(&core.me.id).cloned();
         let rest = match listed.filter(|listed| listed.address != core.me.address) {
             None => Duration::MAX,
             Some(other) => {

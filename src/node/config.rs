@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::variants::Config as ResizeConfig;
 use crate::membership;
-use crate::model::{Address, FieldValue, ImageMode, NodeId, Provider};
-use crate::replicate::WaitFor;
+use crate::model::{Address, FieldValue, ImageMode, NodeId, Provider, WaitFor};
 use crate::serve;
 
 /// Who may send packets.

@@ -17,9 +17,9 @@ use tokio::time::Instant;
 
 use super::Core;
 use super::error::ApiError;
-use crate::model::{NodeId, Principal, Version};
+use crate::model::{NodeId, Principal, Version, WaitFor};
 use crate::protocol::feed::{RECEIPTS_MAX, Receipts};
-use crate::replicate::{CopyHolder, WaitFor};
+use crate::replicate::CopyHolder;
 
 /// How long a write waits for the copies that it asked for, if it does not say.
 const ASKED_WAIT_MS: u64 = 10_000;

@@ -11,7 +11,7 @@ use super::Core;
 use super::access::{Right, require};
 use super::error::ApiError;
 use super::records::{Change, change_record};
-use crate::model::{Liveness, NodeId, Principal, RecordKey};
+use crate::model::{Liveness, MemberState, NodeId, Principal, RecordKey};
 
 /// The query of `DELETE /v1/servers/ID`.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
@@ -39,7 +39,10 @@ pub(super) async fn forget(
     if id == core.me.id {
         return conflict(format!("{id} is the node that you ask: ask another one to forget it"));
     }
-    if !force && core.members.liveness(&id) != Liveness::Down && !core.members.has_handed_over(&id) {
+    let is_gone = core.members.liveness(&id) == Liveness::Down;
+    // One that takes writes may have taken one since it was last heard of.
+    let has_left = view.state(&id) != MemberState::Active && core.members.has_handed_over(&id);
+    if !force && !is_gone && !has_left {
         return conflict(format!(
             "{id} lives and may hold what others lack: drain it first and wait, stop it, or add ?force=true"
         ));

@@ -21,6 +21,7 @@ use super::error::ApiError;
 use super::home;
 use super::resolve::{Wish, variant_of};
 use super::serving::{VERSION_NAME, answer, changed, holds, version_value};
+use super::states::require_staying;
 use super::{Core, unix_ms};
 use crate::model::{Content, EntryKey, EntryState, FieldValue, ObjectKey, Principal};
 use crate::protocol::status::{Objects, Receipt};
@@ -55,6 +56,7 @@ pub(super) async fn put(
     let Accepted { key, media_type, cache_control } = accepted.map_err(ApiError::closing)?;
     let declared = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let blob = receive(&core, body, declared).await?;
+    require_staying(&core)?;
     let size = blob.size();
     let content = Content { hash: blob.hash(), size, media_type, cache_control };
     let (mut receipt, status, awaited) = store(&core, key, content, blob, head.headers).await?;

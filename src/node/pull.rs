@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tokio::task::{AbortHandle, JoinSet};
 use tracing::{debug, info, warn};
 
 use super::bytes::off_runtime;
-use super::{Backoff, Core, heartbeat, receipts, unix_ms};
+use super::{Backoff, Core, NodeError, heartbeat, receipts, unix_ms};
 use crate::client::Peer;
 use crate::model::{Address, Cursor, Entry, EntryKey, NodeId, UnsoundEntry, Version};
 use crate::protocol::feed::{FORMAT_NEWEST_READ, FeedAnswer, FeedQuery, WAIT_MS_MAX};
@@ -62,7 +63,7 @@ pub(super) async fn follow_members(core: Arc<Core>) {
     tasks.shutdown().await;
 }
 
-/// Reads the feed of one peer for as long as the node runs.
+/// Reads the feed of one peer for as long as the node runs, which ends when the peer knows that it was forgotten.
 async fn follow(core: Arc<Core>, id: NodeId, peer: Peer) {
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(2));
     let mut complained = false;
@@ -77,6 +78,9 @@ async fn follow(core: Arc<Core>, id: NodeId, peer: Peer) {
                 backoff.reset();
                 wait_ms = FEED_WAIT_MS;
                 complained = false;
+            }
+            Err(PullError::Peer(error)) if error.status() == Some(StatusCode::GONE) => {
+                return core.fail(NodeError::Forgotten(core.me.id.clone()));
             }
             Err(error) => {
                 // That a peer is away the heartbeat says; everything else lasts until a person mends it.

@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Extension, Query, State};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tracing::{info, warn};
 
 use super::access::{Right, require};
@@ -16,6 +16,7 @@ use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::{Core, unix_ms};
 use crate::model::{Entry, EntryKey, NodeId, Principal, Version, VersionVector};
+use crate::protocol::status::Settled;
 use crate::replicate::{self, Ledger as _, Released};
 use crate::store::{StoreError, Transaction, mark_as_taken_in};
 
@@ -153,19 +154,12 @@ pub(super) async fn list(
     Ok(Json(off_runtime(move || catalog.withheld(&prefix, after.as_ref(), LISTED_MAX)).await?))
 }
 
-/// What was done with withheld entries.
-#[derive(Debug, Serialize)]
-pub(super) struct Done {
-    /// How many were listed anew, or discarded.
-    entries: u64,
-}
-
 /// `POST /v1/withheld`: what is withheld is written anew, as if it were uploaded now.
 pub(super) async fn take_back(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
     query: Result<Query<WithheldQuery>, QueryRejection>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<Settled>, ApiError> {
     core.members.require_clock(&core.catalog)?;
     settle(&core, &principal, query, |transaction, entry| {
         transaction.forget_withheld(&entry)?;
@@ -184,7 +178,7 @@ pub(super) async fn discard(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
     query: Result<Query<WithheldQuery>, QueryRejection>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<Settled>, ApiError> {
     settle(&core, &principal, query, |transaction, entry| transaction.forget_withheld(&entry)).await
 }
 
@@ -194,7 +188,7 @@ async fn settle(
     principal: &Principal,
     query: Result<Query<WithheldQuery>, QueryRejection>,
     work: fn(&mut Transaction<'_>, Entry) -> Result<(), StoreError>,
-) -> Result<Json<Done>, ApiError> {
+) -> Result<Json<Settled>, ApiError> {
     require(principal, Right::Write)?;
     let Query(WithheldQuery { prefix, mut after, alone }) = query?;
     let catalog = core.catalog.clone();
@@ -223,7 +217,7 @@ async fn settle(
         entries += done;
         after = last;
         if after.is_none() {
-            return Ok(Json(Done { entries }));
+            return Ok(Json(Settled { entries }));
         }
     }
 }

@@ -29,6 +29,12 @@ pub(super) fn require_active(core: &Core) -> Result<(), ApiError> {
     Err(error.with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)))
 }
 
+/// Refuses to store what was sent while this node was told to leave: others may hold all that it has by now, and it may
+/// be forgotten in the next moment.
+pub(super) fn require_staying(core: &Core) -> Result<(), ApiError> {
+    if core.members.state() == MemberState::Draining { require_active(core) } else { Ok(()) }
+}
+
 /// `PUT /v1/servers/ID/state`: says what a member is for, as JSON: `"maintenance"`, `"draining"` or `"active"`.
 pub(super) async fn put(
     State(core): State<Arc<Core>>,

@@ -79,6 +79,13 @@ pub struct Status {
     pub uptime_seconds: u64,
 }
 
+/// What was done with withheld entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    /// How many were written anew, or given up.
+    pub entries: u64,
+}
+
 /// A member of the cluster, as the node that was asked sees it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Server {

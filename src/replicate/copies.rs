@@ -1,32 +1,8 @@
-//! How many durable copies an upload waits for.
+//! Whether the copies of a write are as many as it asks for.
 
 use std::collections::BTreeSet;
-use std::fmt;
-use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
-use crate::model::{NodeId, Provider};
-
-/// The most copies that can be asked for.
-const COPIES_MAX: u32 = 64;
-
-/// How many copies an upload waits for before it is answered, the first one included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum WaitFor {
-    /// So many.
-    Copies(u32),
-    /// More than half of the registered nodes.
-    Quorum,
-    /// All registered nodes.
-    All,
-}
-
-/// The text says no number of copies.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no number of copies: write 1 to {COPIES_MAX}, quorum or all")]
-pub struct WaitForError(String);
+use crate::model::{NodeId, Provider, WaitFor};
 
 /// A node that holds a copy, and where it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,45 +36,6 @@ impl WaitFor {
     }
 }
 
-impl FromStr for WaitFor {
-    type Err = WaitForError;
-
-    fn from_str(text: &str) -> Result<Self, WaitForError> {
-        match text {
-            "quorum" => Ok(Self::Quorum),
-            "all" => Ok(Self::All),
-            _ => match text.parse() {
-                Ok(copies) if (1..=COPIES_MAX).contains(&copies) && !text.starts_with('+') => Ok(Self::Copies(copies)),
-                _ => Err(WaitForError(text.chars().take(80).collect())),
-            },
-        }
-    }
-}
-
-impl TryFrom<String> for WaitFor {
-    type Error = WaitForError;
-
-    fn try_from(text: String) -> Result<Self, WaitForError> {
-        text.parse()
-    }
-}
-
-impl From<WaitFor> for String {
-    fn from(wait_for: WaitFor) -> Self {
-        wait_for.to_string()
-    }
-}
-
-impl fmt::Display for WaitFor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Copies(copies) => write!(f, "{copies}"),
-            Self::Quorum => f.pad("quorum"),
-            Self::All => f.pad("all"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,15 +59,5 @@ mod tests {
         assert!(WaitFor::Copies(1).is_met(1, 3) && !WaitFor::Copies(2).is_met(1, 3));
         assert!(!WaitFor::Quorum.is_met(2, 4) && WaitFor::Quorum.is_met(3, 4) && WaitFor::Quorum.is_met(2, 3));
         assert!(!WaitFor::All.is_met(2, 3) && WaitFor::All.is_met(3, 3));
-    }
-
-    #[test]
-    fn it_reads_back() {
-        for good in ["1", "2", "64", "quorum", "all"] {
-            assert_eq!(good.parse::<WaitFor>().map(|wait_for| wait_for.to_string()), Ok(good.to_owned()));
-        }
-        for bad in ["", "0", "65", "-1", "+1", "Quorum", "two"] {
-            assert!(bad.parse::<WaitFor>().is_err(), "{bad}");
-        }
     }
 }

@@ -21,7 +21,7 @@ mod restore;
 
 pub use absorb::{Page, Taken, absorb, conclude, give_up, take_in, unpark, write};
 pub use clock::{AHEAD_MAX_MS, ahead_of_peers_ms};
-pub use copies::{CopyHolder, WaitFor, WaitForError};
+pub use copies::CopyHolder;
 pub use coverage::Coverage;
 pub use decide::{Decision, decide, resume_at};
 pub use digest::{BUCKETS, bucket_of, differing, digest_of};

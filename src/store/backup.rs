@@ -47,7 +47,8 @@ pub fn mark_as_went_back(transaction: &mut Transaction<'_>) -> Result<(), StoreE
 /// # Errors
 /// When the catalogue cannot be written.
 pub fn mark_as_backup(transaction: &mut Transaction<'_>) -> Result<(), StoreError> {
-    transaction.set_mark(IS_BACKUP, "yes")
+    transaction.set_mark(IS_BACKUP, "yes")?;
+    note_withheld_horizon(transaction.connection)
 }
 
 /// Notes that all withheld entries were looked at.
@@ -106,15 +107,22 @@ pub(super) fn begin_anew(connection: &Connection, epoch: Epoch) -> Result<(), St
          INSERT OR REPLACE INTO marks VALUES ('is_backup', 'yes');",
     )?;
     transaction.execute("INSERT OR REPLACE INTO marks VALUES ('epoch', ?1)", [epoch.to_string()])?;
-    let newest = format!(
-        "SELECT {columns} FROM withheld WHERE kind = 0 ORDER BY time DESC, origin DESC, epoch DESC, origin_sequence DESC"
-    );
-    if let Some(newest) = transaction.query_row(&newest, [], rows::read).optional()? {
-        let mark = [WITHHELD_HORIZON, &newest.version.to_string()];
-        transaction.execute("INSERT OR REPLACE INTO marks VALUES (?1, ?2)", mark)?;
-    }
+    note_withheld_horizon(&transaction)?;
     super::schema::fill_buckets(&transaction)?;
     Ok(transaction.commit()?)
+}
+
+/// Notes up to which version deletions are withheld.
+fn note_withheld_horizon(connection: &Connection) -> Result<(), StoreError> {
+    let newest = format!(
+        "SELECT {} FROM withheld WHERE kind = 0 ORDER BY time DESC, origin DESC, epoch DESC, origin_sequence DESC",
+        rows::COLUMNS
+    );
+    if let Some(newest) = connection.query_row(&newest, [], rows::read).optional()? {
+        let mark = [WITHHELD_HORIZON, &newest.version.to_string()];
+        connection.execute("INSERT OR REPLACE INTO marks VALUES (?1, ?2)", mark)?;
+    }
+    Ok(())
 }
 
 fn mark(connection: &Connection, name: &str) -> Result<Option<String>, StoreError> {

@@ -302,7 +302,7 @@ pub fn key(text: &str) -> ObjectKey {
 pub async fn put(peer: &Peer, name: &str, bytes: impl Into<Vec<u8>>) -> Receipt {
     let bytes = bytes.into();
     let key = key(name);
-    let upload = Upload { key: &key, size: bytes.len() as u64, media_type: None, cache_control: None };
+    let upload = Upload { key: &key, size: bytes.len() as u64, media_type: None, cache_control: None, wait_for: None };
     peer.put_object(&upload, full(bytes)).await.unwrap()
 }
 

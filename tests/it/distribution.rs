@@ -158,7 +158,8 @@ async fn who_may_do_what_is_decided_by_the_certificate() {
     let cluster = Cluster::start(&["AWS"]).await;
     let writes = async |principal| {
         let key = key("a");
-        let upload = metacdn::client::Upload { key: &key, size: 1, media_type: None, cache_control: None };
+        let upload =
+            metacdn::client::Upload { key: &key, size: 1, media_type: None, cache_control: None, wait_for: None };
         let peer = cluster.caller("AWS", principal);
         let answer = peer.put_object(&upload, metacdn::client::full("a")).await;
         answer.map(drop).map_err(|error| error.status().map(|status| status.as_u16()))

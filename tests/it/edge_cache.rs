@@ -220,7 +220,7 @@ async fn what_must_not_be_kept_is_not() {
     {
         let key = key(name);
         let cache_control = Some(&cache_control.parse().unwrap());
-        let upload = Upload { key: &key, size: bytes, media_type: None, cache_control };
+        let upload = Upload { key: &key, size: bytes, media_type: None, cache_control, wait_for: None };
         client.put_object(&upload, full(vec![b'x'; bytes as usize])).await.unwrap();
     }
     // What was distributed already is one node's own, and no feed tells when it changes.

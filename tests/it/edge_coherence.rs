@@ -107,7 +107,7 @@ async fn of_a_thousand_who_want_to_know_whether_it_is_right_one_asks() {
     let aws = world.cluster.client("AWS");
     // What may not be used unchecked.
     let (key, cache_control) = (key("a.txt"), "no-cache".parse().unwrap());
-    let upload = Upload { key: &key, size: 4, media_type: None, cache_control: Some(&cache_control) };
+    let upload = Upload { key: &key, size: 4, media_type: None, cache_control: Some(&cache_control), wait_for: None };
     aws.put_object(&upload, full("text")).await.unwrap();
     world.publish(&[("b.txt", "x")]).await;
     let (_edge, public, admin) = world.cluster.edge(|config| config.route.policy = Policy::Price).await;

@@ -153,6 +153,11 @@ impl Processes {
         self.nodes[name].child.as_ref().unwrap().id().unwrap()
     }
 
+    /// The process of a node, to wait for its end.
+    pub fn child(&mut self, name: &str) -> &mut Child {
+        self.nodes.get_mut(name).unwrap().child.as_mut().unwrap()
+    }
+
     pub async fn kill(&mut self, name: &str) {
         self.nodes.get_mut(name).unwrap().child.take().unwrap().kill().await.unwrap();
     }
@@ -214,7 +219,13 @@ async fn write_keys(
                 Err(error) => error.status() == Some(http::StatusCode::NOT_FOUND),
             }
         } else {
-            let upload = Upload { key: &object, size: content.len() as u64, media_type: None, cache_control: None };
+            let upload = Upload {
+                key: &object,
+                size: content.len() as u64,
+                media_type: None,
+                cache_control: None,
+                wait_for: None,
+            };
             client.put_object(&upload, full(content)).await.is_ok()
         };
         if acknowledged {
@@ -362,7 +373,7 @@ async fn a_terminated_node_ends_its_uploads_and_exits_well() {
             for number in 0.. {
                 let name = format!("file-{number}");
                 let object = key(&name);
-                let upload = Upload { key: &object, size: 4, media_type: None, cache_control: None };
+                let upload = Upload { key: &object, size: 4, media_type: None, cache_control: None, wait_for: None };
                 match client.put_object(&upload, full("data")).await {
                     Ok(_) => acknowledged.lock().unwrap().push(name),
                     Err(_) if stopping.load(Ordering::Relaxed) => return,

@@ -3,10 +3,9 @@
 
 use futures_util::StreamExt as _;
 use metacdn::client::Peer;
-use metacdn::model::{EntryState, Principal, RecordKey};
+use metacdn::model::{EntryState, Principal, RecordKey, WaitFor};
 use metacdn::node;
 use metacdn::protocol::status::Receipt;
-use metacdn::replicate::WaitFor;
 use serde_json::Value;
 
 use crate::answers::{Answer, ask};

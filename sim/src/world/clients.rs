@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::World;
 use crate::event::{Event, Task};
-use crate::model::{Content, ContentHash, EntryKey, EntryState, Version};
+use crate::model::{Content, ContentHash, EntryKey, EntryState, Version, WaitFor};
 use crate::node::{Awaited, Job, Status, Upload};
 use crate::oracle::Invariant;
 use crate::random::Random;
-use crate::replicate::{AHEAD_MAX_MS, WaitFor, ahead_of_peers_ms};
+use crate::replicate::{AHEAD_MAX_MS, ahead_of_peers_ms};
 use crate::store::SMALL_BLOB_BYTES_MAX;
 
 /// How many bytes of a body come at once.

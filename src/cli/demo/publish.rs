@@ -50,7 +50,7 @@ async fn upload(peer: &Peer, item: &Item) -> anyhow::Result<(ContentHash, u64)> 
     let mut tries = 1;
     loop {
         let (body, hash) = open(item).await?;
-        let upload = Upload { key: &item.key, size: item.size, media_type: None, cache_control: None };
+        let upload = Upload { key: &item.key, size: item.size, media_type: None, cache_control: None, wait_for: None };
         match peer.put_object(&upload, body).await {
             Ok(receipt) => {
                 let sent = hash.finish();

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{ContentHash, Entry, EntryState, Epoch, NodeId, Version, VersionVector};
 
 /// The format of dumps that this version writes and reads.
-pub(super) const FORMAT: u32 = 1;
+pub(in crate::cli) const FORMAT: u32 = 1;
 
 const ENTRIES: &str = "entries.jsonl";
 const SUMMARY: &str = "dump.json";
@@ -23,24 +23,24 @@ const UNFINISHED: &str = "unfinished";
 
 /// The first line of `entries.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Header {
+pub(in crate::cli) struct Header {
     /// The format of the dump.
-    pub(super) format: u32,
+    pub(in crate::cli) format: u32,
     /// The node that was read.
-    pub(super) node: NodeId,
+    pub(in crate::cli) node: NodeId,
     /// The life of its database.
-    pub(super) epoch: Epoch,
+    pub(in crate::cli) epoch: Epoch,
     /// When reading began, in milliseconds since 1970.
-    pub(super) begun_unix_ms: u64,
+    pub(in crate::cli) begun_unix_ms: u64,
 }
 
 /// How many there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-pub(super) struct Counts {
-    pub(super) lines: u64,
-    pub(super) live: u64,
-    pub(super) deleted: u64,
-    pub(super) records: u64,
+pub(in crate::cli) struct Counts {
+    pub(in crate::cli) lines: u64,
+    pub(in crate::cli) live: u64,
+    pub(in crate::cli) deleted: u64,
+    pub(in crate::cli) records: u64,
 }
 
 impl Counts {
@@ -56,29 +56,29 @@ impl Counts {
 
 /// `dump.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Summary {
+pub(in crate::cli) struct Summary {
     /// What the first line of `entries.jsonl` says.
     #[serde(flatten)]
-    pub(super) header: Header,
+    pub(in crate::cli) header: Header,
     /// The sequence of the node's feed up to which it was read.
-    pub(super) since: u64,
+    pub(in crate::cli) since: u64,
     /// Which writes of each origin the node had passed then.
-    pub(super) vector: Option<VersionVector>,
+    pub(in crate::cli) vector: Option<VersionVector>,
     /// The newest of the deletions that the node had forgotten, if any.
-    pub(super) horizon: Option<Version>,
+    pub(in crate::cli) horizon: Option<Version>,
     /// How many lines, and of which kinds.
-    pub(super) entries: Counts,
+    pub(in crate::cli) entries: Counts,
     /// How many blobs they point at.
-    pub(super) blobs: u64,
+    pub(in crate::cli) blobs: u64,
     /// How many bytes these have.
-    pub(super) bytes: u64,
+    pub(in crate::cli) bytes: u64,
     /// The hash of `entries.jsonl`.
-    pub(super) entries_hash: ContentHash,
+    pub(in crate::cli) entries_hash: ContentHash,
 }
 
 /// The folder of a dump.
 #[derive(Debug, Clone)]
-pub(super) struct Folder {
+pub(in crate::cli) struct Folder {
     root: PathBuf,
 }
 
@@ -102,13 +102,38 @@ impl Folder {
         Ok(Self { root: root.to_owned() })
     }
 
+    /// The folder `root`, to be read.
+    pub(in crate::cli) fn at(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    /// What the dump says of itself; `None` if it is not whole.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    pub(in crate::cli) fn summary(&self) -> anyhow::Result<Option<Summary>> {
+        let path = self.root.join(SUMMARY);
+        match fs::read(&path) {
+            Ok(json) => {
+                Ok(Some(serde_json::from_slice(&json).with_context(|| format!("{} does not read", path.display()))?))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
+        }
+    }
+
+    /// Where the entries are.
+    pub(in crate::cli) fn entries(&self) -> PathBuf {
+        self.root.join(ENTRIES)
+    }
+
     /// Where the folder is.
     pub(super) fn path(&self) -> &Path {
         &self.root
     }
 
     /// Where a blob is.
-    pub(super) fn blob(&self, hash: &ContentHash) -> PathBuf {
+    pub(in crate::cli) fn blob(&self, hash: &ContentHash) -> PathBuf {
         self.root.join(BLOBS).join(format!("{:02x}", hash.as_bytes()[0])).join(hash.to_string())
     }
 

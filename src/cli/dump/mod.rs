@@ -5,7 +5,7 @@
 //! resumed, and an earlier one brought up to date, by the same command.
 
 mod blobs;
-mod folder;
+pub(super) mod folder;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;

@@ -16,36 +16,38 @@ use super::retry::SendError;
 use super::source::{Source, SourceError};
 use crate::cli::progress::Progress;
 use crate::client::{Body, ClientError, Deadlines, Peer, Upload};
-use crate::model::{ContentHash, FieldValue, ObjectKey};
+use crate::model::{ContentHash, FieldValue, ObjectKey, WaitFor};
 
 /// Deadlines for uploads. A server that has all the bytes may take long to make them durable.
 pub(super) const DEADLINES: Deadlines =
     Deadlines { connect: Duration::from_secs(10), first_byte: Duration::from_secs(60), idle: Duration::from_secs(30) };
 
-/// How the objects are to be served.
+/// How the objects are to be stored and served.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Served {
     pub(super) media_type: Option<FieldValue>,
     pub(super) cache_control: Option<FieldValue>,
+    pub(super) wait_for: Option<WaitFor>,
 }
 
-/// Sends the file at `path` once; answers its size and hash, which the server has confirmed.
+/// Sends the file at `path` once; answers its size and hash, which the server has confirmed, and on how many nodes it was
+/// durable by then.
 pub(super) async fn send(
     peer: &Peer,
     key: &ObjectKey,
     path: &Path,
     served: &Served,
     progress: &Arc<Progress>,
-) -> Result<(u64, ContentHash), SendError> {
+) -> Result<(u64, ContentHash, u32), SendError> {
     let Source { size, chunks, mut hash } = Source::open(path).await?;
     let sent = Arc::new(AtomicU64::new(0));
     let (media_type, cache_control) = (served.media_type.as_ref(), served.cache_control.as_ref());
-    let upload = Upload { key, size, media_type, cache_control };
+    let upload = Upload { key, size, media_type, cache_control, wait_for: served.wait_for };
     let put = peer.put_object(&upload, body(chunks, size, sent.clone(), progress.clone()));
     let receipt = put.await.inspect_err(|_| progress.retreat(sent.load(Ordering::Relaxed)))?;
     let stored = receipt.content.hash;
     match hash.try_recv() {
-        Ok(hash) if hash == stored && size == receipt.content.size => Ok((size, hash)),
+        Ok(hash) if hash == stored && size == receipt.content.size => Ok((size, hash, receipt.copies)),
         Ok(sent) => Err(SendError::Corrupted { address: peer.address().clone(), sent, stored }),
         // It says that it has stored what was not sent to its end.
         Err(_) => {

@@ -48,6 +48,14 @@ impl SendError {
         self.of_source().map_or_else(|| explain(self), |error| explain(error))
     }
 
+    /// On how many nodes it was stored all the same.
+    pub(super) const fn stored(&self) -> Option<u32> {
+        match self {
+            Self::Client(ClientError::FewerCopies { copies, .. }) => Some(*copies),
+            _ => None,
+        }
+    }
+
     fn of_source(&self) -> Option<&SourceError> {
         let mut next: Option<&(dyn Error + 'static)> = Some(self);
         while let Some(error) = next {

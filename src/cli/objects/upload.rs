@@ -18,7 +18,7 @@ use crate::cli::failure::{Reported, UsageError};
 use crate::cli::progress::Progress;
 use crate::cli::{Cluster, Options, Output, Target, human};
 use crate::client::Peer;
-use crate::model::{Address, ContentHash, FieldValue, NodeId};
+use crate::model::{Address, ContentHash, FieldValue, NodeId, WaitFor};
 use crate::protocol::packet::Format;
 
 /// Files on their way at a time. Enough to hide the round trip that each small file waits for.
@@ -59,6 +59,9 @@ pub struct UploadArgs {
     /// How caches may keep them [default: what the node says, max-age=60]
     #[arg(long, value_name = "VALUE")]
     cache_control: Option<FieldValue>,
+    /// On how many nodes each file is to be durable: 1 to 64, quorum or all [default: two, as far as there are]
+    #[arg(long, value_name = "N|quorum|all")]
+    wait_for: Option<WaitFor>,
     /// How many files are on their way at a time [default: 8, packets: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     parallel: Option<u16>,
@@ -79,8 +82,8 @@ struct Words {
 /// When the command line makes no sense, a file cannot be published, or the server is not known.
 pub(crate) async fn run(args: UploadArgs, options: &Options) -> anyhow::Result<()> {
     let Words { files, server, format } = Words::parse(&args.words)?;
-    if format.is_some() && (args.content_type.is_some() || args.cache_control.is_some()) {
-        let reason = "a packet carries neither --content-type nor --cache-control: use raw, or leave them out";
+    if format.is_some() && (args.content_type.is_some() || args.cache_control.is_some() || args.wait_for.is_some()) {
+        let reason = "a packet carries no --content-type, --cache-control or --wait-for: use raw, or leave them out";
         return Err(UsageError(reason.to_owned()).into());
     }
     let plan = plan(&files, &args.prefix).map_err(|error| hint_at_format(error, &files, &server))?;
@@ -96,7 +99,8 @@ pub(crate) async fn run(args: UploadArgs, options: &Options) -> anyhow::Result<(
     let way = match format {
         Some(format) => Way::Packet(format),
         None => {
-            let served = Served { media_type: args.content_type, cache_control: args.cache_control };
+            let UploadArgs { content_type: media_type, cache_control, wait_for, .. } = args;
+            let served = Served { media_type, cache_control, wait_for };
             Way::Raw(cluster.peer(&target, raw::DEADLINES), served)
         }
     };
@@ -172,19 +176,22 @@ struct Upload {
 struct Published {
     size: u64,
     hash: ContentHash,
+    /// On how many nodes it was durable when the answer left; packets are not answered with that.
+    copies: Option<u32>,
 }
 
 impl Upload {
     async fn all(self, plan: Plan, parallel: usize) -> anyhow::Result<()> {
         let files = plan.items.len();
         let single = (files == 1).then(|| plan.items[0].key.clone());
-        let (mut published, mut bytes) = (0, 0);
+        let (mut published, mut bytes, mut copies) = (0, 0, None::<u32>);
         {
             let mut outcomes = stream::iter(&plan.items).map(|item| self.one(item)).buffer_unordered(parallel);
             while let Some(outcome) = outcomes.next().await {
                 if let Some(file) = outcome? {
                     published += 1;
                     bytes += file.size;
+                    copies = file.copies.map(|more| copies.map_or(more, |least| least.min(more)));
                 }
             }
         }
@@ -197,7 +204,9 @@ impl Upload {
         };
         if published > 0 {
             let (amount, rate) = (human::size(bytes), human::rate(bytes, elapsed));
-            self.output.done(format_args!("published {what}, {amount} in {} ({rate})", human::time(elapsed)))?;
+            let copies = copies.map_or_else(String::new, at_least);
+            self.output
+                .done(format_args!("published {what}, {amount} in {} ({rate}){copies}", human::time(elapsed)))?;
         }
         if published == files { Ok(()) } else { Err(Reported.into()) }
     }
@@ -217,7 +226,7 @@ impl Upload {
                 if self.output.is_json() {
                     self.output.answer_json(&json!({
                         "key": item.key, "size": file.size, "hash": file.hash, "server": self.target.to_string(),
-                        "seconds": started.elapsed().as_secs_f64(),
+                        "seconds": started.elapsed().as_secs_f64(), "copies": file.copies,
                     }))?;
                 }
                 Ok(Some(file))
@@ -226,6 +235,9 @@ impl Upload {
                 if !matches!(error, SendError::Source(_)) {
                     self.failures_in_a_row.fetch_add(1, Ordering::Relaxed);
                 }
+                if let Some(copies) = error.stored() {
+                    return self.too_few_copies(item, copies, &error.explain());
+                }
                 self.failed(item, &error.explain())
             }
         }
@@ -233,13 +245,29 @@ impl Upload {
 
     async fn send(&self, item: &Item) -> Result<Published, SendError> {
         let Item { key, path, .. } = item;
-        let (size, hash) = match &self.way {
-            Way::Raw(peer, served) => raw::send(peer, key, path, served, &self.progress).await?,
+        let (size, hash, copies) = match &self.way {
+            Way::Raw(peer, served) => {
+                let (size, hash, copies) = raw::send(peer, key, path, served, &self.progress).await?;
+                (size, hash, Some(copies))
+            }
             Way::Packet(format) => {
-                packet::send(&self.cluster, &self.target, *format, key, path, &self.progress).await?
+                let sent = packet::send(&self.cluster, &self.target, *format, key, path, &self.progress);
+                let (size, hash) = sent.await?;
+                (size, hash, None)
             }
         };
-        Ok(Published { size, hash })
+        Ok(Published { size, hash, copies })
+    }
+
+    /// The file is stored, and goes on to be distributed; but not as it was asked for.
+    fn too_few_copies(&self, item: &Item, copies: u32, reason: &str) -> anyhow::Result<Option<Published>> {
+        self.progress.alarm(&format!("error: {:?} is published, but not on enough nodes: {reason}", item.path));
+        if self.output.is_json() {
+            let file = item.path.to_string_lossy();
+            let line = json!({ "file": file, "key": item.key, "error": reason, "stored": true, "copies": copies });
+            self.output.answer_json(&line)?;
+        }
+        Ok(None)
     }
 
     fn failed(&self, item: &Item, reason: &str) -> anyhow::Result<Option<Published>> {
@@ -249,6 +277,11 @@ impl Upload {
         }
         Ok(None)
     }
+}
+
+/// How safe something is that was answered.
+pub(super) fn at_least(copies: u32) -> String {
+    format!(", on at least {}", human::counted(copies.into(), "node", "nodes"))
 }
 
 #[cfg(test)]

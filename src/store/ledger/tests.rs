@@ -117,7 +117,8 @@ fn run<L: Ledger<Error: Debug>>(
             format!("{:?}", ledger.cover(&[(origin, sequence)].into_iter().collect()).expect("covered"))
         }
         Step::Expire { before, limit } => {
-            let (time, passed) = (HybridTime::from_unix_ms(before), |version: &Version| version.sequence % 3 != 0);
+            let (time, passed) =
+                (HybridTime::from_unix_ms(before), |version: &Version| !version.sequence.is_multiple_of(3));
             format!("{:?}", replicate::expire(ledger, time, None, limit, passed).expect("expired"))
         }
         Step::Withhold(listed) => {

@@ -14,7 +14,7 @@ async fn servers_and_status_show_all_nodes() {
     wait_until("GC has it", async || gc.status().await.unwrap().objects == 1).await;
     let table = user.run(&["servers"]).await.ok();
     let rows: Vec<Vec<_>> = table.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
-    assert_eq!(rows[0], ["NAME", "PROVIDER", "ADDRESS", "DOWNLOAD", "LIVENESS", "STATE", "BEHIND"]);
+    assert_eq!(rows[0], ["NAME", "PROVIDER", "ADDRESS", "LIVENESS", "STATE", "BEHIND"]);
     let address = cluster.address("AWS").to_string();
     assert_eq!((rows.len(), &rows[1][..3]), (3, &["AWS", "AWS", address.as_str()][..]));
     let listed = user.run(&["servers", "--json"]).await.ok().json();
@@ -100,9 +100,10 @@ async fn help_and_version_are_answers() {
     let cluster = Cluster::start(&[]).await;
     let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);
     let help = user.run(&["--help"]).await.ok();
-    for command in
-        ["upload", "get", "list", "stat", "delete", "servers", "prices", "status", "verify", "dump", "explain", "certs"]
-    {
+    for command in [
+        "upload", "get", "list", "stat", "delete", "servers", "drain", "forget", "prices", "status", "verify",
+        "withheld", "dump", "load", "repair", "explain", "certs",
+    ] {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command}: {help:?}");
     }
     let version = user.run(&["-V"]).await.ok().stdout;

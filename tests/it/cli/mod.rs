@@ -3,8 +3,11 @@
 mod admin;
 mod dump;
 mod explain;
+mod load;
+mod members;
 mod objects;
 mod packets;
+mod repair;
 mod upload;
 mod verify;
 

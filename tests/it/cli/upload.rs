@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use super::{User, below, noise};
-use crate::cluster::{Cluster, objects, put};
+use crate::cluster::{Cluster, get, objects, put};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_folder_travels_there_and_back() {
@@ -30,7 +30,7 @@ async fn a_folder_travels_there_and_back() {
 
     let ended = user.run(&["upload", &site, "AWS", "--prefix", "www/", "--parallel", "3"]).await.ok();
     assert!(ended.stdout.starts_with("published 5 files, 2.0 MB in "), "{ended:?}");
-    assert!(ended.stdout.ends_with("B/s)\n") && ended.stdout.lines().count() == 1, "{ended:?}");
+    assert!(ended.stdout.ends_with("B/s), on at least 1 node\n") && ended.stdout.lines().count() == 1, "{ended:?}");
     assert!(ended.stderr.contains("skipped") && ended.stderr.contains("a link to a folder"), "{ended:?}");
 
     let listed = user.run(&["list", "www/", "--json"]).await.ok().json();
@@ -97,6 +97,39 @@ async fn a_program_reads_what_was_published() {
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
     let one = user.run(&["upload", &cat, "AWS"]).await.ok();
     assert!(one.stdout.starts_with("published cat.jpg, 4 B in "), "{one:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_are_waited_for_and_told() {
+    let mut cluster = Cluster::start(&["AWS", "GC", "Program"]).await;
+    let user = User::of(&cluster, &["AWS"]);
+    for number in 0..20 {
+        user.file(&format!("site/{number}"), noise(30_000, number));
+    }
+    let site = user.path("site").to_str().unwrap().to_owned();
+    let all = user.run(&["upload", &site, "AWS", "--wait-for", "all"]).await.ok();
+    assert!(all.stdout.ends_with(", on at least 3 nodes\n"), "{all:?}");
+    for name in ["GC", "Program"] {
+        assert_eq!(objects(&cluster.client(name)).await.len(), 20, "{name}");
+    }
+    let json = user.run(&["upload", &site, "AWS", "--wait-for", "quorum", "--json"]).await.ok().json();
+    assert!(json.len() == 20 && json.iter().all(|file| file["copies"].as_u64() >= Some(2)), "{json:?}");
+    let deleted = user.run(&["delete", "0", "1", "--wait-for", "all"]).await.ok();
+    assert_eq!(deleted.stdout, "deleted 2 objects, on at least 3 nodes\n");
+
+    cluster.stop("Program").await;
+    let cat = user.file("cat.jpg", b"meow");
+    let few = user.run(&["upload", &cat, "AWS", "--wait-for", "all", "--json"]).await;
+    let few = few.failed(1, &["cat.jpg\" is published, but not on enough nodes", "wait_for=all"]);
+    assert!(!few.stderr.contains("retry"), "{few:?}");
+    let line = &few.json()[0];
+    assert_eq!((&line["key"], &line["stored"], &line["copies"]), (&"cat.jpg".into(), &true.into(), &2.into()));
+    assert!(get(&cluster.client("GC"), "cat.jpg").await.is_some());
+    let few = user.run(&["delete", "cat.jpg", "--wait-for", "3", "--json"]).await;
+    let few = few.failed(1, &["cat.jpg is deleted, but too few nodes know it"]).json();
+    assert_eq!((&few[0]["deleted"], &few[0]["copies"]), (&true.into(), &2.into()));
+    user.run(&["upload", &cat, "AWS", "--wait-for", "0"]).await.failed(2, &["1 to 64, quorum or all"]);
+    user.run(&["upload", &cat, "AWS", "json", "--wait-for", "2"]).await.failed(2, &["--wait-for", "use raw"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -180,10 +213,11 @@ async fn cutting_proxy(target: Address, first_bytes: u64) -> (SocketAddr, Arc<At
                 let (mut from_node, mut to_node) = node.into_split();
                 let answers = tokio::spawn(async move { tokio::io::copy(&mut from_node, &mut to_client).await });
                 let _ = tokio::io::copy(&mut (&mut from_client).take(limit), &mut to_node).await;
-                let _ = to_node.shutdown().await;
+                // Before the node can answer that its half broke off.
                 if limit != u64::MAX {
                     answers.abort();
                 }
+                let _ = to_node.shutdown().await;
             });
         }
     });
