@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{Method, StatusCode};
 use metacdn::cli::demo::relay::Link;
 use metacdn::client::{Peer, full};
-use metacdn::model::{MemberSet, Principal};
+use metacdn::model::{MemberSet, MemberState, Principal};
 use metacdn::replicate::home;
 use tokio::task::JoinSet;
 
@@ -275,6 +275,40 @@ async fn keys_move_to_a_node_that_joins_when_all_know_it() {
     let swapped = write(&aws, "PUT", &moving, ("if-match", &before), "after").await;
     assert_eq!(swapped.status, 200);
     assert!(swapped.header("metacdn-version").contains(".New."), "{swapped:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_node_that_is_forgotten_move_to_the_others() {
+    let (mut cluster, [aws, gc, _]) = three_nodes().await;
+    let name = (0..).map(|number| format!("f-{number}")).find(|name| {
+        let at = |names: &[&str]| home(&key(name), &members(names)).map(ToString::to_string);
+        at(&NAMES).as_deref() == Some("Program") && at(&NAMES[..2]).as_deref() == Some("GC")
+    });
+    let name = name.unwrap();
+    let path = format!("/v1/objects/{name}?wait_for=2");
+    assert_eq!(ask(&aws, "PUT", &path, &[NEW], "before").await.status, 201);
+    cluster.stop("Program").await;
+    wait_until("it is refused", async || write(&aws, "PUT", &name, NEW, "x").await.status == 503).await;
+    let forgotten = async || ask(&aws, "DELETE", "/v1/servers/Program?force=true", &[], "").await.status;
+    assert_eq!(forgotten().await, 204);
+    let before = metacdn::model::ContentHash::of(b"before").etag();
+    wait_until("it has another home", async || {
+        write(&aws, "PUT", &name, ("if-match", &before), "after").await.status == 200
+    })
+    .await;
+    let held = ask(&gc, "HEAD", &format!("/v1/objects/{name}"), &[], "").await;
+    assert!(held.header("metacdn-version").contains(".GC."), "{held:?}");
+    settled(&cluster, &["AWS", "GC"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_home_that_is_set_apart_still_decides_what_is_passed_on() {
+    let (_cluster, [aws, gc, _]) = three_nodes().await;
+    let name = key_at("apart", "GC", &[], "GC");
+    aws.set_state(&"GC".parse().unwrap(), MemberState::Maintenance).await.unwrap();
+    wait_until("GC knows", async || gc.servers().await.unwrap().servers[1].state == MemberState::Maintenance).await;
+    assert_eq!(write(&gc, "PUT", &name, NEW, "x").await.status, 503);
+    assert_eq!(write(&aws, "PUT", &name, NEW, "x").await.status, 201);
 }
 
 #[tokio::test(flavor = "multi_thread")]
