@@ -151,6 +151,9 @@ pub(super) async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), Announ
             .try_for_each(|entry| take_in(transaction, entry, &me, unix_ms()).map(drop))
     });
     work.await?;
-    core.acknowledged.belong();
+    // One that it did not come to join may be a newcomer like itself, and knows no more of the cluster.
+    if core.config.seeds.contains(peer.address()) {
+        core.acknowledged.belong();
+    }
     Ok(())
 }

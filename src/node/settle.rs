@@ -22,7 +22,7 @@ pub(super) struct Acknowledged(Mutex<Said>);
 
 #[derive(Debug, Default)]
 struct Said {
-    /// Whether this node belongs to a cluster: it founds one, was welcomed, or was settled before.
+    /// Whether this node belongs to a cluster: it founds one, was welcomed by a seed, or was settled before.
     belongs: bool,
     /// The set that this node knows.
     known: Option<MembersDigest>,
