@@ -166,7 +166,8 @@ async fn the_answer_of_the_home_is_passed_back_as_it_is() {
     let large = "x".repeat(5_000_000);
     let headers = [NEW, ("content-type", "text/x-large"), ("cache-control", "max-age=7")];
     let created = ask(&aws, "PUT", &format!("/v1/objects/{name}?wait_for=2"), &headers, large.clone()).await;
-    assert_eq!((created.status, created.header("metacdn-copies")), (201, "2"), "{}", created.text());
+    let copies: u32 = created.header("metacdn-copies").parse().unwrap();
+    assert_eq!((created.status, copies >= 2), (201, true), "{}", created.text());
     assert!(created.header("metacdn-version").contains(".GC."), "{created:?}");
     assert_eq!(created.json()["size"], 5_000_000);
     let held = ask(&gc, "HEAD", &format!("/v1/objects/{name}"), &[], "").await;

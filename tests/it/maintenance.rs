@@ -28,7 +28,8 @@ async fn a_node_that_is_set_apart_is_read_from_last_and_written_to_by_peers_alon
             (&ranking["routes"][2]["node"], &ranking["routes"][2]["reason"]) == (&"GC".into(), &word.into())
         })
         .await;
-        wait_until("it knows", async || answers::ask(&gc, "GET", READY, &[], "").await.status == 503).await;
+        wait_until("it knows", async || gc.servers().await.unwrap().servers[1].state == state).await;
+        wait_until("it is not ready", async || answers::ask(&gc, "GET", READY, &[], "").await.status == 503).await;
     }
     let refused = answers::ask(&gc, "PUT", "/v1/objects/b.txt", &[], "b").await;
     assert_eq!((refused.status, refused.header("retry-after")), (503, "60"));
