@@ -68,6 +68,8 @@ pub struct Plan {
     pub group: usize,
     /// How old a deletion is that may be forgotten.
     pub grace_ms: u64,
+    /// How long it takes at most until what is wanted is fetched.
+    pub fetch_ms: u64,
     /// The longest way of a message.
     pub delay_ms: u64,
     /// How many of a thousand messages are lost.
@@ -108,6 +110,7 @@ impl Plan {
             page: random.between(1, 6) as usize,
             group: random.between(1, 8) as usize,
             grace_ms: random.between(300_000, 400_000),
+            fetch_ms: [1, 1, 1_000, 40_000][random.below(4) as usize],
             delay_ms: [5, 200, 3_000][random.below(3) as usize],
             lost_per_mille: per_mille(random, 150),
             doubled_per_mille: per_mille(random, 50),

@@ -7,7 +7,9 @@ use super::World;
 use crate::disk::SimDisk;
 use crate::event::Task;
 use crate::message::Answer;
-use crate::model::{ContentHash, Entry, EntryKey, EntryState, HybridTime, NodeId, RecordKey, Version, VersionVector};
+use crate::model::{
+    ContentHash, Entry, EntryKey, EntryState, HybridTime, NodeId, Origin, RecordKey, Version, VersionVector,
+};
 use crate::node::{Awaited, Catalog, Effect, Job, SimNode};
 use crate::replicate::memory::MemoryLedger;
 use crate::replicate::{self, Ledger as _, Page};
@@ -78,7 +80,7 @@ impl World {
             self.follow_members(node);
         }
         if !self.nodes[node].catalog.ledger.wants.is_empty() {
-            self.later(1, node, Task::Fetch);
+            self.later_within(1, self.plan.fetch_ms, node, Task::Fetch);
         }
         if is_news {
             self.later_within(1, 60, node, Task::Cover);
@@ -216,14 +218,18 @@ impl World {
     fn mend(&mut self, node: usize, peer: &NodeId, passed: &crate::model::VersionVector, entries: &[Entry]) {
         let now = self.clock(node);
         let grace_ms = self.plan.grace_ms;
-        let ledger = &mut self.nodes[node].catalog.ledger;
+        let SimNode { catalog, memory, .. } = &mut self.nodes[node];
+        let ledger = &mut catalog.ledger;
+        let said = memory.known.iter().map(|(node, known)| Origin { node: node.clone(), epoch: known.epoch });
+        let lives: Vec<_> = said.filter(|origin| is_member(ledger, &origin.node)).collect();
         for entry in entries {
             let is_old = entry.is_deleted() && entry.version.time.unix_ms() + grace_ms < now;
             let Ok(listed) = ledger.listed(&entry.key);
             let is_news = listed.is_none_or(|listed| entry.supersedes(&listed));
             let Ok(owes) = ledger.owes(entry);
-            // What is not passed yet is on its way by the feed; of a database that is no more, nobody may know the vector.
-            let is_due = passed.has_passed(&entry.version) || passed.get(&entry.version.origin) == 0;
+            // What is not passed yet is on its way by the feed; but nobody may ever pass the last writes of a database that
+            // is no more.
+            let is_due = passed.has_passed(&entry.version) || !lives.contains(&entry.version.origin);
             if is_news && !is_old && is_due && !owes {
                 let Ok(_) = replicate::take_in(ledger, entry, peer, now);
             }
@@ -277,6 +283,11 @@ impl World {
             _ => {}
         }
     }
+}
+
+fn is_member(ledger: &MemoryLedger, id: &NodeId) -> bool {
+    let record = ledger.entries.get(&EntryKey::Record(RecordKey::node(id)));
+    record.is_some_and(|(_, entry)| !entry.is_deleted())
 }
 
 /// Writes the record of the node `id`, unless it says so already.
