@@ -314,11 +314,18 @@ pub enum Effect {
     Done,
 }
 
+impl Catalog {
+    /// The names of the registered nodes that it lists.
+    pub fn members(&self) -> BTreeSet<NodeId> {
+        let listed = self.ledger.entries.values().map(|(_, entry)| entry);
+        listed.filter(|entry| matches!(entry.state, EntryState::Record(_))).filter_map(member_of).collect()
+    }
+}
+
 impl SimNode {
     /// The names of the registered nodes, as this one has them listed.
     pub fn members(&self) -> BTreeSet<NodeId> {
-        let listed = self.catalog.ledger.entries.values().map(|(_, entry)| entry);
-        listed.filter(|entry| matches!(entry.state, EntryState::Record(_))).filter_map(member_of).collect()
+        self.catalog.members()
     }
 
     /// The feed part after `since`.

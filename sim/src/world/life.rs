@@ -116,6 +116,9 @@ impl World {
     /// Brings `index` back from its copy: a life of its own begins.
     pub(super) fn restore(&mut self, index: usize) {
         let Some((catalog, disk)) = self.nodes[index].backup.clone() else { return };
+        if self.somebody_would_be_unknown(index, Some(&catalog)) {
+            return;
+        }
         let epoch = Epoch::from_bits(self.random.bits());
         self.end(index, Status::Down);
         let node = &mut self.nodes[index];
@@ -134,6 +137,23 @@ impl World {
         });
         let after_ms = self.random.between(1_000, 40_000);
         self.queue.add(self.now_ms + after_ms, Event::Start(index));
+    }
+
+    /// Whether nobody would know any more that some node is a member, if `lost` knew no more than `left`. Against that no
+    /// rule helps: a deletion waits only for those of whom somebody knows.
+    pub(super) fn somebody_would_be_unknown(&self, lost: usize, left: Option<&Catalog>) -> bool {
+        let members: Vec<_> = (0..self.nodes.len())
+            .filter(|index| self.nodes[*index].status != Status::Gone)
+            .map(|index| match index == lost {
+                true => (index, left.map(Catalog::members).unwrap_or_default()),
+                false => (index, self.nodes[index].members()),
+            })
+            .collect();
+        let is_known = |index: usize| {
+            let mut others = members.iter().filter(|(other, _)| *other != index);
+            others.any(|(_, members)| members.contains(&self.nodes[index].id))
+        };
+        members.iter().any(|(index, _)| *index != lost && !is_known(*index))
     }
 
     /// Whether `index` holds the bytes of `entry`, all of them and right.

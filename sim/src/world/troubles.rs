@@ -76,7 +76,7 @@ impl World {
     fn burn(&mut self, node: usize) {
         let up = |other: &usize| *other != node && self.nodes[*other].status == Status::Up;
         let others: Vec<_> = (0..self.nodes.len()).filter(up).collect();
-        if others.len() < 2 {
+        if others.len() < 2 || self.somebody_would_be_unknown(node, None) {
             return;
         }
         self.end(node, Status::Gone);
