@@ -183,7 +183,10 @@ async fn a_disk_that_went_back_begins_a_new_life() {
     let (data, backup) = (cluster.data("AWS"), cluster.folder.path().join("backup"));
     copy(&data, &backup);
     cluster.restart("AWS").await;
-    put(&aws, "after", "2").await;
+    let after = put(&aws, "after", "2").await.version;
+    // GC holds it by now, but is a moment later in saying so to all.
+    wait_until("GC has passed it", async || gc.ping_for_vector().await.unwrap().vector.unwrap().has_passed(&after))
+        .await;
     let before = aws.ping().await.unwrap().epoch;
     cluster.stop("AWS").await;
     closed(&data).await;
