@@ -15,7 +15,7 @@ const SOURCES: [&str; 3] = ["src/model", "src/replicate", "src/store"];
 const OWN: [&str; 4] = ["Cargo.toml", "Cargo.lock", "build.rs", "src"];
 
 /// Within how many seeds a bug has to be found.
-const SEEDS: &str = "2000";
+const SEEDS: &str = "10000";
 
 /// How many mutants are built and run at a time; each run takes all processors, each build one or two.
 const PARALLEL: usize = 2;

@@ -15,7 +15,7 @@ use super::{Core, unix_ms};
 use crate::client::{ClientError, Peer};
 use crate::model::{Entry, Liveness, NodeId, Principal, UnsoundEntry};
 use crate::protocol::feed::{Digests, Sum};
-use crate::replicate::{BUCKETS, Ledger as _, differing, take_in};
+use crate::replicate::{BUCKETS, Comparison, differing};
 use crate::store::StoreError;
 
 /// How many buckets are looked into at one comparison; the next one looks into further ones.
@@ -96,6 +96,8 @@ async fn compare(core: &Arc<Core>, id: &NodeId, peer: &Peer, from: usize) -> Res
     if !vector.covers(&theirs.vector) {
         return Ok(0);
     }
+    let grace_ms = core.config.tombstone_grace_s.saturating_mul(1000);
+    let comparison = Comparison { passed: vector, lives: core.members.lives(), grace_ms };
     let theirs: Vec<u64> = theirs.sums.iter().map(|Sum(bits)| *bits).collect();
     let mut mended = 0;
     let mut buckets = differing(&ours, &theirs);
@@ -104,24 +106,8 @@ async fn compare(core: &Arc<Core>, id: &NodeId, peer: &Peer, from: usize) -> Res
     for bucket in buckets.into_iter().take(BUCKETS_LOOKED_INTO_MAX) {
         let entries = peer.of_bucket(bucket).await?;
         entries.iter().try_for_each(Entry::check)?;
-        let grace_ms = core.config.tombstone_grace_s.saturating_mul(1000);
-        let (peer, passed) = (id.clone(), vector.clone());
-        let work = core.catalog.transact(move |transaction| {
-            let mut mended = 0;
-            let now = unix_ms();
-            for entry in &entries {
-                // Old deletions are forgotten by one node a moment before another.
-                let is_old = entry.is_deleted() && entry.version.time.unix_ms().saturating_add(grace_ms) < now;
-                let is_news = transaction.listed(&entry.key)?.is_none_or(|listed| entry.supersedes(&listed));
-                // What is not passed yet is on its way by the feed; of a database that is no more, nobody may know how far.
-                let is_due = passed.has_passed(&entry.version) || passed.get(&entry.version.origin) == 0;
-                if is_news && !is_old && is_due && !transaction.owes(entry)? {
-                    take_in(transaction, entry, &peer, now)?;
-                    mended += 1;
-                }
-            }
-            Ok(mended)
-        });
+        let (comparison, peer) = (comparison.clone(), id.clone());
+        let work = core.catalog.transact(move |transaction| comparison.mend(transaction, &peer, &entries, unix_ms()));
         mended += work.await?;
     }
     Ok(mended)

@@ -1,6 +1,6 @@
 //! The other members: who they are by their records, who is alive by what this node hears.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::unix_ms;
 use crate::client::{Deadlines, Peer};
 use crate::membership::Detector;
-use crate::model::{Epoch, Liveness, MemberState, Node, NodeId, Version, VersionVector, View};
+use crate::model::{Epoch, Liveness, MemberState, Node, NodeId, Origin, Version, VersionVector, View};
 use crate::protocol::status::{Pong, Server};
 use crate::replicate::{AHEAD_MAX_MS, ahead_of_peers_ms};
 use crate::store::{Catalog, Progress};
@@ -156,6 +156,14 @@ impl Members {
     pub(super) fn who_passed(&self, version: &Version) -> Vec<NodeId> {
         let passed = |follower: &Follower| follower.vector.as_ref().is_some_and(|vector| vector.has_passed(version));
         self.seen().followers.iter().filter(|(_, follower)| passed(follower)).map(|(id, _)| id.clone()).collect()
+    }
+
+    /// The databases of the other members, as far as they have said since this node started.
+    pub(super) fn lives(&self) -> BTreeSet<Origin> {
+        let view = self.view.borrow().clone();
+        let seen = self.seen();
+        let members = seen.followers.iter().filter(|(id, _)| view.nodes().contains_key(id));
+        members.filter_map(|(id, follower)| Some(Origin { node: id.clone(), epoch: follower.epoch? })).collect()
     }
 
     /// Vectors of all other members that this node has passed itself: who reads a feed without being known there it would

@@ -17,6 +17,7 @@ mod home;
 mod ledger;
 #[cfg(any(test, simulation))]
 pub mod memory;
+mod mend;
 mod restore;
 
 pub use absorb::{Page, Taken, absorb, conclude, give_up, take_in, unpark, write};
@@ -28,4 +29,5 @@ pub use digest::{BUCKETS, bucket_of, differing, digest_of};
 pub use expire::{Expired, expire};
 pub use home::{Acknowledgement, Decider, decider, home, is_settled};
 pub use ledger::{Debt, Ledger};
+pub use mend::Comparison;
 pub use restore::{Released, release};

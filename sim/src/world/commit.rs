@@ -221,19 +221,9 @@ impl World {
         let SimNode { catalog, memory, .. } = &mut self.nodes[node];
         let ledger = &mut catalog.ledger;
         let said = memory.known.iter().map(|(node, known)| Origin { node: node.clone(), epoch: known.epoch });
-        let lives: Vec<_> = said.filter(|origin| is_member(ledger, &origin.node)).collect();
-        for entry in entries {
-            let is_old = entry.is_deleted() && entry.version.time.unix_ms() + grace_ms < now;
-            let Ok(listed) = ledger.listed(&entry.key);
-            let is_news = listed.is_none_or(|listed| entry.supersedes(&listed));
-            let Ok(owes) = ledger.owes(entry);
-            // What is not passed yet is on its way by the feed; but nobody may ever pass the last writes of a database that
-            // is no more.
-            let is_due = passed.has_passed(&entry.version) || !lives.contains(&entry.version.origin);
-            if is_news && !is_old && is_due && !owes {
-                let Ok(_) = replicate::take_in(ledger, entry, peer, now);
-            }
-        }
+        let lives = said.filter(|origin| is_member(ledger, &origin.node)).collect();
+        let comparison = replicate::Comparison { passed: passed.clone(), lives, grace_ms };
+        let Ok(_) = comparison.mend(ledger, peer, entries, now);
     }
 
     fn take_effect(&mut self, node: usize, effect: Effect) {

@@ -38,6 +38,8 @@ impl World {
                 let skew_ms = self.random.between(0, 2 * SKEW_MS_MAX).cast_signed() - SKEW_MS_MAX.cast_signed();
                 self.nodes[node].skew_ms = if self.random.happens(200) { 0 } else { skew_ms };
             }
+            // An old one is the more dangerous the older it is.
+            Trouble::Backup if self.nodes[node].backup.is_some() && self.random.happens(700) => {}
             Trouble::Backup => {
                 let copy = (self.nodes[node].catalog.clone(), self.nodes[node].disk.copy());
                 self.nodes[node].backup = Some(copy);
