@@ -63,7 +63,7 @@ mod tests {
             let Ok(entry) = write(&mut peer, live(key, "").key, state, now);
             entry
         };
-        let content = || live("", "1").state;
+        let content = || live("x", "1").state;
         let first = state("a", content(), 1);
         let second = state("b", content(), 2);
         let deletion = state("c", EntryState::Deleted, 3);
