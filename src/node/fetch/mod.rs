@@ -190,9 +190,12 @@ async fn list(
 ) -> Result<Vec<Want>, StoreError> {
     let blobs = Arc::new(blobs);
     let mut missing = Vec::new();
+    // An upload that waits for this copy is a user, too.
+    let hurries = wants.iter().any(|want| core.receipts.is_promised(&want.entry.key));
     while !wants.is_empty() {
         let begun = std::time::Instant::now();
-        let count = if core.foreground.is_busy() { wants.len().min(LISTED_MAX_BUSY) } else { wants.len() };
+        let gives_way = !hurries && core.foreground.is_busy();
+        let count = if gives_way { wants.len().min(LISTED_MAX_BUSY) } else { wants.len() };
         let part: Vec<Want> = wants.drain(..count).collect();
         let blobs = blobs.clone();
         let listed = core.catalog.transact(move |transaction| {
@@ -219,7 +222,9 @@ async fn list(
         for (key, version) in &held {
             core.receipts.held(key, version);
         }
-        core.foreground.give_way(begun.elapsed()).await;
+        if gives_way {
+            core.foreground.give_way(begun.elapsed()).await;
+        }
     }
     Ok(missing)
 }
