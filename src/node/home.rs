@@ -176,7 +176,15 @@ pub(super) fn find(
             let detail = format!("it is not known yet what became of {key} since this node's backup");
             Ok(Err(try_again(detail)))
         }
-        Decider::Here => Ok(Ok(transaction.newest(&entry_key)?)),
+        Decider::Here => {
+            let newest = transaction.newest(&entry_key)?;
+            if transaction.parks_newer(&entry_key, newest.as_ref())? {
+                let detail =
+                    format!("something newer is known of {key}, by a clock that is ahead: it waits for its time");
+                return Ok(Err(try_again(detail)));
+            }
+            Ok(Ok(newest))
+        }
         Decider::There(_) | Decider::Nobody => Ok(Err(moving(&core.me.id))),
     }
 }
@@ -193,7 +201,10 @@ pub(super) async fn newest(
     }
     let key = EntryKey::Object(key_of(request.uri(), ENTRIES)?);
     let catalog = core.catalog.clone();
-    Ok(Json(Known { entry: off_runtime(move || catalog.newest(&key)).await? }))
+    let Some(entry) = off_runtime(move || catalog.newest_unless_withheld(&key)).await? else {
+        return Err(try_again("it is not known yet what became of the key since this node's backup".to_owned()));
+    };
+    Ok(Json(Known { entry }))
 }
 
 fn try_again(detail: String) -> ApiError {

@@ -8,7 +8,7 @@ use tracing::{info, warn};
 
 use super::Core;
 use super::bytes::off_runtime;
-use crate::model::{Cursor, MembersDigest, NodeId};
+use crate::model::{Cursor, MemberSet, NodeId};
 use crate::protocol::status::Pong;
 use crate::replicate::{Acknowledgement, is_settled};
 use crate::store::StoreError;
@@ -24,8 +24,8 @@ pub(super) struct Acknowledged(Mutex<Said>);
 struct Said {
     /// Whether this node belongs to a cluster: it founds one, was welcomed by a seed, or was settled before.
     belongs: bool,
-    /// The set that this node knows.
-    known: Option<MembersDigest>,
+    /// The nodes that are registered here, and the set that was settled here last.
+    known: Option<(MemberSet, Option<MemberSet>)>,
     by: BTreeMap<NodeId, Acknowledgement>,
 }
 
@@ -50,10 +50,12 @@ impl Acknowledged {
         }
     }
 
-    /// Who has said what since this node knows the set `known`.
-    fn since(&self, known: MembersDigest) -> BTreeMap<NodeId, Acknowledgement> {
+    /// Who has said what since this node knows the `registered` nodes, and last saw the set `settled`.
+    fn since(&self, registered: &MemberSet, settled: Option<&MemberSet>) -> BTreeMap<NodeId, Acknowledgement> {
         let mut said = self.said();
-        if said.known.replace(known) != Some(known) {
+        let known = Some((registered.clone(), settled.cloned()));
+        if said.known != known {
+            said.known = known;
             // A set may come back: a node joins, and is forgotten. What was said of it before counts no more.
             said.by.clear();
         }
@@ -114,7 +116,7 @@ async fn settle(core: &Arc<Core>) -> Result<bool, StoreError> {
         Ok::<_, StoreError>((registered, settled, read))
     };
     let (registered, settled, read) = off_runtime(look).await?;
-    let acknowledged = core.acknowledged.since(registered.digest());
+    let acknowledged = core.acknowledged.since(&registered, settled.as_ref());
     if settled.as_ref() == Some(&registered) {
         return Ok(true);
     }

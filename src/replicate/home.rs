@@ -30,8 +30,8 @@ pub enum Decider {
     Nobody,
 }
 
-/// Who decides on the conditional writes of `key`, as `me` sees it, which knows the `registered` nodes and last saw the
-/// set `settled`.
+/// Who decides on the conditional writes of `key`, as `me` sees it, which knows the `registered` nodes. `settled` is the
+/// set that it last saw settled, and all that have come and gone since: one of them may have been the home meanwhile.
 pub fn decider(key: &ObjectKey, me: &NodeId, registered: &MemberSet, settled: Option<&MemberSet>) -> Decider {
     match home(key, registered) {
         Some(home) if home != me => Decider::There(home.clone()),

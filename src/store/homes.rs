@@ -10,6 +10,9 @@ use crate::model::{Entry, EntryKey, Epoch, MemberSet, NodeId, RecordKey};
 /// followed by what it does not know of.
 const SETTLED: &str = "settled";
 
+/// Between the names that were settled, and those that were gone by then. No name has this form.
+const GONE: &str = "/";
+
 impl Transaction<'_> {
     /// The newest entry that is known of `key`, whether its bytes are held or wanted.
     ///
@@ -17,6 +20,15 @@ impl Transaction<'_> {
     /// When the catalogue cannot be read; so for all that follow.
     pub fn newest(&self, key: &EntryKey) -> Result<Option<Entry>, StoreError> {
         newest(self.connection, key)
+    }
+
+    /// Whether something newer than `newest` is known of `key`, and not taken in yet because it is from the future.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn parks_newer(&self, key: &EntryKey, newest: Option<&Entry>) -> Result<bool, StoreError> {
+        let parked = query::owed(self.connection, "parked", key)?;
+        Ok(parked.iter().any(|parked| newest.is_none_or(|newest| parked.supersedes(newest))))
     }
 
     /// The registered nodes, by their records.
@@ -27,7 +39,8 @@ impl Transaction<'_> {
         registered(self.connection)
     }
 
-    /// The set of members that was settled last in this life of the database.
+    /// The set of members that was settled last in this life of the database, and all that came and went since: what
+    /// they had settled meanwhile is not known here.
     ///
     /// # Errors
     /// As above.
@@ -40,8 +53,9 @@ impl Transaction<'_> {
     /// # Errors
     /// When the catalogue cannot be written.
     pub fn settle(&mut self, members: &MemberSet) -> Result<(), StoreError> {
-        let names: Vec<_> = members.iter().map(NodeId::as_str).collect();
-        self.set_mark(SETTLED, &format!("{} {}", self.origin.epoch, names.join(" ")))
+        let words = |names: &MemberSet| names.iter().map(NodeId::as_str).collect::<Vec<_>>().join(" ");
+        let gone = gone(self.connection)?;
+        self.set_mark(SETTLED, &format!("{} {} {GONE} {}", self.origin.epoch, words(members), words(&gone)))
     }
 
     /// Whether a backup has something of `key` of which it is not known yet whether it was deleted.
@@ -60,6 +74,18 @@ impl Catalog {
     /// When the catalogue cannot be read; so for all that follow.
     pub fn newest(&self, key: &EntryKey) -> Result<Option<Entry>, StoreError> {
         self.read(|connection| newest(connection, key))
+    }
+
+    /// As [`Catalog::newest`]; `None` while a backup has something of `key` of which it is not known whether it was deleted.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn newest_unless_withheld(&self, key: &EntryKey) -> Result<Option<Option<Entry>>, StoreError> {
+        self.read(|connection| {
+            let snapshot = connection.transaction()?;
+            let is_withheld = query::entry(&snapshot, "withheld", key)?.is_some();
+            if is_withheld { Ok(None) } else { newest(&snapshot, key).map(Some) }
+        })
     }
 
     /// As [`Transaction::registered`], with the end of the feed at that moment.
@@ -93,9 +119,18 @@ fn newest(connection: &Connection, key: &EntryKey) -> Result<Option<Entry>, Stor
 }
 
 fn registered(connection: &Connection) -> Result<MemberSet, StoreError> {
+    named(connection, "record IS NOT NULL")
+}
+
+/// The nodes that were forgotten: their names are spent for ever, and so remembered for ever.
+fn gone(connection: &Connection) -> Result<MemberSet, StoreError> {
+    named(connection, "record IS NULL")
+}
+
+fn named(connection: &Connection, condition: &str) -> Result<MemberSet, StoreError> {
     let names = RecordKey::of_nodes();
-    let sql = "SELECT substr(key, ?3) FROM entries WHERE key >= ?1 AND key < ?2 AND record IS NOT NULL";
-    let mut statement = connection.prepare_cached(sql)?;
+    let sql = format!("SELECT substr(key, ?3) FROM entries WHERE key >= ?1 AND key < ?2 AND {condition}");
+    let mut statement = connection.prepare_cached(&sql)?;
     let after = names.start.len() as i64 + 1;
     let found = statement.query_map(params![names.start, names.end, after], |row| rows::parsed(row, 0))?;
     Ok(found.collect::<Result<_, _>>()?)
@@ -109,7 +144,17 @@ fn settled(connection: &Connection, epoch: Epoch) -> Result<Option<MemberSet>, S
     if words.next() != Some(&*epoch.to_string()) {
         return Ok(None);
     }
-    Ok(words.map(|name| name.parse().ok()).collect())
+    let names: Vec<_> = words.filter(|word| !word.is_empty()).collect();
+    let (settled, gone_then) = match names.iter().position(|name| *name == GONE) {
+        Some(place) => (&names[..place], &names[place + 1..]),
+        None => (&names[..], &[][..]),
+    };
+    let Some(settled) = settled.iter().map(|name| name.parse().ok()).collect::<Option<MemberSet>>() else {
+        return Ok(None);
+    };
+    let gone = gone(connection)?;
+    let since = gone.iter().filter(|id| !gone_then.contains(&id.as_str()));
+    Ok(Some(settled.iter().chain(since).cloned().collect()))
 }
 
 #[cfg(test)]
@@ -147,9 +192,43 @@ mod tests {
         assert_eq!(catalog.settled().expect("readable"), None);
         let all = both.clone();
         catalog.transact(move |t| t.settle(&all)).await.expect("a commit");
+        assert_eq!(catalog.settled().expect("readable"), Some(both.clone()));
+        let change = |t: &mut Transaction<'_>| {
+            let key = RecordKey::node(&id("D"));
+            write(t, key.clone().into(), EntryState::Record("{}".to_owned()), 2)?;
+            write(t, key.into(), EntryState::Deleted, 3)
+        };
+        catalog.transact(change).await.expect("a commit");
+        let with_d: MemberSet = [id("A"), id("B"), id("D")].into_iter().collect();
+        assert_eq!(catalog.registered().expect("readable").0, both);
+        assert_eq!(catalog.settled().expect("readable"), Some(with_d), "D may have settled the set with it");
+        let all = both.clone();
+        catalog.transact(move |t| t.settle(&all)).await.expect("a commit");
         assert_eq!(catalog.settled().expect("readable"), Some(both));
         let another = |t: &mut Transaction<'_>| settled(t.connection, Epoch::from_bits(2));
         assert_eq!(catalog.transact(another).await.expect("readable"), None, "of another life");
+    }
+
+    #[tokio::test]
+    async fn what_is_parked_and_what_is_withheld_is_not_decided_upon() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let catalog = open(folder.path());
+        let key: EntryKey = "a".parse().expect("a key");
+        let (parked, at) = (key.clone(), |at_ms| Version {
+            time: HybridTime::from_unix_ms(at_ms),
+            origin: Origin { node: id("B"), epoch: Epoch::from_bits(2) },
+            sequence: at_ms,
+        });
+        let change = move |t: &mut Transaction<'_>| {
+            let entry = |at_ms| Entry { key: parked.clone(), version: at(at_ms), state: EntryState::Deleted };
+            t.park(&entry(5), &id("B"))?;
+            let newer = [None, Some(entry(4)), Some(entry(6))].map(|known| t.parks_newer(&parked, known.as_ref()));
+            t.withhold(&entry(3))?;
+            Ok(newer.map(Result::ok))
+        };
+        assert_eq!(catalog.newest_unless_withheld(&key).expect("readable"), Some(None));
+        assert_eq!(catalog.transact(change).await.expect("a commit"), [Some(true), Some(true), Some(false)]);
+        assert_eq!(catalog.newest_unless_withheld(&key).expect("readable"), None);
     }
 
     #[tokio::test]
