@@ -178,8 +178,8 @@ pub struct Entry {
 /// The largest object, in bytes: what JSON numbers hold exactly (RFC 8259 section 6).
 const SIZE_MAX: u64 = (1 << 53) - 1;
 
-/// The end of the year 9999, the last one that a date in a header can name (RFC 9110 section 5.6.7).
-const TIME_MS_MAX: u64 = 253_402_300_799_999;
+/// The last millisecond whose hybrid time is a positive number of 64 bits, which databases sort by: it is in the year 6429.
+const TIME_MS_MAX: u64 = (1 << 47) - 1;
 
 /// An entry that no node in its right mind lists.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

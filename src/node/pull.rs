@@ -109,6 +109,8 @@ enum PullError {
     Unsound(#[from] UnsoundEntry),
     #[error("the peer's feed has format {0}, this metacdn reads up to {FORMAT_NEWEST_READ}: install a newer one")]
     Newer(u32),
+    #[error("the peer lists entries and goes no further than {0}, which was read before")]
+    Stuck(u64),
 }
 
 impl PullError {
@@ -143,6 +145,11 @@ async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer, wait_ms: u64) -> Resul
     if answer.entries.is_empty() && cursor == Some(next) && !brings_news(core, id, &answer).await? {
         return Ok(Pulled::Nothing);
     }
+    if !answer.entries.is_empty()
+        && cursor.is_some_and(|cursor| cursor.epoch == next.epoch && cursor.since >= next.since)
+    {
+        return Err(PullError::Stuck(next.since));
+    }
     let pulled = if answer.entries.is_empty() { Pulled::Nothing } else { Pulled::Entries };
     core.metrics.pulled_entries.inc_by(answer.entries.len() as u64);
     // An upload that waits for this copy is a user, too.
@@ -158,7 +165,7 @@ async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer, wait_ms: u64) -> Resul
 /// Whether an answer without entries says of `peer` that it has passed what this node has not.
 async fn brings_news(core: &Arc<Core>, peer: &NodeId, answer: &FeedAnswer) -> Result<bool, StoreError> {
     let Some(theirs) = answer.vector.clone() else { return Ok(false) };
-    core.restore.read_to_end(peer, &theirs, answer.horizon.clone());
+    core.restore.read_to_end(peer, answer.epoch, &theirs, answer.horizon.clone());
     let catalog = core.catalog.clone();
     off_runtime(move || Ok(!catalog.vector()?.covers(&theirs))).await
 }
@@ -184,7 +191,7 @@ async fn record(core: &Arc<Core>, peer: &NodeId, answer: FeedAnswer) -> Result<(
         warn!(%peer, parked, "a peer lists entries from the future: its clock, or this node's, is wrong");
     }
     if let Some(vector) = vector.filter(|_| end) {
-        core.restore.read_to_end(peer, &vector, horizon);
+        core.restore.read_to_end(peer, epoch, &vector, horizon);
         core.coverage.lock().unwrap_or_else(PoisonError::into_inner).read_to_end(peer, vector, debt);
         core.read_to_end.notify_one();
     }
@@ -198,7 +205,9 @@ fn promised(
     page: &Page,
     awaited: &[usize],
 ) -> Result<Vec<(EntryKey, Version)>, StoreError> {
-    for entry in awaited.iter().filter_map(|place| page.entries.get(*place)) {
+    let awaited = awaited.iter().filter_map(|place| page.entries.get(*place));
+    // A node awaits copies of its own writes.
+    for entry in awaited.filter(|entry| entry.version.origin.node == page.peer) {
         core.receipts.promise(&entry.key, &entry.version);
     }
     let mut held = Vec::new();

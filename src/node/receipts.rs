@@ -14,6 +14,9 @@ use crate::protocol::feed::RECEIPTS_MAX;
 /// How many receipts may be promised, or due to one peer. A lost one costs an upload its wait, never its bytes.
 const HELD_MAX: usize = 100_000;
 
+/// How many may be promised for one key.
+const OF_KEY_MAX: usize = 256;
+
 /// The receipts that this node owes.
 #[derive(Debug, Default)]
 pub(super) struct ReceiptsDue {
@@ -37,11 +40,13 @@ impl ReceiptsDue {
     /// Promises a receipt for `version` of `key` to its origin.
     pub(super) fn promise(&self, key: &EntryKey, version: &Version) {
         let mut state = self.state();
-        if state.promised.len() < HELD_MAX {
-            let promised = state.promised.entry(key.clone()).or_default();
-            if !promised.contains(version) {
-                promised.push(version.clone());
-            }
+        // Some were promised for what never comes: they must not keep all others out for ever.
+        if state.promised.len() >= HELD_MAX {
+            state.promised.clear();
+        }
+        let promised = state.promised.entry(key.clone()).or_default();
+        if !promised.contains(version) && promised.len() < OF_KEY_MAX {
+            promised.push(version.clone());
         }
     }
 
@@ -103,6 +108,23 @@ pub(super) async fn send(core: Arc<Core>, id: NodeId, peer: Peer) {
 mod tests {
     use super::*;
     use crate::model::{Epoch, HybridTime, Origin};
+
+    #[test]
+    fn what_never_comes_keeps_no_receipt_out() {
+        let version = |sequence| {
+            let origin = Origin { node: "A".parse().expect("a name"), epoch: Epoch::from_bits(1) };
+            Version { time: HybridTime::from_bits(sequence), origin, sequence }
+        };
+        let due = ReceiptsDue::default();
+        for number in 0..HELD_MAX as u64 + 1 {
+            due.promise(&format!("k{number}").parse().expect("a key"), &version(number));
+        }
+        assert!(due.is_promised(&format!("k{HELD_MAX}").parse().expect("a key")));
+        let key: EntryKey = "k".parse().expect("a key");
+        (0..1_000).for_each(|number| due.promise(&key, &version(number)));
+        due.held(&key, &version(1_000));
+        assert_eq!(due.take(&"A".parse().expect("a name")).len(), OF_KEY_MAX.min(RECEIPTS_MAX));
+    }
 
     #[test]
     fn what_is_newer_is_a_receipt_for_what_was_before() {

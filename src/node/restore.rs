@@ -15,7 +15,7 @@ use super::access::{Right, require};
 use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::{Core, unix_ms};
-use crate::model::{Entry, EntryKey, NodeId, Principal, Version, VersionVector};
+use crate::model::{Entry, EntryKey, Epoch, NodeId, Principal, Version, VersionVector};
 use crate::protocol::status::Settled;
 use crate::replicate::{self, Ledger as _, Released};
 use crate::store::{StoreError, Transaction, mark_as_taken_in};
@@ -37,19 +37,23 @@ pub(super) struct Restore {
 
 #[derive(Debug, Default)]
 struct Read {
-    /// What each peer had passed when its feed was first read to the end.
-    vectors: BTreeMap<NodeId, VersionVector>,
+    /// What each peer had passed when the feed of its database was first read to the end.
+    vectors: BTreeMap<NodeId, (Epoch, VersionVector)>,
     /// The newest deletion that one of them had forgotten.
     horizon: Option<Version>,
 }
 
 impl Restore {
-    /// Notes that the feed of `peer`, which had passed `vector` and whose newest forgotten deletion is `horizon`, was read
-    /// to its end.
-    pub(super) fn read_to_end(&self, peer: &NodeId, vector: &VersionVector, horizon: Option<Version>) {
+    /// Notes that the feed of the database `epoch` of `peer`, which had passed `vector` and whose newest forgotten deletion
+    /// is `horizon`, was read to its end.
+    pub(super) fn read_to_end(&self, peer: &NodeId, epoch: Epoch, vector: &VersionVector, horizon: Option<Version>) {
         let mut state = self.state();
         state.horizon = state.horizon.take().max(horizon);
-        state.vectors.entry(peer.clone()).or_insert_with(|| vector.clone());
+        // The first reading counts, or what is written meanwhile would put it off; but not that of a former life, whose
+        // last writes may be lost.
+        if state.vectors.get(peer).is_none_or(|(before, _)| *before != epoch) {
+            state.vectors.insert(peer.clone(), (epoch, vector.clone()));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, Read> {
@@ -104,7 +108,7 @@ fn read_of_all(core: &Core) -> Option<Vec<VersionVector>> {
         return None;
     }
     let state = core.restore.state();
-    others.iter().map(|node| state.vectors.get(&node.id).cloned()).collect()
+    others.iter().map(|node| state.vectors.get(&node.id).map(|(_, vector)| vector.clone())).collect()
 }
 
 async fn release(core: &Arc<Core>) -> Result<Released, StoreError> {
@@ -219,5 +223,28 @@ async fn settle(
         if after.is_none() {
             return Ok(Json(Settled { entries }));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Origin;
+
+    #[test]
+    fn the_first_reading_of_a_database_counts() {
+        let peer: NodeId = "B".parse().expect("a name");
+        let vector = |epoch, sequence| -> VersionVector {
+            let origin = Origin { node: peer.clone(), epoch: Epoch::from_bits(epoch) };
+            [(origin, sequence)].into_iter().collect()
+        };
+        let restore = Restore::default();
+        for (epoch, sequence) in [(1, 5), (1, 6)] {
+            restore.read_to_end(&peer, Epoch::from_bits(epoch), &vector(epoch, sequence), None);
+        }
+        let read = || restore.state().vectors.get(&peer).map(|(_, vector)| vector.clone());
+        assert_eq!(read(), Some(vector(1, 5)), "what is written meanwhile would put it off");
+        restore.read_to_end(&peer, Epoch::from_bits(2), &vector(2, 1), None);
+        assert_eq!(read(), Some(vector(2, 1)), "the last writes of the former life may be lost");
     }
 }

@@ -286,7 +286,7 @@ pub(super) fn cursor(connection: &Connection, peer: &NodeId) -> Result<Option<Cu
 
 /// Counts what is held; reads the whole table.
 pub(super) fn summary(connection: &Connection) -> Result<Summary, StoreError> {
-    let sql = "SELECT coalesce(sum(kind = 1), 0), coalesce(sum(size), 0),
+    let sql = "SELECT coalesce(sum(kind = 1), 0), CAST(total(size) AS INTEGER),
         coalesce(sum(kind = 0 AND NOT (key >= '.metacdn/' AND key < '.metacdn0')), 0), (SELECT count(*) FROM strays),
         (SELECT count(*) FROM withheld)
         FROM entries";

@@ -160,7 +160,7 @@ pub(super) fn load_marks(
     for (name, value) in [("node", node.to_string()), ("epoch", epoch.to_string())] {
         connection.execute("INSERT OR REPLACE INTO marks VALUES (?1, ?2)", params![name, value])?;
     }
-    let sql = "SELECT count(*), coalesce(sum(size), 0) FROM wants";
+    let sql = "SELECT count(*), CAST(total(size) AS INTEGER) FROM wants";
     let (wants, want_bytes) =
         connection.query_row(sql, [], |row| Ok((rows::unsigned(row, 0)?, rows::unsigned(row, 1)?)))?;
     let marks = Marks {

@@ -92,9 +92,10 @@ async fn receive(
         }
         Err(error) => return (given, Some(error)),
     };
-    loop {
+    // One answer for each question: a peer that answers more would be heard for ever.
+    for _ in 0..=sizes.len() {
         match in_time(peer, reply.blob()).await {
-            Ok(None) => return (given, None),
+            Ok(None) => break,
             Err(error) => return (given, Some(error)),
             Ok(Some(blob)) => {
                 let Some(bytes) = blob.bytes else { continue };
@@ -105,6 +106,7 @@ async fn receive(
             }
         }
     }
+    (given, None)
 }
 
 /// As [`receive`], with a request for each.

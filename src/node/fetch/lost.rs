@@ -4,10 +4,12 @@
 //! forgotten.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tracing::warn;
 
-use crate::model::Entry;
+use crate::model::{Entry, Liveness};
 use crate::node::Core;
 use crate::replicate::give_up;
 use crate::store::{StoreError, Want};
@@ -18,10 +20,18 @@ const FAILURES: u32 = 3;
 /// Of how many wants that is asked at a time.
 const ASKED_MAX: usize = 16;
 
+/// How long a member is waited for that is asked.
+const ASK_DEADLINE: Duration = Duration::from_secs(2);
+
 /// Gives those of `wants` up that every registered member says that it does not hold.
 pub(super) async fn give_up_lost(core: &Arc<Core>, wants: &[Want]) -> Result<(), StoreError> {
+    // One that cannot be asked may hold them; and asking it would hold up the fetches from others.
+    if core.members.others().iter().any(|node| core.members.liveness(&node.id) != Liveness::Alive) {
+        return Ok(());
+    }
     for want in wants.iter().filter(|want| want.failures >= FAILURES).take(ASKED_MAX) {
-        if nobody_holds(core, &want.entry).await {
+        let Ok(nobody_holds) = nobody_holds(core, &want.entry).await else { return Ok(()) };
+        if nobody_holds {
             let (shared, entry) = (core.clone(), want.entry.clone());
             let lost = core.catalog.transact(move |transaction| {
                 let view = shared.members.view().borrow().clone();
@@ -37,14 +47,18 @@ pub(super) async fn give_up_lost(core: &Arc<Core>, wants: &[Want]) -> Result<(),
     Ok(())
 }
 
+/// One of the members did not answer.
+struct Silent;
+
 /// Whether every other registered member answers that it does not hold the bytes of `entry`.
-async fn nobody_holds(core: &Core, entry: &Entry) -> bool {
-    let Some(content) = entry.content() else { return false };
+async fn nobody_holds(core: &Core, entry: &Entry) -> Result<bool, Silent> {
+    let Some(content) = entry.content() else { return Ok(false) };
     let others = core.members.others();
     for node in &others {
-        if !matches!(core.members.peer(node).holds_blob(&content.hash).await, Ok(false)) {
-            return false;
+        let answer = timeout(ASK_DEADLINE, core.members.peer(node).holds_blob(&content.hash)).await;
+        if answer.map_err(|_| Silent)?.map_err(|_| Silent)? {
+            return Ok(false);
         }
     }
-    !others.is_empty()
+    Ok(!others.is_empty())
 }

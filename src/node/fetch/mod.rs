@@ -203,7 +203,8 @@ async fn list(
             let mut held: Vec<(_, Version)> = Vec::new();
             for want in part {
                 let Some(content) = want.entry.content() else { continue };
-                let blob = blobs.get(&content.hash);
+                // One entry may lie about the size where another one does not.
+                let blob = blobs.get(&content.hash).filter(|blob| blob.size() == content.size);
                 if blob.is_none() && !transaction.holds(content)? {
                     missing.push(want);
                     continue;
