@@ -40,8 +40,9 @@ pub(super) async fn forget(
         return conflict(format!("{id} is the node that you ask: ask another one to forget it"));
     }
     let is_gone = core.members.liveness(&id) == Liveness::Down;
-    // One that takes writes may have taken one since it was last heard of.
-    let has_left = view.state(&id) != MemberState::Active && core.members.has_handed_over(&id);
+    // One that takes writes may have taken one since it was last heard of: it has to know that it is to leave.
+    let told = view.version_of(&RecordKey::state(&id)).filter(|_| view.state(&id) == MemberState::Draining);
+    let has_left = told.is_some_and(|told| core.members.has_handed_over(&id, told));
     if !force && !is_gone && !has_left {
         return conflict(format!(
             "{id} lives and may hold what others lack: drain it first and wait, stop it, or add ?force=true"

@@ -175,13 +175,16 @@ impl Members {
         others.map(|id| seen.followers.get(id).and_then(|follower| follower.known_vector.clone())).collect()
     }
 
-    /// Whether every other member that is not down has passed all that `id` has, as far as it has said, and `id` itself
-    /// waits for nothing.
-    pub(super) fn has_handed_over(&self, id: &NodeId) -> bool {
+    /// Whether every other member that is not down has passed all that `id` has, as far as it has said since it knows of
+    /// the write `told`, and `id` itself waits for nothing.
+    pub(super) fn has_handed_over(&self, id: &NodeId, told: &Version) -> bool {
         let others: Vec<_> = self.reachable().into_iter().filter(|other| other != id).collect();
         let seen = self.seen();
         let Some(leaving) = seen.followers.get(id) else { return false };
         let Some(held) = leaving.vector.as_ref().filter(|_| leaving.wants == 0) else { return false };
+        if !held.has_passed(told) {
+            return false;
+        }
         let covers = |other: &NodeId| {
             let vector = seen.followers.get(other).and_then(|follower| follower.vector.as_ref());
             vector.is_some_and(|vector| vector.covers(held))

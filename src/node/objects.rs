@@ -195,6 +195,9 @@ pub(super) async fn delete(
     }
     let shared = core.clone();
     let deleted = core.catalog.transact(move |transaction| {
+        if let Err(refusal) = require_staying(&shared) {
+            return Ok(Err(refusal));
+        }
         let current = match home::find(&shared, transaction, &key, &headers)? {
             Ok(current) => current,
             Err(refusal) => return Ok(Err(refusal)),

@@ -61,6 +61,8 @@ pub(super) async fn change_record<F>(core: &Arc<Core>, key: RecordKey, decide: F
 where
     F: FnOnce(Option<&str>) -> Result<Change, ApiError> + Send + 'static,
 {
+    // A time ahead of the others' would win against what is written after it.
+    core.members.require_clock(&core.catalog)?;
     let Some(version) = write_record(core, key.clone(), decide).await?? else { return Ok(()) };
     let mut view = core.members.view();
     tokio::select! {

@@ -41,6 +41,8 @@ async fn a_clock_ten_minutes_ahead_wins_over_nobody() {
     })
     .await;
     assert_eq!(ask(&gc, "DELETE", "/v1/objects/before", &[], "").await.status, 503);
+    let json = [("content-type", "application/json")];
+    assert_eq!(ask(&gc, "PUT", "/v1/servers/AWS/state", &json, "\"maintenance\"").await.status, 503, "records, too");
     // Writes elsewhere win, and are stamped with the true time.
     for (peer, text) in [(&aws, "now at AWS"), (&program, "now at Program")] {
         let receipt = put(peer, "contested", text).await;
