@@ -24,8 +24,8 @@ use crate::replicate::CopyHolder;
 /// How long a write waits for the copies that it asked for, if it does not say.
 const ASKED_WAIT_MS: u64 = 10_000;
 
-/// The longest such wait.
-const ASKED_WAIT_MS_MAX: u64 = 60_000;
+/// The longest such wait: not longer than a node that passed the write on waits for an answer.
+const ASKED_WAIT_MS_MAX: u64 = 30_000;
 
 /// How often it is looked whether a vector covers a write, or a node went down: receipts come by themselves.
 const LOOK_PERIOD: Duration = Duration::from_millis(200);

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// So long after a request the node still counts as busy: users come in crowds.
 const QUIET: Duration = Duration::from_millis(50);
 
+/// So long a request keeps its node busy at most: a longer one waits for its client, or for copies.
+const LONGEST: Duration = Duration::from_secs(1);
+
 /// The longest pause at once, so that a node that is never quiet is mended and filled, too.
 const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 
@@ -14,6 +17,8 @@ const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 pub(super) struct Foreground {
     since: Instant,
     running: AtomicUsize,
+    /// When the last one began, in milliseconds since the start.
+    begun_ms: AtomicU64,
     /// When the last one ended, in milliseconds since the start.
     ended_ms: AtomicU64,
 }
@@ -24,19 +29,33 @@ pub(super) struct Running<'a>(&'a Foreground);
 
 impl Foreground {
     pub(super) fn new() -> Self {
-        Self { since: Instant::now(), running: AtomicUsize::new(0), ended_ms: AtomicU64::new(0) }
+        Self {
+            since: Instant::now(),
+            running: AtomicUsize::new(0),
+            begun_ms: AtomicU64::new(0),
+            ended_ms: AtomicU64::new(0),
+        }
     }
 
     /// Notes that a request begins.
     pub(super) fn begin(&self) -> Running<'_> {
+        self.begun_ms.store(self.now_ms(), Ordering::Relaxed);
         self.running.fetch_add(1, Ordering::Relaxed);
         Running(self)
     }
 
     /// Whether users are being answered.
     pub(super) fn is_busy(&self) -> bool {
-        let ended = Duration::from_millis(self.ended_ms.load(Ordering::Relaxed));
-        self.running.load(Ordering::Relaxed) > 0 || (!ended.is_zero() && self.since.elapsed() < ended + QUIET)
+        let is_within = |since_ms: &AtomicU64, period: Duration| {
+            let since = Duration::from_millis(since_ms.load(Ordering::Relaxed));
+            !since.is_zero() && self.since.elapsed() < since + period
+        };
+        is_within(&self.ended_ms, QUIET)
+            || (self.running.load(Ordering::Relaxed) > 0 && is_within(&self.begun_ms, LONGEST))
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
     /// After work that took so long: while users are answered it has at most every other moment.
@@ -49,8 +68,7 @@ impl Foreground {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let now = u64::try_from(self.0.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.0.ended_ms.store(now.max(1), Ordering::Relaxed);
+        self.0.ended_ms.store(self.0.now_ms(), Ordering::Relaxed);
         self.0.running.fetch_sub(1, Ordering::Relaxed);
     }
 }
@@ -70,5 +88,10 @@ mod tests {
         assert!(foreground.is_busy());
         foreground.ended_ms.store(0, Ordering::Relaxed);
         assert!(!foreground.is_busy());
+        let mut foreground = Foreground::new();
+        std::mem::forget(foreground.begin());
+        assert!(foreground.is_busy());
+        foreground.since -= LONGEST + Duration::from_millis(2);
+        assert!(!foreground.is_busy(), "it waits for its client");
     }
 }

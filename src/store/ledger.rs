@@ -25,9 +25,11 @@ impl Ledger for Transaction<'_> {
     fn holds(&self, content: &Content) -> Result<bool, StoreError> {
         let mut sql = String::new();
         for table in ["entries", "strays", "withheld"] {
-            let or = if sql.is_empty() { "SELECT" } else { " OR" };
-            sql.push_str(&format!("{or} EXISTS (SELECT 1 FROM {table} WHERE hash = ?1 AND size = ?2)"));
+            let or = if sql.is_empty() { "" } else { " OR " };
+            sql.push_str(&format!("{or}EXISTS (SELECT 1 FROM {table} WHERE hash = ?1 AND size = ?2)"));
         }
+        // What scrubbing has found broken would be no copy.
+        let sql = format!("SELECT ({sql}) AND NOT EXISTS (SELECT 1 FROM damaged_blobs WHERE hash = ?1)");
         let bytes = params![content.hash.as_bytes(), content.size.cast_signed()];
         Ok(self.connection.prepare_cached(&sql)?.query_row(bytes, |row| row.get(0))?)
     }

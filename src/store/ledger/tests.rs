@@ -196,3 +196,29 @@ proptest! {
         prop_assert_eq!((page.entries, page.next), (feed, memory.sequence));
     }
 }
+
+#[test]
+fn bytes_that_are_known_to_be_broken_are_not_held() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let me = "A".parse().expect("a name");
+    let runtime = Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let catalog = Catalog::open(folder.path(), &me, Epoch::from_bits(1)).expect("a catalogue");
+        let content = Content {
+            hash: ContentHash::of(b"text"),
+            size: 4,
+            media_type: "text/plain".parse().expect("a value"),
+            cache_control: "no-store".parse().expect("a value"),
+        };
+        let change = move |t: &mut Transaction<'_>| {
+            let before = t.holds(&content)?;
+            replicate::write(t, "a".parse().expect("a key"), EntryState::Live(content.clone()), 1)?;
+            let listed = t.holds(&content)?;
+            t.note_damaged(crate::store::NamedBlob { hash: content.hash, size: content.size }, None, 2)?;
+            let damaged = t.holds(&content)?;
+            t.forget_damaged(&content.hash)?;
+            Ok([before, listed, damaged, t.holds(&content)?])
+        };
+        assert_eq!(catalog.transact(change).await.expect("a commit"), [false, true, false, true]);
+    });
+}
