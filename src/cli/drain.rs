@@ -14,6 +14,7 @@ use super::forget::forget;
 use super::profile::Beside;
 use super::status::SHORT;
 use super::waiting::Waiting;
+use super::withheld::require_settled;
 use super::{Cluster, Options, Output, Target, human};
 use crate::client::{ClientError, Peer};
 use crate::model::{Liveness, MemberState, NodeId, VersionVector};
@@ -75,13 +76,7 @@ pub(super) async fn run(args: DrainArgs, options: &Options) -> anyhow::Result<()
 
 /// Refuses where something would be lost with the node that a person can keep, and tells what cannot be kept.
 fn check(node: &NodeId, status: &Status, output: Output) -> anyhow::Result<()> {
-    if status.withheld > 0 {
-        bail!(
-            "{node} withholds {} of a backup, which no other node may have: settle them first, `metacdn withheld list \
-             {node}` shows them",
-            human::counted(status.withheld, "entry", "entries")
-        );
-    }
+    require_settled(node, status)?;
     if status.strays > 0 {
         let strays = human::counted(status.strays, "object", "objects");
         output.note(format_args!("warning: {strays} that {node} keeps for itself alone (distributed = T) go with it"));

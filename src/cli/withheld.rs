@@ -8,8 +8,8 @@ use super::confirm::confirm;
 use super::output::table;
 use super::{Cluster, Options, human};
 use crate::client::{ClientError, Deadlines, Peer};
-use crate::model::{Entry, EntryState};
-use crate::protocol::status::Settled;
+use crate::model::{Entry, EntryState, NodeId};
+use crate::protocol::status::{Settled, Status};
 
 /// How many entries a person is shown.
 const ROWS_MAX: u64 = 1000;
@@ -55,6 +55,21 @@ struct Which {
     /// Only what begins with this
     #[arg(default_value = "", hide_default_value = true)]
     prefix: String,
+}
+
+/// Refuses what would leave out what `node`, which says `status`, withholds.
+///
+/// # Errors
+/// When it withholds anything.
+pub(super) fn require_settled(node: &NodeId, status: &Status) -> anyhow::Result<()> {
+    if status.withheld == 0 {
+        return Ok(());
+    }
+    bail!(
+        "{node} withholds {} of a backup, which no other node may have: settle them first, `metacdn withheld list {node}` \
+         shows them",
+        human::counted(status.withheld, "entry", "entries")
+    );
 }
 
 /// Shows or settles what a node withholds.

@@ -277,7 +277,7 @@ async fn start(
     let epoch = Epoch::from_bits(getrandom::u64().map_err(io::Error::other)?);
     let life = getrandom::u64().map_err(io::Error::other)?;
     let opened = bytes::off_runtime(move || -> Result<_, NodeError> {
-        std::fs::create_dir_all(&folder)?;
+        FileSystem.make_durable_folder(&folder)?;
         // The catalogue is locked first, so that no other process's unfinished blobs are removed.
         let catalog = open_catalog(&folder, &id, epoch)?;
         // What cannot be known of a blob is kept: the next start looks again.

@@ -53,6 +53,22 @@ impl Disk for FileSystem {
     }
 }
 
+impl FileSystem {
+    /// Makes `folder`, and what is missing of the folders that it is in, so that they outlast the machine.
+    ///
+    /// # Errors
+    /// When a folder cannot be made or synced.
+    pub fn make_durable_folder(&self, folder: &Path) -> io::Result<()> {
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        self.make_durable_folder(parent)?;
+        fs::create_dir(folder)?;
+        self.sync_folder(parent)
+    }
+}
+
 impl DiskFile for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes)

@@ -87,7 +87,7 @@ async fn a_fetch_goes_on_after_a_restart_where_it_was_within_its_rate() {
     assert!(begun.elapsed().as_millis() > 800, "faster than its bound: {:?}", begun.elapsed());
     cluster.stop("GC").await;
     let kept = there(&unfinished);
-    assert!(kept < 3_000_000, "{kept}");
+    assert!(kept < SIZE as u64, "{kept}");
     cluster.change("GC", |config| config.fetch_bytes_per_second = None);
     cluster.restart("GC").await;
     let gc = cluster.client("GC");
@@ -114,7 +114,7 @@ async fn what_somebody_asks_for_comes_first() {
     // The newest come first, so that this one would be the last.
     wait_until("the oldest is here", async || get(&gc, "0000").await.is_some()).await;
     let there = objects(&gc).await.len();
-    assert!(there < 40, "{there} were fetched before the one that was asked for");
+    assert!(there < 60, "{there} were fetched before the one that was asked for");
 }
 
 #[tokio::test(flavor = "multi_thread")]

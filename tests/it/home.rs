@@ -333,5 +333,5 @@ async fn no_increment_is_lost_while_a_node_joins() {
     let version = ask(&new, "HEAD", &format!("/v1/objects/{name}"), &[], "").await;
     assert!(version.header("metacdn-version").contains(".New."), "the last were decided there: {version:?}");
     let value: u32 = String::from_utf8(get(&new, &name).await.unwrap()).unwrap().parse().unwrap();
-    assert_eq!((value, unknown), (140, 0));
+    assert!((140..=140 + unknown).contains(&value), "{value}, and {unknown} without an answer");
 }

@@ -18,10 +18,12 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::json;
 
 use super::progress::Progress;
-use super::{Cluster, Options, Target, human};
+use super::withheld::require_settled;
+use super::{Cluster, Options, Output, Target, human};
 use crate::client::{Deadlines, Peer};
 use crate::model::{ContentHash, Entry, EntryKey, Epoch, NodeId};
 use crate::protocol::feed::{FORMAT_NEWEST_READ, FeedAnswer, FeedQuery};
+use crate::protocol::status::Status;
 use blobs::{Fetched, fetch};
 use folder::{Entries, FORMAT, Folder, Header, Summary};
 
@@ -67,6 +69,7 @@ pub(super) async fn run(args: DumpArgs, options: &Options) -> anyhow::Result<()>
         None => cluster.any().await?,
     };
     let status = peer.status().await.with_context(|| format!("cannot read {}", peer.address()))?;
+    check(&status, options.output())?;
     let header = Header {
         format: FORMAT,
         node: status.node.id.clone(),
@@ -97,6 +100,18 @@ pub(super) async fn run(args: DumpArgs, options: &Options) -> anyhow::Result<()>
         human::size(bytes),
         human::time(progress.elapsed())
     ))
+}
+
+/// Refuses where something would be left out that a person can keep, and tells what is left out.
+fn check(status: &Status, output: Output) -> anyhow::Result<()> {
+    let node = &status.node.id;
+    require_settled(node, status)?;
+    if status.strays > 0 {
+        let strays = human::counted(status.strays, "object", "objects");
+        output
+            .note(format_args!("warning: {strays} that {node} keeps for itself alone (distributed = T) are left out"));
+    }
+    Ok(())
 }
 
 /// The node that is dumped, and then all others, by any of which a blob may be given.

@@ -121,7 +121,7 @@ impl Target {
     /// Makes the data folder and what an earlier try has left in it anew.
     fn open(data: PathBuf, node: &NodeId) -> anyhow::Result<Self> {
         let making = || format!("cannot make the data folder {}", data.display());
-        fs::create_dir_all(&data).with_context(making)?;
+        FileSystem.make_durable_folder(&data).with_context(making)?;
         let lock = File::create(data.join("lock")).with_context(making)?;
         lock.try_lock().map_err(|error| match error {
             TryLockError::WouldBlock => anyhow!("another process uses {}", data.display()),

@@ -154,6 +154,9 @@ async fn what_a_backup_withholds_is_listed_and_settled() {
     assert!(status.stdout.lines().next().unwrap().contains("WITHHELD"), "{status:?}");
     assert!(status.stderr.contains("AWS withholds 3 entries of a backup: `metacdn withheld list AWS`"), "{status:?}");
     user.run(&["drain", "AWS"]).await.failed(1, &["AWS withholds 3 entries", "metacdn withheld list AWS"]);
+    let dump = user.path("dump");
+    let dump = ["dump", dump.to_str().unwrap(), "--from", "AWS"];
+    user.run(&dump).await.failed(1, &["AWS withholds 3 entries", "metacdn withheld list AWS"]);
     let table = user.run(&["withheld", "list", "AWS", "a/"]).await.ok();
     assert_eq!(table.stdout.lines().count(), 3, "{table:?}");
     assert!(table.stdout.contains("a/1") && table.stderr.contains("take-back AWS"), "{table:?}");
