@@ -150,8 +150,16 @@ async fn look_up_since(
     let mut progress = core.catalog.progress();
     loop {
         progress.mark_unchanged();
-        let (looking, name, wish) = (core.clone(), key.clone(), wish.clone());
-        let place = off_runtime(move || look_up(&looking, &name, &wish)).await?;
+        let (looking, name, wish, asked) = (core.clone(), key.clone(), wish.clone(), min.cloned());
+        let place = off_runtime(move || {
+            // Before it is looked: what comes meanwhile must not seem to be forgotten.
+            let passed = match asked {
+                Some(min) if looking.catalog.vector()?.has_passed(&min) => Some(min),
+                Some(_) | None => None,
+            };
+            look_up(&looking, &name, &wish, passed)
+        });
+        let place = place.await?;
         let Some(min) = min.filter(|min| place.version().is_none_or(|version| version < min)) else { return Ok(place) };
         let behind = || behind(&format!("object {key}"), place.version(), min);
         tokio::select! {
@@ -164,14 +172,16 @@ async fn look_up_since(
     }
 }
 
-/// Looks the key up, and those that it or the wish refer to. Blocks on the disk.
-fn look_up(core: &Core, key: &ObjectKey, wish: &Wish) -> Result<Place, StoreError> {
+/// Looks the key up, and those that it or the wish refer to; of the key this node has passed the write `passed`. Blocks on
+/// the disk.
+fn look_up(core: &Core, key: &ObjectKey, wish: &Wish, passed: Option<Version>) -> Result<Place, StoreError> {
     let find = |key: ObjectKey| core.catalog.find(&EntryKey::Object(key));
     let live = |key: ObjectKey| find(key).map(|entry| entry.and_then(Entry::into_object));
     let resizes = core.config.images != ImageMode::Off;
     let entry = find(key.clone())?;
     note_if_wanted(core, key)?;
-    let deleted = entry.as_ref().map(|entry| entry.version.clone());
+    // A key without an entry whose write was passed was deleted since, and that is forgotten by now.
+    let deleted = entry.as_ref().map(|entry| entry.version.clone()).or(passed);
     let Some(object) = entry.and_then(Entry::into_object) else {
         let Some((image, variant)) = Variant::named_by(key) else { return Ok(Place::Nothing(deleted)) };
         return Ok(match live(image)?.filter(is_image) {

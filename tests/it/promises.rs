@@ -231,3 +231,20 @@ async fn a_node_waits_a_moment_for_what_comes_and_refuses_what_is_no_version() {
         assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_is_forgotten_is_still_read_by_its_version() {
+    let cluster = Cluster::start_with(&["AWS", "GC"], |config| config.tombstone_grace_s = 1).await;
+    let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
+    put(&aws, "a.txt", "text").await;
+    let gone = delete(&aws, "a.txt").await;
+    for client in [&aws, &gc] {
+        wait_until("it is forgotten", async || client.status().await.unwrap().tombstones == 0).await;
+        let answer = node_since(client, Method::GET, "a.txt", &gone.to_string()).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        assert_eq!(text(answer.headers(), "metacdn-version"), gone.to_string());
+    }
+    let unknown = gone.to_string().rsplit_once('.').map(|(head, _)| format!("{head}.999999")).unwrap();
+    let answer = node_since(&gc, Method::GET, "a.txt", &unknown).await;
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "that write is not known here");
+}
