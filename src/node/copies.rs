@@ -122,8 +122,19 @@ pub(super) async fn receipts(
 }
 
 /// What a write asks for, from the `query` of its request.
-pub(super) fn asked(query: Result<Query<CopiesQuery>, QueryRejection>) -> Result<CopiesQuery, ApiError> {
-    Ok(query?.0)
+///
+/// # Errors
+/// 400 for another query, 409 for more copies than there are nodes: nothing is stored that can but fail.
+pub(super) fn asked(core: &Core, query: Result<Query<CopiesQuery>, QueryRejection>) -> Result<CopiesQuery, ApiError> {
+    let Query(asked) = query?;
+    let nodes = core.members.view().borrow().nodes().len();
+    match asked.wait_for {
+        Some(WaitFor::Copies(copies)) if copies as usize > nodes.max(1) => {
+            let detail = format!("wait_for={copies}: the cluster has {nodes}, one copy each");
+            Err(ApiError::new(StatusCode::CONFLICT, detail))
+        }
+        _ => Ok(asked),
+    }
 }
 
 /// Waits until the write is as durable as it asks for, or as this node's configuration does.

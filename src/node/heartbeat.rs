@@ -86,7 +86,9 @@ async fn ping(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<(), NodeErro
         return went_back(core, id).await;
     }
     core.acknowledged.heard(id, &pong);
-    if core.members.heard_pong(id, pong, ahead_ms, own) {
+    let is_another = core.members.heard_pong(id, pong, ahead_ms, own);
+    core.members.watch_clock(&core.catalog);
+    if is_another {
         // It may have lost what it knew of the members, or have joined when this node was away.
         if let Err(error) = announce(core, peer).await {
             debug!(peer = %id, error = &error as &dyn std::error::Error, "the announcement failed, the feed will tell");

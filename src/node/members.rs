@@ -1,11 +1,13 @@
 //! The other members: who they are by their records, who is alive by what this node hears.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use tokio::sync::watch;
+use tracing::{info, warn};
 
 use super::error::ApiError;
 use super::unix_ms;
@@ -23,6 +25,7 @@ pub(super) struct Members {
     started: Instant,
     view: watch::Sender<Arc<View>>,
     arrivals: watch::Sender<u64>,
+    is_clock_wrong: AtomicBool,
     seen: Mutex<Seen>,
 }
 
@@ -71,6 +74,7 @@ impl Members {
             started: Instant::now(),
             view: watch::channel(Arc::default()).0,
             arrivals: watch::channel(0).0,
+            is_clock_wrong: AtomicBool::new(false),
             seen: Mutex::new(seen),
         }
     }
@@ -202,26 +206,66 @@ impl Members {
 
     /// By how many milliseconds what this node would stamp now is ahead of the median of its peers' clocks.
     pub(super) fn clock_ahead_ms(&self, catalog: &Catalog) -> i64 {
+        self.clocks(catalog).0
+    }
+
+    /// As [`Members::clock_ahead_ms`], and whose clocks those are.
+    fn clocks(&self, catalog: &Catalog) -> (i64, Vec<NodeId>) {
         let now = unix_ms();
         let own = now.max(catalog.progress().borrow().clock.unix_ms());
         let reachable = self.reachable();
         let seen = self.seen();
-        let ahead = reachable.iter().filter_map(|id| seen.followers.get(id).and_then(|follower| follower.ahead_ms));
-        ahead_of_peers_ms(own, &ahead.map(|ahead| now.saturating_add_signed(ahead)).collect::<Vec<_>>())
+        let ahead =
+            |id: NodeId| seen.followers.get(&id).and_then(|follower| follower.ahead_ms).map(|ahead| (id, ahead));
+        let (peers, ahead): (_, Vec<_>) = reachable.into_iter().filter_map(ahead).unzip();
+        let clocks: Vec<_> = ahead.into_iter().map(|ahead| now.saturating_add_signed(ahead)).collect();
+        (ahead_of_peers_ms(own, &clocks), peers)
     }
 
     /// Refuses writes while the clock is so wrong that the other nodes would not take them in.
     pub(super) fn require_clock(&self, catalog: &Catalog) -> Result<(), ApiError> {
-        let ahead_ms = self.clock_ahead_ms(catalog);
-        if ahead_ms <= AHEAD_MAX_MS.cast_signed() {
-            return Ok(());
+        match self.wrong_clock(catalog) {
+            Some(what) => {
+                let detail = format!("{what}, so {} takes no writes meanwhile: write to another node", self.me);
+                Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+            }
+            None => Ok(()),
         }
-        let detail = format!(
-            "the clock of node {} is {} s ahead of the others': mend it, or write to another node",
-            self.me,
-            ahead_ms / 1000
-        );
-        Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail))
+    }
+
+    /// What is wrong with the clock, if it is so far ahead that the other nodes would not take in what it stamps.
+    fn wrong_clock(&self, catalog: &Catalog) -> Option<String> {
+        let (ahead_ms, peers) = self.clocks(catalog);
+        if ahead_ms <= AHEAD_MAX_MS.cast_signed() {
+            return None;
+        }
+        let (me, seconds) = (&self.me, ahead_ms / 1000);
+        Some(match peers.as_slice() {
+            // Of two clocks nobody can tell which one is right.
+            [other] => format!(
+                "the clock of node {me} is {seconds} s ahead of that of {other}, the only other node that answers: mend \
+                 whichever is wrong"
+            ),
+            _ => format!("the clock of node {me} is {seconds} s ahead of the others': mend it"),
+        })
+    }
+
+    /// Tells in the log when the clock goes wrong, and when it is right again.
+    pub(super) fn watch_clock(&self, catalog: &Catalog) {
+        let wrong = self.wrong_clock(catalog);
+        if self.is_clock_wrong.swap(wrong.is_some(), Ordering::Relaxed) == wrong.is_some() {
+            return;
+        }
+        match wrong {
+            Some(what) => warn!("{what}; writes are refused meanwhile"),
+            None => info!("the clock agrees with the others': writes are taken"),
+        }
+    }
+
+    /// How far each other member has read this node's feed, as far as it has read any of it.
+    pub(super) fn followed(&self) -> BTreeMap<NodeId, u64> {
+        let seen = self.seen();
+        seen.followers.iter().filter_map(|(id, follower)| Some((id.clone(), follower.since?))).collect()
     }
 
     /// Notes that `id` has read this node's feed up to `since`.

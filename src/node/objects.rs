@@ -44,7 +44,7 @@ pub(super) async fn put(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     let passed_on = home::admit(&core, &principal, request.headers())?;
-    let copies = copies::asked(copies).map_err(ApiError::closing)?;
+    let copies = copies::asked(&core, copies).map_err(ApiError::closing)?;
     let key = key_of(request.uri(), OBJECTS).map_err(ApiError::closing)?;
     if let Some(home) = home::elsewhere(&core, &key, request.headers()).map_err(ApiError::closing)? {
         return home::pass_on(&core, &home, request).await;
@@ -183,7 +183,7 @@ pub(super) async fn delete(
     request: Request<Body>,
 ) -> Result<Response, ApiError> {
     home::admit(&core, &principal, request.headers())?;
-    let copies = copies::asked(copies)?;
+    let copies = copies::asked(&core, copies)?;
     let key = key_of(request.uri(), OBJECTS)?;
     if let Some(home) = home::elsewhere(&core, &key, request.headers())? {
         return home::pass_on(&core, &home, request).await;

@@ -17,6 +17,7 @@ use serde::Serialize;
 
 use super::Core;
 use super::access::{Right, require};
+use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::links::{Client, learning};
 use super::objects::key_of;
@@ -25,6 +26,7 @@ use super::resolve::{Wish, variant_of};
 use super::serving::answer;
 use crate::model::{Address, Node, NodeId, Principal, RecordKey};
 use crate::protocol::status::Servers;
+use crate::store::StoreError;
 
 /// The path of the reference's downloads.
 pub(super) const DOWNLOAD: &str = "/get/download";
@@ -142,7 +144,18 @@ pub(super) async fn list(
 ) -> Result<Json<Servers>, ApiError> {
     require(&principal, Right::Read)?;
     let progress = *core.catalog.progress().borrow();
-    let servers = core.members.servers(progress);
+    let mut servers = core.members.servers(progress);
+    let (catalog, followed) = (core.catalog.clone(), core.members.followed());
+    let unread = move || -> Result<BTreeMap<NodeId, u64>, StoreError> {
+        let behind = followed.into_iter().filter(|(_, since)| *since < progress.head);
+        behind.map(|(id, since)| Ok((id, catalog.bytes_since(since)?))).collect()
+    };
+    let unread = off_runtime(unread).await?;
+    for server in &mut servers {
+        // What it wants it has said; what it has not read of the feed yet, it will.
+        let bytes = server.behind_bytes.as_mut().zip(unread.get(&server.node.id));
+        bytes.into_iter().for_each(|(bytes, unread)| *bytes += unread);
+    }
     Ok(Json(Servers { asked: core.me.id.clone(), servers }))
 }
 

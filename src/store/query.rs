@@ -6,6 +6,9 @@ use super::{StoreError, rows};
 use crate::model::{Cursor, Entry, EntryKey, NodeId, ObjectKey, ObjectMeta, Origin, Version, VersionVector};
 use crate::replicate::BUCKETS;
 
+/// How many entries are looked at where bytes are only counted.
+const COUNTED_MAX: i64 = 100_000;
+
 /// Which entries of the feed a follower reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Select {
@@ -282,6 +285,13 @@ pub(super) fn cursor(connection: &Connection, peer: &NodeId) -> Result<Option<Cu
     let cursor = statement
         .query_row([peer.as_str()], |row| Ok(Cursor { epoch: rows::parsed(row, 0)?, since: rows::unsigned(row, 1)? }));
     Ok(cursor.optional()?)
+}
+
+/// How many bytes the entries after `since` point at, at least: no more than [`COUNTED_MAX`] of them are looked at.
+pub(super) fn bytes_since(connection: &Connection, since: u64) -> Result<u64, StoreError> {
+    let sql = "SELECT CAST(total(size) AS INTEGER) FROM (SELECT size FROM entries WHERE sequence > ?1 LIMIT ?2)";
+    let values = params![since.cast_signed(), COUNTED_MAX];
+    Ok(connection.prepare_cached(sql)?.query_row(values, |row| rows::unsigned(row, 0))?)
 }
 
 /// Counts what is held; reads the whole table.

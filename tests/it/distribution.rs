@@ -99,11 +99,12 @@ async fn a_dead_node_is_noticed_everywhere_and_lag_is_shown() {
     }
     cluster.stop("GC").await;
     let died = Instant::now();
-    put(&observers[0], "a", "1").await;
+    put(&observers[0], "a", vec![0; 1_000]).await;
     for observer in &observers {
         wait_until("GC is down and behind", async || {
             let gc = gc_seen(observer).await;
-            gc.liveness == Liveness::Down && gc.behind.is_some_and(|behind| behind > 0)
+            let is_behind = gc.behind.is_some_and(|entries| entries > 0) && gc.behind_bytes >= Some(1_000);
+            gc.liveness == Liveness::Down && is_behind
         })
         .await;
     }

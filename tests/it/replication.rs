@@ -26,6 +26,9 @@ async fn a_write_waits_for_the_copies_that_it_asks_for() {
     let aws = cluster.client("AWS");
     assert_eq!(put(&aws, "default", "text").await.copies, 2, "two copies in two providers");
     assert_eq!(copies(&put_waiting(&aws, "one", "wait_for=1").await), (201, "1", 1));
+    let too_many = put_waiting(&aws, "never", "wait_for=64").await;
+    assert!(too_many.status == 409 && too_many.problem().contains("the cluster has"), "{too_many:?}");
+    assert!(get(&aws, "never").await.is_none(), "what can but fail is not stored");
     assert_eq!(copies(&put_waiting(&aws, "quorum", "wait_for=quorum").await), (201, "2", 2));
     for round in 0..20 {
         let answer = put_waiting(&aws, &format!("all-{round}"), "wait_for=all").await;

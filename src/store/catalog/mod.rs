@@ -207,6 +207,14 @@ impl Catalog {
         self.read(|connection| query::withheld(connection, prefix, after, limit))
     }
 
+    /// How many bytes the entries after `since` point at; at least, where those are very many.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be read.
+    pub fn bytes_since(&self, since: u64) -> Result<u64, StoreError> {
+        self.read(|connection| query::bytes_since(connection, since))
+    }
+
     /// Counts what is held; the time it takes grows with the catalogue.
     ///
     /// # Errors
