@@ -10,10 +10,11 @@ mod leftover;
 mod pins;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::StoreError;
 use crate::model::ContentHash;
@@ -57,6 +58,8 @@ struct Shared<D> {
     life: u64,
     next_unfinished: AtomicU64,
     pins: Pins,
+    /// Unfinished blobs of which a sync failed, by their names.
+    spoiled: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl<D: Disk> Blobs<D> {
@@ -85,8 +88,14 @@ impl<D: Disk> Blobs<D> {
         for folder in [Some(root), root.parent()].into_iter().flatten() {
             disk.sync_folder(folder).map_err(StoreError::file("sync", folder))?;
         }
-        let shared =
-            Shared { disk, root: root.to_owned(), life, next_unfinished: AtomicU64::new(0), pins: Pins::default() };
+        let shared = Shared {
+            disk,
+            root: root.to_owned(),
+            life,
+            next_unfinished: AtomicU64::new(0),
+            pins: Pins::default(),
+            spoiled: Mutex::default(),
+        };
         Ok(Self { shared: Arc::new(shared) })
     }
 
@@ -170,8 +179,12 @@ impl<D: Disk> Blobs<D> {
     /// # Errors
     /// When it is there but cannot be removed.
     pub fn forget_aside(&self, hash: &ContentHash) -> Result<(), StoreError> {
-        let path = self.damaged_path(hash);
-        match self.disk().remove(&path) {
+        self.remove_file(&self.damaged_path(hash))
+    }
+
+    /// Removes a file, if there is one.
+    fn remove_file(&self, path: &Path) -> Result<(), StoreError> {
+        match self.disk().remove(path) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::file("remove", path)(error)),
             _ => Ok(()),
         }
@@ -193,6 +206,10 @@ impl<D: Disk> Blobs<D> {
 
     fn pins(&self) -> &Pins {
         &self.shared.pins
+    }
+
+    fn spoiled(&self) -> MutexGuard<'_, BTreeSet<PathBuf>> {
+        self.shared.spoiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Refuses to store more when only the reserve is left.

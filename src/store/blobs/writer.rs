@@ -65,7 +65,8 @@ impl<D: Disk> BlobWriter<D> {
     /// Appends `bytes`.
     ///
     /// # Errors
-    /// [`StoreError::Full`] when the disk is, or only the reserve is left; otherwise what the system said.
+    /// [`StoreError::Full`] when the disk is, or only the reserve is left; otherwise what the system said. After a sync that
+    /// failed nothing of the blob is resumed.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
         self.hasher.update(bytes);
         self.size += bytes.len() as u64;
@@ -130,6 +131,10 @@ impl<D: Disk> Unfinished<D> {
 
     fn reopen(blobs: &Blobs<D>, hash: &ContentHash) -> Result<Option<Self>, StoreError> {
         let path = blobs.resumable_path(hash);
+        if blobs.spoiled().contains(&path) {
+            blobs.remove_file(&path)?;
+            blobs.spoiled().remove(&path);
+        }
         match blobs.disk().reopen(&path) {
             Ok(file) => Ok(Some(Self { blobs: blobs.clone(), file, path, unsynced: 0, stays: true })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -147,9 +152,21 @@ impl<D: Disk> Unfinished<D> {
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.file.sync().map_err(StoreError::file("sync", &self.path))?;
+        if let Err(error) = self.file.sync() {
+            self.spoil();
+            return Err(StoreError::file("sync", &self.path)(error));
+        }
         self.unsynced = 0;
         Ok(())
+    }
+
+    /// Sees to it that nobody goes on with this file: what a failed sync did not write, the system takes for written. It
+    /// still reads as if it were there, and the next sync succeeds.
+    fn spoil(&mut self) {
+        if std::mem::take(&mut self.stays) {
+            // The file is removed when this is dropped, but that may fail, too.
+            self.blobs.spoiled().insert(self.path.clone());
+        }
     }
 
     /// Makes the file durable under the name of its `hash`.
