@@ -1,12 +1,13 @@
 //! Fetching what is wanted: from any holder, resumed where it broke off, verified by hash. The glue of
-//! `src/node/fetch.rs`.
+//! `src/node/fetch/`.
 
 use super::World;
+use crate::disk::SimDisk;
 use crate::event::Task;
 use crate::message::{Answer, Ask};
-use crate::model::{ContentHash, Entry};
-use crate::node::{Fetch, Job, Purpose};
-use crate::store::DiskFile as _;
+use crate::model::{Content, ContentHash, Entry};
+use crate::node::{Fetch, Job, Purpose, SimNode};
+use crate::store::{BlobWriter, Blobs, DiskFile as _, SMALL_BLOB_BYTES_MAX, StoreError};
 
 /// How many blobs are fetched at once.
 const PARALLEL: usize = 3;
@@ -20,15 +21,22 @@ const REST_MS: (u64, u64) = (1_000, 5_000);
 impl World {
     /// Begins to fetch what is wanted and is not being fetched.
     pub(super) fn fetch(&mut self, node: usize) {
-        let SimNode { catalog, memory, .. } = &self.nodes[node];
-        let is_running = |entry: &Entry| memory.fetches.values().any(|fetch| fetch.entry.version == entry.version);
-        let wants = catalog.ledger.wants.iter().map(|owed| &owed.entry);
-        let mut due: Vec<_> = wants.filter(|entry| !is_running(entry)).cloned().collect();
-        let free = PARALLEL.saturating_sub(memory.fetches.len());
+        let wants = self.nodes[node].catalog.ledger.wants.iter();
+        let mut due: Vec<_> = wants.map(|owed| owed.entry.clone()).collect();
         self.random.shuffle(&mut due);
-        for entry in due.into_iter().take(free) {
-            let Some(blobs) = &self.nodes[node].memory.blobs else { return };
-            let fetch = Fetch { entry, holders: Vec::new(), writer: blobs.create(), advanced: true, denied: [].into() };
+        for entry in due {
+            let memory = &self.nodes[node].memory;
+            let Some(blobs) = &memory.blobs else { return };
+            if memory.fetches.len() >= PARALLEL {
+                return;
+            }
+            // An unfinished blob has but one writer.
+            if memory.fetches.values().any(|fetch| hash_of(&fetch.entry) == hash_of(&entry)) {
+                continue;
+            }
+            let content = entry.content().expect("only bytes are wanted");
+            let Ok(writer) = resume(blobs, content) else { continue };
+            let fetch = Fetch { entry, holders: Vec::new(), writer, advanced: true, denied: [].into() };
             let number = self.number();
             self.nodes[node].memory.fetches.insert(number, fetch);
             self.ask_next_holder(node, number);
@@ -43,6 +51,9 @@ impl World {
         let Some(fetch) = self.nodes[node].memory.fetches.get(&number) else { return };
         let is_wanted = wanted.iter().any(|owed| owed.entry.version == fetch.entry.version);
         if !is_wanted {
+            if let Some(fetch) = self.nodes[node].memory.fetches.remove(&number) {
+                fetch.writer.discard();
+            }
             return self.end_fetch(node, number);
         }
         let fetch = self.nodes[node].memory.fetches.get_mut(&number).expect("it was there above");
@@ -124,13 +135,24 @@ impl World {
         let whole = std::mem::replace(&mut fetch.writer, blobs.create());
         let entry = fetch.entry.clone();
         match whole.finish(Some(content.hash)) {
-            Ok(blob) if blob.size() == content.size => {
-                self.enqueue(node, Job::Conclude { number, entry, blob });
-            }
-            Ok(_) | Err(crate::store::StoreError::Mismatch { .. }) => self.ask_next_holder(node, number),
+            Ok(blob) => self.enqueue(node, Job::Conclude { number, entry, blob }),
+            Err(StoreError::Mismatch { .. }) => match resume(blobs, &content) {
+                Ok(writer) => {
+                    fetch.writer = writer;
+                    self.ask_next_holder(node, number);
+                }
+                Err(_) => self.end_fetch(node, number),
+            },
             Err(_) => self.end_fetch(node, number),
         }
     }
 }
 
-use crate::node::SimNode;
+/// The blob that is to become `content`, with what is here of it.
+fn resume(blobs: &Blobs<SimDisk>, content: &Content) -> Result<BlobWriter<SimDisk>, StoreError> {
+    if content.size <= SMALL_BLOB_BYTES_MAX { Ok(blobs.create()) } else { blobs.resume(content.hash) }
+}
+
+fn hash_of(entry: &Entry) -> Option<ContentHash> {
+    entry.content().map(|content| content.hash)
+}

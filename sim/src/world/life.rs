@@ -5,7 +5,7 @@ use std::path::Path;
 use super::World;
 use crate::disk::SimDisk;
 use crate::event::{Event, Task};
-use crate::model::{Entry, Epoch, NodeId, Origin};
+use crate::model::{ContentHash, Entry, Epoch, NodeId, Origin};
 use crate::node::{BLOBS, Catalog, Job, Memory, SimNode, Status};
 use crate::oracle::Invariant;
 use crate::replicate::memory::MemoryLedger;
@@ -47,7 +47,12 @@ impl World {
         let node = &mut self.nodes[index];
         node.life += 1;
         node.disk.power_on();
-        let Ok(blobs) = Blobs::open(node.disk.clone(), Path::new(BLOBS), life, |_| false) else {
+        let wants = &node.catalog.ledger.wants;
+        let is_wanted = |hash: &ContentHash| {
+            let mut contents = wants.iter().filter_map(|owed| owed.entry.content());
+            contents.any(|content| content.hash == *hash)
+        };
+        let Ok(blobs) = Blobs::open(node.disk.clone(), Path::new(BLOBS), life, is_wanted) else {
             let after_ms = self.random.between(1_000, 20_000);
             self.queue.add(self.now_ms + after_ms, Event::Start(index));
             return;
