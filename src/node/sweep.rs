@@ -59,6 +59,9 @@ async fn sweep(core: &Arc<Core>, grace: Duration) -> Result<(), StoreError> {
         let swept = core.catalog.transact(move |transaction| transaction.sweep(&blobs, until, now)).await?;
         debug!(blobs = swept.blobs, bytes = swept.bytes, "swept");
         core.metrics.blobs.swept_bytes.inc_by(swept.bytes);
+        for error in &swept.failed {
+            warn!(error = error as &dyn std::error::Error, "the file of a blob cannot be taken away, will retry");
+        }
         more = swept.more;
         off_runtime(move || drop(swept)).await;
     }

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::answers::ask;
 use crate::blobs::{file_of, held};
-use crate::cluster::{Cluster, get, objects, put, wait_until};
+use crate::cluster::{Cluster, get, key, objects, put, wait_until};
 use crate::fetching::figure;
 
 const SMALL: usize = 1000;
@@ -178,4 +178,59 @@ async fn a_slow_round_goes_on_after_a_restart_where_it_was() {
     let after = status(&cluster.client("AWS")).await.round;
     assert_eq!(after.started_unix_ms, before.started_unix_ms);
     assert!(after.parts >= before.parts && after.blobs >= before.blobs, "{before:?} {after:?}");
+}
+
+/// Puts a file that cannot be opened in the place of that of a blob.
+fn make_unreadable(data: &Path, bytes: &[u8]) {
+    let file = file_of(data, bytes);
+    std::fs::remove_file(&file).unwrap();
+    std::os::unix::fs::symlink(&file, &file).unwrap();
+    assert!(std::fs::File::open(&file).is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_opened_is_damaged_and_stops_nothing() {
+    let names = ["scrubbed", "read", "asked"];
+    let (mut cluster, aws, gc) = two_nodes(&names).await;
+    let data = cluster.data("GC");
+    make_unreadable(&data, &content("scrubbed", LARGE));
+    let found = scrub(&gc).await;
+    assert_eq!((found.round.damaged, found.round.mended, found.unmended), (1, 1, 0), "{found:?}");
+    assert_eq!(std::fs::read(file_of(&data, &content("scrubbed", LARGE))).unwrap(), content("scrubbed", LARGE));
+    make_unreadable(&data, &content("read", LARGE));
+    assert!(get(&gc, "read/large").await.unwrap() == content("read", LARGE));
+    make_unreadable(&data, &content("asked", LARGE));
+    let path = format!("/v1/blobs/{}", ContentHash::of(&content("asked", LARGE)));
+    assert_eq!(ask(&gc, "GET", &path, &[], "").await.status, 404);
+    wait_until("it is mended", async || ask(&gc, "GET", &path, &[], "").await.status == 200).await;
+    // Nor does one that nobody has hold up the others, also where the fetch goes on with a part that cannot be read.
+    put(&gc, "lost", content("lost", LARGE)).await;
+    wait_until("AWS holds it", async || get(&aws, "lost").await.is_some()).await;
+    for name in ["lost", "read"] {
+        make_unreadable(&data, &content(name, LARGE));
+        let part = data.join("blobs/unfinished").join(ContentHash::of(&content(name, LARGE)).to_string());
+        std::os::unix::fs::symlink(&part, &part).unwrap();
+    }
+    make_unreadable(&cluster.data("AWS"), &content("lost", LARGE));
+    let found = scrub(&gc).await;
+    assert_eq!((found.round.damaged, found.unmended), (2, 1), "{found:?}");
+    assert!(get(&gc, "read/large").await.unwrap() == content("read", LARGE));
+    cluster.stop("AWS").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_opened_is_swept_like_all_else() {
+    let cluster = Cluster::start_with(&["AWS"], |config| config.blob_grace_s = 1).await;
+    let (aws, data) = (cluster.client("AWS"), cluster.data("AWS"));
+    for name in ["bad", "good"] {
+        put(&aws, name, content(name, LARGE)).await;
+    }
+    make_unreadable(&data, &content("bad", LARGE));
+    for name in ["bad", "good"] {
+        aws.delete_object(&key(name)).await.unwrap();
+    }
+    for name in ["good", "bad"] {
+        let file = file_of(&data, &content(name, LARGE));
+        wait_until("it is swept", async || file.symlink_metadata().is_err()).await;
+    }
 }

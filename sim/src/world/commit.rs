@@ -304,12 +304,11 @@ fn sweep(catalog: &mut Catalog, blobs: &Blobs<SimDisk>, now_unix_ms: u64) -> Vec
         }
         if !named.contains(&hash) {
             match blobs.take_away(&hash) {
-                Ok(Removal::Pinned) => {
+                Ok(Removal::Pinned) | Err(_) => {
                     catalog.loose.insert(hash, Some(now_unix_ms));
                     continue;
                 }
                 Ok(removal) => files.push(removal),
-                Err(_) => break,
             }
             catalog.rows.remove(&hash);
         }

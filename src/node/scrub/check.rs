@@ -60,7 +60,7 @@ pub(super) async fn part(core: &Arc<Core>, first: u8, pace: &Pace) -> Result<Loo
     }
     for hash in files {
         let size = unseen.remove(&hash);
-        let Some((is_whole, bytes)) = is_whole(core, hash, pace).await? else { continue };
+        let (is_whole, bytes) = is_whole(core, hash, pace).await?;
         looked.blobs += 1;
         looked.bytes += bytes;
         match size {
@@ -99,15 +99,23 @@ async fn look_for(core: &Arc<Core>, unseen: BTreeMap<ContentHash, u64>) -> Resul
 /// second time, and a write may just have replaced it. Answers whether it is damaged.
 pub(super) async fn suspect(core: &Arc<Core>, blob: NamedBlob) -> Result<bool, StoreError> {
     let (blobs, hash) = (core.blobs.clone(), blob.hash);
-    let aside = off_runtime(move || if blobs.set_aside(&hash)? { blobs.read_aside(&hash) } else { Ok(None) }).await?;
-    let Some((file, size)) = aside else { return Ok(false) };
-    if hash_of(core, BlobBytes::File(Arc::new(file), size), &Pace::new(None)).await == Some(hash) {
-        let blobs = core.blobs.clone();
-        off_runtime(move || blobs.put_back(&hash)).await?;
+    if !off_runtime(move || blobs.set_aside(&hash)).await? || put_back_if_whole(core, hash).await? {
         return Ok(false);
     }
     note(core, blob, None).await?;
     Ok(true)
+}
+
+/// Puts the file of a blob back that was set aside, if there is one and it is whole; answers whether it was.
+pub(super) async fn put_back_if_whole(core: &Arc<Core>, hash: ContentHash) -> Result<bool, StoreError> {
+    let blobs = core.blobs.clone();
+    let Some((file, size)) = off_runtime(move || blobs.read_aside(&hash)).await? else { return Ok(false) };
+    let is_whole = hash_of(core, BlobBytes::File(Arc::new(file), size), &Pace::new(None)).await == Some(hash);
+    if is_whole {
+        let blobs = core.blobs.clone();
+        off_runtime(move || blobs.put_back(&hash)).await?;
+    }
+    Ok(is_whole)
 }
 
 /// Notes that a blob is damaged or missing; of a row, which bytes it has. Answers whether that is news.
@@ -121,12 +129,12 @@ pub(super) async fn note(core: &Arc<Core>, blob: NamedBlob, row: Option<Vec<u8>>
     Ok(news)
 }
 
-/// Whether the file of `hash` is what its name says, and its size; `None` if it went meanwhile.
-async fn is_whole(core: &Arc<Core>, hash: ContentHash, pace: &Pace) -> Result<Option<(bool, u64)>, StoreError> {
+/// Whether the file of `hash` is there and is what its name says, and its size.
+async fn is_whole(core: &Arc<Core>, hash: ContentHash, pace: &Pace) -> Result<(bool, u64), StoreError> {
     let blobs = core.blobs.clone();
-    let Some((file, size)) = off_runtime(move || blobs.read(&hash)).await? else { return Ok(None) };
+    let Some((file, size)) = off_runtime(move || blobs.read(&hash)).await? else { return Ok((false, 0)) };
     let found = hash_of(core, BlobBytes::File(Arc::new(file), size), pace).await;
-    Ok(Some((found == Some(hash), size)))
+    Ok((found == Some(hash), size))
 }
 
 /// The hash of bytes; `None` if they cannot be read.

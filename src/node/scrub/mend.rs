@@ -47,7 +47,7 @@ pub(in crate::node) async fn mend_in_time(core: Arc<Core>) {
     }
 }
 
-/// Tries once to mend all that waits for it; answers whether nothing waits any more.
+/// Tries once to mend all that waits for it, up to a failure of the catalogue or a full disk; answers whether nothing waits any more.
 pub(super) async fn mend_all(core: &Arc<Core>) -> Result<bool, StoreError> {
     let _alone = core.scrub.mending.lock().await;
     let mut after = None;
@@ -57,7 +57,16 @@ pub(super) async fn mend_all(core: &Arc<Core>) -> Result<bool, StoreError> {
         let Some(last) = damaged.last() else { break };
         after = Some(last.hash);
         let damaged = damaged.into_iter().filter(|_| !core.stop.is_cancelled());
-        let mend = |blob| mend(core, blob);
+        let mend = |blob| async move {
+            match mend(core, blob).await {
+                // What stands in the way of one says nothing of the others.
+                Err(error @ StoreError::File { .. }) => {
+                    warn!(hash = %blob.hash, error = &error as &dyn std::error::Error, "a blob cannot be mended");
+                    Ok(())
+                }
+                tried => tried,
+            }
+        };
         stream::iter(damaged.map(Ok)).try_for_each_concurrent(PARALLEL, mend).await?;
     }
     let catalog = core.catalog.clone();

@@ -31,18 +31,16 @@ impl<D: Disk> Leftover<D> {
     pub(super) fn of(blobs: &Blobs<D>, hash: &ContentHash) -> Result<Removal<D>, StoreError> {
         let (path, target) = (blobs.path(hash), blobs.unfinished_path());
         let disk = blobs.disk();
-        let moved = disk.open(&path).and_then(|file| file.size()).and_then(|size| {
-            disk.rename(&path, &target)?;
-            Ok(size)
-        });
-        match moved {
-            Ok(size) => Ok(Removal::Moved(Self { blobs: blobs.clone(), path: target, size })),
+        // Also what cannot be read goes.
+        let size = disk.open(&path).and_then(|file| file.size()).unwrap_or_default();
+        match disk.rename(&path, &target) {
+            Ok(()) => Ok(Removal::Moved(Self { blobs: blobs.clone(), path: target, size })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Removal::Absent),
             Err(error) => Err(StoreError::file("take away", path)(error)),
         }
     }
 
-    /// How many bytes it has.
+    /// How many bytes it has, as far as that can be read.
     pub const fn size(&self) -> u64 {
         self.size
     }

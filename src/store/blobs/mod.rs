@@ -11,7 +11,7 @@ mod pins;
 mod writer;
 
 use std::collections::BTreeSet;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,6 +23,14 @@ pub use fresh::{FreshBlob, SMALL_BLOB_BYTES_MAX};
 pub use leftover::{Leftover, Removal};
 use pins::Pins;
 pub use writer::BlobWriter;
+
+/// What a process is told that is short of memory (`ENOMEM`), or of files that may be open (`ENFILE`, `EMFILE`).
+const SHORTAGES: [i32; 3] = [12, 23, 24];
+
+/// Whether `error` says nothing of the file that it came from.
+fn is_shortage(error: &io::Error) -> bool {
+    error.raw_os_error().is_some_and(|code| SHORTAGES.contains(&code))
+}
 
 /// The folder of unfinished blobs, beside the finished ones so that a rename moves no bytes.
 const UNFINISHED: &str = "unfinished";
@@ -113,10 +121,11 @@ impl<D: Disk> Blobs<D> {
         BlobWriter::resume(self.clone(), hash)
     }
 
-    /// Opens the file of the blob `hash`, and says its size; `None` if there is none.
+    /// Opens the file of the blob `hash`, and says its size; `None` if there is none that can be opened: one whose place on
+    /// the disk is bad is no more than one that is lost.
     ///
     /// # Errors
-    /// When the file is there but cannot be opened.
+    /// When the system has no room for one more open file.
     pub fn read(&self, hash: &ContentHash) -> Result<Option<(D::File, u64)>, StoreError> {
         self.open_file(self.path(hash))
     }
@@ -124,8 +133,8 @@ impl<D: Disk> Blobs<D> {
     fn open_file(&self, path: PathBuf) -> Result<Option<(D::File, u64)>, StoreError> {
         match self.shared.disk.open(&path).and_then(|file| file.size().map(|size| (file, size))) {
             Ok(found) => Ok(Some(found)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::file("open", path)(error)),
+            Err(error) if is_shortage(&error) => Err(StoreError::file("open", path)(error)),
+            Err(_) => Ok(None),
         }
     }
 
@@ -166,10 +175,10 @@ impl<D: Disk> Blobs<D> {
         self.move_file(&self.damaged_path(hash), &self.path(hash)).map(drop)
     }
 
-    /// Opens a file that was set aside.
+    /// Opens a file that was set aside, as [`Blobs::read`] does.
     ///
     /// # Errors
-    /// When it is there but cannot be opened.
+    /// As there.
     pub fn read_aside(&self, hash: &ContentHash) -> Result<Option<(D::File, u64)>, StoreError> {
         self.open_file(self.damaged_path(hash))
     }

@@ -1,10 +1,9 @@
 //! Writing one blob: in memory while it is small, then in a file that gets its name when it is durable.
 
-use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use super::pins::Pin;
-use super::{Blobs, Disk, DiskFile as _, FreshBlob, SMALL_BLOB_BYTES_MAX};
+use super::{Blobs, Disk, DiskFile as _, FreshBlob, SMALL_BLOB_BYTES_MAX, is_shortage};
 use crate::model::ContentHash;
 use crate::store::StoreError;
 
@@ -43,16 +42,20 @@ impl<D: Disk> BlobWriter<D> {
         Self { blobs, hasher: blake3::Hasher::new(), size: 0, row: Vec::new(), file: None, resumable: None }
     }
 
-    /// Goes on with the blob that is to become `hash`, with what is there of it.
+    /// Goes on with the blob that is to become `hash`, with what is there of it and can be read.
     pub(super) fn resume(blobs: Blobs<D>, hash: ContentHash) -> Result<Self, StoreError> {
+        let anew = Self { resumable: Some(hash), ..Self::new(blobs.clone()) };
+        let Some(mut file) = Unfinished::reopen(&blobs, &hash)? else { return Ok(anew) };
         let mut writer = Self { resumable: Some(hash), ..Self::new(blobs) };
-        let Some(file) = Unfinished::reopen(&writer.blobs, &hash)? else { return Ok(writer) };
         let mut buffer = vec![0; READ_BYTES];
         loop {
-            let read = file.file.read_at(&mut buffer, writer.size);
-            match read.map_err(StoreError::file("read", &file.path))? {
-                0 => break,
-                count => {
+            match file.file.read_at(&mut buffer, writer.size) {
+                Ok(0) => break,
+                Err(_) => {
+                    file.stays = false;
+                    return Ok(anew);
+                }
+                Ok(count) => {
                     writer.hasher.update(&buffer[..count]);
                     writer.size += count as u64;
                 }
@@ -137,8 +140,9 @@ impl<D: Disk> Unfinished<D> {
         }
         match blobs.disk().reopen(&path) {
             Ok(file) => Ok(Some(Self { blobs: blobs.clone(), file, path, unsynced: 0, stays: true })),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(StoreError::file("open", path)(error)),
+            Err(error) if is_shortage(&error) => Err(StoreError::file("open", path)(error)),
+            // What cannot be read makes room for what can.
+            Err(_) => blobs.remove_file(&path).map(|()| None),
         }
     }
 
