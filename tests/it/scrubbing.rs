@@ -175,7 +175,9 @@ async fn a_slow_round_goes_on_after_a_restart_where_it_was() {
     assert!(!before.full_speed);
     cluster.stop("AWS").await;
     cluster.restart("AWS").await;
-    let after = status(&cluster.client("AWS")).await.round;
+    let aws = cluster.client("AWS");
+    wait_until("its place was read", async || status(&aws).await.round.started_unix_ms > 0).await;
+    let after = status(&aws).await.round;
     assert_eq!(after.started_unix_ms, before.started_unix_ms);
     assert!(after.parts >= before.parts && after.blobs >= before.blobs, "{before:?} {after:?}");
 }
@@ -233,4 +235,16 @@ async fn what_cannot_be_opened_is_swept_like_all_else() {
         let file = file_of(&data, &content(name, LARGE));
         wait_until("it is swept", async || file.symlink_metadata().is_err()).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_file_that_was_set_aside_is_put_back() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let (aws, data) = (cluster.client("AWS"), cluster.data("AWS"));
+    put(&aws, "a", content("a", LARGE)).await;
+    let file = file_of(&data, &content("a", LARGE));
+    // As if the node had been killed before it looked once more.
+    std::fs::rename(&file, data.join("blobs/damaged").join(file.file_name().unwrap())).unwrap();
+    assert_eq!(scrub(&aws).await.unmended, 0);
+    assert!(get(&aws, "a").await.unwrap() == content("a", LARGE));
 }

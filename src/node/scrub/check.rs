@@ -99,21 +99,31 @@ async fn look_for(core: &Arc<Core>, unseen: BTreeMap<ContentHash, u64>) -> Resul
 /// second time, and a write may just have replaced it. Answers whether it is damaged.
 pub(super) async fn suspect(core: &Arc<Core>, blob: NamedBlob) -> Result<bool, StoreError> {
     let (blobs, hash) = (core.blobs.clone(), blob.hash);
-    if !off_runtime(move || blobs.set_aside(&hash)).await? || put_back_if_whole(core, hash).await? {
+    if !off_runtime(move || blobs.set_aside(&hash)).await? {
+        return Ok(false);
+    }
+    core.scrub.hopeless().remove(&hash);
+    if put_back_if_whole(core, hash).await? {
         return Ok(false);
     }
     note(core, blob, None).await?;
     Ok(true)
 }
 
-/// Puts the file of a blob back that was set aside, if there is one and it is whole; answers whether it was.
+/// Puts the file of a blob back that was set aside, if there is one and it is whole; answers whether it was. A node that
+/// ends before it has looked once more leaves such ones.
 pub(super) async fn put_back_if_whole(core: &Arc<Core>, hash: ContentHash) -> Result<bool, StoreError> {
+    if core.scrub.hopeless().contains(&hash) {
+        return Ok(false);
+    }
     let blobs = core.blobs.clone();
     let Some((file, size)) = off_runtime(move || blobs.read_aside(&hash)).await? else { return Ok(false) };
     let is_whole = hash_of(core, BlobBytes::File(Arc::new(file), size), &Pace::new(None)).await == Some(hash);
     if is_whole {
         let blobs = core.blobs.clone();
         off_runtime(move || blobs.put_back(&hash)).await?;
+    } else {
+        core.scrub.hopeless().insert(hash);
     }
     Ok(is_whole)
 }

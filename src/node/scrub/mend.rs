@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{TryStreamExt as _, stream};
 use tracing::{info, warn};
 
-use super::check::{hash_of, note, suspect};
+use super::check::{hash_of, note, put_back_if_whole, suspect};
 use crate::model::ContentHash;
 use crate::node::bytes::{BlobBytes, off_runtime};
 use crate::node::fetch::{FetchError, receive};
@@ -91,6 +91,9 @@ async fn mend(core: &Arc<Core>, blob: NamedBlob) -> Result<(), StoreError> {
         }
         suspect(core, blob).await?;
     }
+    if put_back_if_whole(core, hash).await? {
+        return mended(core, hash).await;
+    }
     // What was made here from another blob is made again.
     let still_named = core.catalog.transact(move |transaction| transaction.forget_variant_blob(&hash)).await?;
     if !still_named {
@@ -118,7 +121,9 @@ async fn mended(core: &Arc<Core>, hash: ContentHash) -> Result<(), StoreError> {
 async fn forget(core: &Arc<Core>, hash: ContentHash) -> Result<(), StoreError> {
     core.catalog.transact(move |transaction| transaction.forget_damaged(&hash)).await?;
     let blobs = core.blobs.clone();
-    off_runtime(move || blobs.forget_aside(&hash)).await
+    off_runtime(move || blobs.forget_aside(&hash)).await?;
+    core.scrub.hopeless().remove(&hash);
+    Ok(())
 }
 
 /// Has the bytes of a blob mended that a read found to be damaged or missing, and waits a moment for it. Answers whether

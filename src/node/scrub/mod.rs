@@ -4,6 +4,7 @@
 mod check;
 mod mend;
 
+use std::collections::HashSet;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::pace::Pace;
 use super::{Core, unix_ms};
-use crate::model::Principal;
+use crate::model::{ContentHash, Principal};
 use crate::protocol::scrub::{PARTS, Round, ScrubStatus, UNMENDED_MAX};
 use crate::store::StoreError;
 pub(super) use mend::{demand, mend_in_time, report_missing};
@@ -42,6 +43,8 @@ pub(super) struct Scrub {
     found: Notify,
     /// How many blobs were mended since the start.
     mended: watch::Sender<u64>,
+    /// Blobs of which that was hashed which is set aside, and is damaged.
+    hopeless: Mutex<HashSet<ContentHash>>,
     /// One mends at a time.
     mending: tokio::sync::Mutex<()>,
 }
@@ -54,6 +57,7 @@ impl Default for Scrub {
             demand: Notify::new(),
             found: Notify::new(),
             mended: watch::channel(0).0,
+            hopeless: Mutex::default(),
             mending: tokio::sync::Mutex::default(),
         }
     }
@@ -62,6 +66,10 @@ impl Default for Scrub {
 impl Scrub {
     fn round(&self) -> MutexGuard<'_, Round> {
         self.round.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hopeless(&self) -> MutexGuard<'_, HashSet<ContentHash>> {
+        self.hopeless.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Begins a new round at `now_unix_ms`.
