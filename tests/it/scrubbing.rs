@@ -248,3 +248,22 @@ async fn a_whole_file_that_was_set_aside_is_put_back() {
     assert_eq!(scrub(&aws).await.unmended, 0);
     assert!(get(&aws, "a").await.unwrap() == content("a", LARGE));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_blob_is_noted_as_damaged_until_what_was_set_aside_is_gone() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let (aws, data) = (cluster.client("AWS"), cluster.data("AWS"));
+    put(&aws, "a", content("a", LARGE)).await;
+    let file = file_of(&data, &content("a", LARGE));
+    let aside = data.join("blobs/damaged").join(file.file_name().unwrap());
+    std::fs::remove_file(&file).unwrap();
+    // What cannot be removed stands for a crash before it was.
+    std::fs::create_dir(&aside).unwrap();
+    assert_eq!(scrub(&aws).await.unmended, 1);
+    put(&aws, "b", content("a", LARGE)).await;
+    assert_eq!(scrub(&aws).await.unmended, 1);
+    std::fs::remove_dir(&aside).unwrap();
+    std::fs::write(&aside, b"damaged").unwrap();
+    assert_eq!(scrub(&aws).await.unmended, 0);
+    assert!(!aside.exists());
+}

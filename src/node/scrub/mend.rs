@@ -119,11 +119,11 @@ async fn mended(core: &Arc<Core>, hash: ContentHash) -> Result<(), StoreError> {
 }
 
 async fn forget(core: &Arc<Core>, hash: ContentHash) -> Result<(), StoreError> {
-    core.catalog.transact(move |transaction| transaction.forget_damaged(&hash)).await?;
+    // In this order: without its note nobody would ever come back to the file.
     let blobs = core.blobs.clone();
     off_runtime(move || blobs.forget_aside(&hash)).await?;
     core.scrub.hopeless().remove(&hash);
-    Ok(())
+    core.catalog.transact(move |transaction| transaction.forget_damaged(&hash)).await
 }
 
 /// Has the bytes of a blob mended that a read found to be damaged or missing, and waits a moment for it. Answers whether
