@@ -267,3 +267,16 @@ async fn a_blob_is_noted_as_damaged_until_what_was_set_aside_is_gone() {
     assert_eq!(scrub(&aws).await.unmended, 0);
     assert!(!aside.exists());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_just_being_stored_is_not_missing() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let aws = cluster.client("AWS");
+    for number in 0..200 {
+        let bytes = content(&format!("{number}."), SMALL);
+        let path = format!("/v1/blobs/{}", ContentHash::of(&bytes));
+        let seen = async || while ask(&aws, "GET", &path, &[], "").await.status == 404 {};
+        tokio::join!(put(&aws, "a", bytes.clone()), seen(), seen(), seen(), seen());
+    }
+    assert_eq!(figure(&cluster, "AWS", "metacdn_node_damaged_blobs_total").await, 0);
+}

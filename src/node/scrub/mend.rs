@@ -130,28 +130,40 @@ async fn forget(core: &Arc<Core>, hash: ContentHash) -> Result<(), StoreError> {
 /// they are here again.
 pub(in crate::node) async fn demand(core: &Arc<Core>, blob: NamedBlob) -> Result<bool, StoreError> {
     let mut mended = core.scrub.mended.subscribe();
-    if !suspect(core, blob).await? {
+    let is_noted = suspect(core, blob).await?;
+    // The disk may read well at the second time, or a write have brought the bytes.
+    if is_here(core, blob).await? {
+        return Ok(true);
+    }
+    if !is_noted {
         note(core, blob, None).await?;
     }
     core.scrub.found.notify_one();
     let deadline = tokio::time::Instant::now() + PATIENCE;
-    loop {
-        let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
-        let opened = off_runtime(move || BlobBytes::open(&catalog, &blobs, &blob.hash)).await?;
-        if opened.is_some_and(|bytes| bytes.size() == blob.size) {
+    while let Ok(Ok(())) = tokio::time::timeout_at(deadline, mended.changed()).await {
+        if is_here(core, blob).await? {
             return Ok(true);
         }
-        match tokio::time::timeout_at(deadline, mended.changed()).await {
-            Ok(Ok(())) => {}
-            _ => return Ok(false),
-        }
     }
+    Ok(false)
+}
+
+/// Whether a blob can be opened, and is not cut short.
+async fn is_here(core: &Arc<Core>, blob: NamedBlob) -> Result<bool, StoreError> {
+    let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
+    let opened = off_runtime(move || BlobBytes::open(&catalog, &blobs, &blob.hash)).await?;
+    Ok(opened.is_some_and(|bytes| bytes.size() == blob.size))
 }
 
 /// Has a blob mended that a peer asks for, if it should be here.
 pub(in crate::node) async fn report_missing(core: &Arc<Core>, hash: ContentHash) -> Result<(), StoreError> {
-    let catalog = core.catalog.clone();
-    if let Some(size) = off_runtime(move || catalog.named_size(&hash)).await?
+    let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
+    let look = move || {
+        let size = catalog.named_size(&hash)?;
+        // Whoever asked may have come just before it was listed.
+        Ok::<_, StoreError>(if BlobBytes::open(&catalog, &blobs, &hash)?.is_none() { size } else { None })
+    };
+    if let Some(size) = off_runtime(look).await?
         && note(core, NamedBlob { hash, size }, None).await?
     {
         core.scrub.found.notify_one();
