@@ -4,7 +4,7 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::sweep::NAMING;
-use super::{Catalog, StoreError, Transaction, rows};
+use super::{Catalog, FreshBlob, StoreError, Transaction, rows};
 use crate::model::ContentHash;
 
 /// Blobs that are named here and whose bytes are not, and since when that is known.
@@ -148,6 +148,15 @@ impl Transaction<'_> {
         let sql = "INSERT OR IGNORE INTO damaged_blobs (hash, size, found_ms) VALUES (?1, ?2, ?3)";
         let values = params![hash, blob.size.cast_signed(), now_unix_ms.cast_signed()];
         Ok(self.connection.prepare_cached(sql)?.execute(values)? > 0)
+    }
+
+    /// Takes a blob that was mended. What named it may have gone meanwhile, and a sweep have looked at it: another one will.
+    ///
+    /// # Errors
+    /// When the catalogue cannot be written.
+    pub fn keep_mended(&mut self, blob: &FreshBlob) -> Result<(), StoreError> {
+        self.keep_blob(blob)?;
+        self.note_loose(&blob.hash())
     }
 
     /// Notes that a blob is whole again, or that nothing names it any more.

@@ -268,6 +268,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_was_mended_and_lost_its_name_meanwhile_goes_too() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (catalog, blobs) = open(folder.path());
+        let mended = take_in(&blobs, b"small");
+        catalog.transact(move |t| t.keep_mended(&mended)).await.expect("a commit");
+        assert!(is_held(&catalog, &blobs, b"small"));
+        assert_eq!(sweep(&catalog, &blobs, 1000, 1000).await.blobs, 1);
+        assert!(!is_held(&catalog, &blobs, b"small"));
+    }
+
+    #[tokio::test]
     async fn a_file_that_cannot_be_moved_holds_up_no_other() {
         let folder = tempfile::tempdir().expect("a folder");
         let (catalog, blobs) = open(folder.path());

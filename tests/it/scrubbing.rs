@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use crate::answers::ask;
 use crate::blobs::{file_of, held};
-use crate::cluster::{Cluster, get, key, objects, put, wait_until};
+use crate::cluster::{Cluster, files_below, get, key, objects, put, wait_until};
 use crate::fetching::figure;
 
 const SMALL: usize = 1000;
@@ -269,6 +269,23 @@ async fn a_blob_is_noted_as_damaged_until_what_was_set_aside_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_without_a_name_is_found_at_the_start_though_nothing_is_scrubbed() {
+    let mut cluster = Cluster::start_with(&["AWS"], |config| {
+        config.blob_grace_s = 1;
+        config.scrub_bytes_per_second = 0;
+    })
+    .await;
+    let data = cluster.data("AWS");
+    put(&cluster.client("AWS"), "kept", content("kept", LARGE)).await;
+    cluster.stop("AWS").await;
+    let orphan = file_of(&data, &content("orphan", LARGE));
+    std::fs::write(&orphan, content("orphan", LARGE)).unwrap();
+    cluster.restart("AWS").await;
+    wait_until("it is swept", async || !orphan.exists()).await;
+    assert!(get(&cluster.client("AWS"), "kept").await.unwrap() == content("kept", LARGE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_just_being_stored_is_not_missing() {
     let cluster = Cluster::start(&["AWS"]).await;
     let aws = cluster.client("AWS");
@@ -279,4 +296,28 @@ async fn what_is_just_being_stored_is_not_missing() {
         tokio::join!(put(&aws, "a", bytes.clone()), seen(), seen(), seen(), seen());
     }
     assert_eq!(figure(&cluster, "AWS", "metacdn_node_damaged_blobs_total").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_listed_nor_noted_goes_when_the_catalogue_can_be_written_again() {
+    let cluster = Cluster::start_with(&["AWS"], |config| config.blob_grace_s = 1).await;
+    let (aws, data) = (cluster.client("AWS"), cluster.data("AWS"));
+    let catalog = Connection::open(data.join("catalog.sqlite")).unwrap();
+    catalog.pragma_update(None, "busy_timeout", 10_000).unwrap();
+    for table in ["entries", "loose_blobs"] {
+        let refuse = format!(
+            "CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        );
+        catalog.execute_batch(&refuse).unwrap();
+    }
+    // For so long that the sweep tries to note them more than once.
+    let begun = std::time::Instant::now();
+    while begun.elapsed().as_millis() < 1500 {
+        let bytes = content(&format!("{:?}", begun.elapsed()), LARGE);
+        assert_eq!(ask(&aws, "PUT", "/v1/objects/a", &[], bytes).await.status, 500);
+    }
+    let files = || files_below(&data.join("blobs"));
+    assert!(files() > 0);
+    catalog.execute_batch("DROP TRIGGER refuse_entries; DROP TRIGGER refuse_loose_blobs").unwrap();
+    wait_until("all files are gone", async || files() == 0).await;
 }

@@ -101,7 +101,7 @@ async fn mend(core: &Arc<Core>, blob: NamedBlob) -> Result<(), StoreError> {
     }
     match receive(core, (hash, size), None, || std::future::ready(Ok(true))).await {
         Ok(fresh) => {
-            core.catalog.transact(move |transaction| transaction.keep_blob(&fresh)).await?;
+            core.catalog.transact(move |transaction| transaction.keep_mended(&fresh)).await?;
             mended(core, hash).await
         }
         Err(FetchError::Store(error)) => Err(error),
