@@ -281,8 +281,7 @@ async fn start(
         // The catalogue is locked first, so that no other process's unfinished blobs are removed.
         let catalog = open_catalog(&folder, &id, epoch)?;
         // What cannot be known of a blob is kept: the next start looks again.
-        let asked = |hash: &ContentHash| Ok::<_, StoreError>(catalog.wants_blob(hash)? || catalog.is_damaged(hash)?);
-        let is_wanted = |hash: &ContentHash| asked(hash).unwrap_or(true);
+        let is_wanted = |hash: &ContentHash| catalog.awaits_blob(hash).unwrap_or(true);
         let blobs = Blobs::open(FileSystem, &folder.join("blobs"), life, is_wanted)?;
         Ok((catalog, blobs))
     });

@@ -97,15 +97,6 @@ impl Catalog {
         })
     }
 
-    /// Whether the blob `hash` waits to be mended.
-    ///
-    /// # Errors
-    /// When the catalogue cannot be read.
-    pub fn is_damaged(&self, hash: &ContentHash) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM damaged_blobs WHERE hash = ?1)";
-        self.read(|connection| Ok(connection.query_row(sql, [hash.as_bytes()], |row| row.get(0))?))
-    }
-
     /// How many blobs wait to be mended.
     ///
     /// # Errors

@@ -45,12 +45,13 @@ impl Catalog {
         self.read(|connection| select(connection, "WHERE key = ?1 ORDER BY time DESC", [key.as_str()]))
     }
 
-    /// Whether the blob `hash` is wanted; looks through all wants.
+    /// Whether the blob `hash` is to be fetched, because it is wanted or damaged; looks through all wants.
     ///
     /// # Errors
     /// When the catalogue cannot be read.
-    pub fn wants_blob(&self, hash: &ContentHash) -> Result<bool, StoreError> {
-        let sql = "SELECT EXISTS (SELECT 1 FROM wants WHERE hash = ?1)";
+    pub fn awaits_blob(&self, hash: &ContentHash) -> Result<bool, StoreError> {
+        let sql = "SELECT EXISTS (SELECT 1 FROM wants WHERE hash = ?1)
+            OR EXISTS (SELECT 1 FROM damaged_blobs WHERE hash = ?1)";
         self.read(|connection| Ok(connection.query_row(sql, [hash.as_bytes()], |row| row.get(0))?))
     }
 }
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
     use crate::model::{Content, Entry, EntryState, Epoch, HybridTime, Origin, Version};
     use crate::replicate::Ledger as _;
-    use crate::store::Transaction;
+    use crate::store::{NamedBlob, Transaction};
 
     fn entry(key: &str, time: u64, size: u64) -> Entry {
         let origin = Origin { node: "B".parse().expect("a name"), epoch: Epoch::from_bits(2) };
@@ -105,7 +106,10 @@ mod tests {
         assert_eq!(keys(catalog.large_wants(u64::MAX, 9).expect("readable")), ["larger", "large"]);
         assert_eq!(keys(catalog.large_wants(99_998, 9).expect("readable")), ["large"]);
         assert_eq!(keys(catalog.wants_of(&all[0].key).expect("readable")), ["old"]);
-        assert!(catalog.wants_blob(&ContentHash::of(b"old")).expect("readable"));
-        assert!(!catalog.wants_blob(&ContentHash::of(b"other")).expect("readable"));
+        let other = NamedBlob { hash: ContentHash::of(b"other"), size: 9 };
+        assert!(catalog.awaits_blob(&ContentHash::of(b"old")).expect("readable"));
+        assert!(!catalog.awaits_blob(&other.hash).expect("readable"));
+        catalog.transact(move |t| t.note_damaged(other, None, 1)).await.expect("a commit");
+        assert!(catalog.awaits_blob(&other.hash).expect("readable"));
     }
 }

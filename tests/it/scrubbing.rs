@@ -1,5 +1,6 @@
 //! Blobs that rot, are cut short or lost: found, never served, and mended from another node.
 
+use std::num::NonZeroU64;
 use std::path::Path;
 
 use metacdn::client::Peer;
@@ -283,6 +284,23 @@ async fn what_a_crash_left_without_a_name_is_found_at_the_start_though_nothing_i
     cluster.restart("AWS").await;
     wait_until("it is swept", async || !orphan.exists()).await;
     assert!(get(&cluster.client("AWS"), "kept").await.unwrap() == content("kept", LARGE));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_fetched_by_half_goes_when_nobody_wants_it() {
+    let mut cluster = Cluster::start_with(&["AWS"], |config| config.copies_wait_ms = 0).await;
+    let aws = cluster.client("AWS");
+    let wanted = content("wanted", 4_000_000);
+    put(&aws, "wanted", wanted.clone()).await;
+    cluster.add_with("GC", |config| config.fetch_bytes_per_second = NonZeroU64::new(1_000_000)).await;
+    let (gc, unfinished) = (cluster.client("GC"), cluster.data("GC").join("blobs/unfinished"));
+    let part = |bytes: &[u8]| unfinished.join(ContentHash::of(bytes).to_string());
+    wait_until("a part of it is there", async || part(&wanted).exists()).await;
+    cluster.stop("AWS").await;
+    let unwanted = part(b"unwanted");
+    std::fs::write(&unwanted, b"unwa").unwrap();
+    scrub(&gc).await;
+    assert!(!unwanted.exists() && part(&wanted).exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

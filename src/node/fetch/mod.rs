@@ -23,7 +23,7 @@ use crate::model::{ContentHash, Liveness, Node, NodeId, Version};
 use crate::replicate::{self, Ledger as _};
 use crate::store::{FreshBlob, StoreError, Want};
 use places::{Places, is_small};
-pub(super) use single::{FetchError, receive};
+pub(super) use single::{FetchError, forget_unwanted, receive};
 
 /// How many wants one commit lists at most while users are answered: they wait for it.
 const LISTED_MAX_BUSY: usize = 32;

@@ -106,6 +106,18 @@ pub(in crate::node) async fn receive<W: Future<Output = Result<bool, StoreError>
     }
 }
 
+/// Removes what came of bytes that are not to be fetched any more and that nobody is fetching: who ended for want of a
+/// holder left it, to go on there.
+pub(in crate::node) async fn forget_unwanted(core: &Arc<Core>) -> Result<(), StoreError> {
+    let blobs = core.blobs.clone();
+    for hash in off_runtime(move || blobs.unfinished()).await? {
+        let Some(_claim) = core.fetching.claim(hash) else { continue };
+        let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
+        off_runtime(move || if catalog.awaits_blob(&hash)? { Ok(()) } else { blobs.forget_unfinished(&hash) }).await?;
+    }
+    Ok(())
+}
+
 /// Reads from `peer` what is still missing of the bytes.
 async fn read_rest<W: Future<Output = Result<bool, StoreError>>>(
     core: &Core,

@@ -121,6 +121,22 @@ impl<D: Disk> Blobs<D> {
         BlobWriter::resume(self.clone(), hash)
     }
 
+    /// The blobs that can be resumed, in any order.
+    ///
+    /// # Errors
+    /// When their folder cannot be read.
+    pub fn unfinished(&self) -> Result<Vec<ContentHash>, StoreError> {
+        self.hashes_in(&self.shared.root.join(UNFINISHED))
+    }
+
+    /// Removes what there is of the blob that was to become `hash`. Nobody may write it meanwhile.
+    ///
+    /// # Errors
+    /// When it is there but cannot be removed.
+    pub fn forget_unfinished(&self, hash: &ContentHash) -> Result<(), StoreError> {
+        self.remove_file(&self.resumable_path(hash))
+    }
+
     /// Opens the file of the blob `hash`, and says its size; `None` if there is none that can be opened: one whose place on
     /// the disk is bad is no more than one that is lost.
     ///
@@ -151,8 +167,11 @@ impl<D: Disk> Blobs<D> {
     /// # Errors
     /// When their folder cannot be read.
     pub fn files(&self, first: u8) -> Result<Vec<ContentHash>, StoreError> {
-        let folder = self.shared.root.join(format!("{first:02x}"));
-        let names = self.disk().list(&folder).map_err(StoreError::file("read", &folder))?;
+        self.hashes_in(&self.shared.root.join(format!("{first:02x}")))
+    }
+
+    fn hashes_in(&self, folder: &Path) -> Result<Vec<ContentHash>, StoreError> {
+        let names = self.disk().list(folder).map_err(StoreError::file("read", folder))?;
         // What has another name is none of ours.
         Ok(names.iter().filter_map(|name| name.to_str()?.parse().ok()).collect())
     }
