@@ -304,6 +304,23 @@ async fn what_was_fetched_by_half_goes_when_nobody_wants_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_small_blob_that_is_a_file_too_loses_the_file() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let (aws, data) = (cluster.client("AWS"), cluster.data("AWS"));
+    for name in ["twice", "file"] {
+        put(&aws, name, content(name, SMALL)).await;
+        std::fs::write(file_of(&data, &content(name, SMALL)), content(name, SMALL)).unwrap();
+    }
+    change_row(&data, "DELETE FROM small_blobs WHERE hash = ?1", &content("file", SMALL));
+    assert_eq!(scrub(&aws).await.unmended, 0);
+    assert!(!file_of(&data, &content("twice", SMALL)).exists());
+    assert!(file_of(&data, &content("file", SMALL)).exists());
+    for name in ["twice", "file"] {
+        assert!(get(&aws, name).await.unwrap() == content(name, SMALL));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_just_being_stored_is_not_missing() {
     let cluster = Cluster::start(&["AWS"]).await;
     let aws = cluster.client("AWS");

@@ -1,10 +1,10 @@
 //! Looking whether blobs are there and are what their names say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::model::ContentHash;
 use crate::node::bytes::{BlobBytes, off_runtime};
@@ -34,7 +34,7 @@ pub(super) async fn part(core: &Arc<Core>, first: u8, pace: &Pace) -> Result<Loo
     let read = move || Ok::<_, StoreError>((catalog.named_blobs(first)?, blobs.files(first)?));
     let (named, files) = off_runtime(read).await?;
     let mut unseen: BTreeMap<ContentHash, u64> = named.into_iter().map(|blob| (blob.hash, blob.size)).collect();
-    let mut unnamed = Vec::new();
+    let (mut unnamed, mut rows_whole) = (Vec::new(), HashSet::new());
     let mut looked = Looked::default();
     let mut after = None;
     loop {
@@ -53,12 +53,16 @@ pub(super) async fn part(core: &Arc<Core>, first: u8, pace: &Pace) -> Result<Loo
                     note(core, NamedBlob { hash, size }, Some(bytes)).await?;
                     looked.damaged += 1;
                 }
-                Some(_) => {}
+                Some(_) => drop(rows_whole.insert(hash)),
             }
         }
         core.foreground.give_way(begun.elapsed()).await;
     }
     for hash in files {
+        if rows_whole.contains(&hash) {
+            take_away(core, hash).await;
+            continue;
+        }
         let size = unseen.remove(&hash);
         let (is_whole, bytes) = is_whole(core, hash, pace).await?;
         looked.blobs += 1;
@@ -78,6 +82,14 @@ pub(super) async fn part(core: &Arc<Core>, first: u8, pace: &Pace) -> Result<Loo
         note.await?;
     }
     Ok(looked)
+}
+
+/// Takes the file of a blob away that is a whole row of the catalogue, too: nobody reads it.
+async fn take_away(core: &Core, hash: ContentHash) {
+    let blobs = core.blobs.clone();
+    if let Err(error) = off_runtime(move || blobs.take_away(&hash).map(drop)).await {
+        warn!(error = &error as &dyn std::error::Error, "the file of a blob cannot be taken away, the next round will");
+    }
 }
 
 /// Looks once more for what was not seen: it may have come, gone or been overwritten meanwhile. Answers how many are
