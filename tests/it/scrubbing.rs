@@ -340,9 +340,8 @@ async fn what_could_not_be_listed_nor_noted_goes_when_the_catalogue_can_be_writt
     let catalog = Connection::open(data.join("catalog.sqlite")).unwrap();
     catalog.pragma_update(None, "busy_timeout", 10_000).unwrap();
     for table in ["entries", "loose_blobs"] {
-        let refuse = format!(
-            "CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END"
-        );
+        let refuse =
+            format!("CREATE TRIGGER refuse_{table} BEFORE INSERT ON {table} BEGIN SELECT RAISE(ABORT, 'refused'); END");
         catalog.execute_batch(&refuse).unwrap();
     }
     // For so long that the sweep tries to note them more than once.
@@ -355,4 +354,21 @@ async fn what_could_not_be_listed_nor_noted_goes_when_the_catalogue_can_be_writt
     assert!(files() > 0);
     catalog.execute_batch("DROP TRIGGER refuse_entries; DROP TRIGGER refuse_loose_blobs").unwrap();
     wait_until("all files are gone", async || files() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_set_aside_is_mended_too() {
+    let (cluster, _, gc) = two_nodes(&["rotten", "lost"]).await;
+    let data = cluster.data("GC");
+    let file = file_of(&data, &content("rotten", LARGE));
+    std::fs::write(&file, content("Rotten", LARGE)).unwrap();
+    std::fs::remove_file(file_of(&data, &content("lost", LARGE))).unwrap();
+    // No file takes the name of a folder, and none is removed that is one.
+    let aside = data.join("blobs/damaged").join(file.file_name().unwrap());
+    std::fs::create_dir(&aside).unwrap();
+    let found = scrub(&gc).await;
+    assert_eq!((found.round.damaged, found.round.missing, found.unmended), (1, 1, 1), "{found:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), content("rotten", LARGE));
+    std::fs::remove_dir(&aside).unwrap();
+    assert_eq!(scrub(&gc).await.unmended, 0);
 }

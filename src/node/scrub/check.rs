@@ -111,12 +111,16 @@ async fn look_for(core: &Arc<Core>, unseen: BTreeMap<ContentHash, u64>) -> Resul
 /// second time, and a write may just have replaced it. Answers whether it is damaged.
 pub(super) async fn suspect(core: &Arc<Core>, blob: NamedBlob) -> Result<bool, StoreError> {
     let (blobs, hash) = (core.blobs.clone(), blob.hash);
-    if !off_runtime(move || blobs.set_aside(&hash)).await? {
-        return Ok(false);
-    }
-    core.scrub.hopeless().remove(&hash);
-    if put_back_if_whole(core, hash).await? {
-        return Ok(false);
+    match off_runtime(move || blobs.set_aside(&hash)).await {
+        Ok(false) => return Ok(false),
+        Ok(true) => {
+            core.scrub.hopeless().remove(&hash);
+            if put_back_if_whole(core, hash).await? {
+                return Ok(false);
+            }
+        }
+        // What is brought anew takes its name.
+        Err(error) => warn!(%hash, error = &error as &dyn std::error::Error, "a damaged file cannot be set aside"),
     }
     note(core, blob, None).await?;
     Ok(true)
