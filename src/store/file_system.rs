@@ -165,6 +165,13 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_removed_stops_no_start() {
+        let root = tempfile::tempdir().expect("a folder");
+        fs::create_dir_all(root.path().join("unfinished/folder")).expect("a folder");
+        Blobs::open(FileSystem, root.path(), 7, |_| false).expect("blobs");
+    }
+
+    #[test]
     fn a_wanted_blob_goes_on_after_a_crash_where_it_was_left() {
         let root = tempfile::tempdir().expect("a folder");
         let open = |wanted: bool| Blobs::open(FileSystem, root.path(), 7, |_| wanted).expect("blobs");
