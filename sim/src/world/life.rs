@@ -121,7 +121,7 @@ impl World {
     /// Brings `index` back from its copy: a life of its own begins.
     pub(super) fn restore(&mut self, index: usize) {
         let Some((catalog, disk)) = self.nodes[index].backup.clone() else { return };
-        if self.somebody_would_be_unknown(index, Some(&catalog)) {
+        if self.somebody_would_be_unknown(index, Some(&catalog)) || !self.somebody_remembers(index) {
             return;
         }
         let epoch = Epoch::from_bits(self.random.bits());
@@ -142,6 +142,13 @@ impl World {
         });
         let after_ms = self.random.between(1_000, 40_000);
         self.queue.add(self.now_ms + after_ms, Event::Start(index));
+    }
+
+    /// Whether there is anyone besides `lost` who is not a backup that has yet to ask the others. If all went back in time
+    /// at once, nobody knows of a deletion that all had forgotten, and against that no rule helps either.
+    fn somebody_remembers(&self, lost: usize) -> bool {
+        let mut others = self.nodes.iter().enumerate().filter(|(index, _)| *index != lost);
+        others.any(|(_, node)| node.status != Status::Gone && !node.catalog.is_backup)
     }
 
     /// Whether nobody would know any more that some node is a member, if `lost` knew no more than `left`. Against that no
