@@ -28,7 +28,7 @@ use crate::protocol::status::{Objects, Receipt};
 use crate::protocol::{COPIES_HEADER, OBJECTS, decode_key};
 use crate::replicate;
 use crate::serve::body::BodyError;
-use crate::store::FreshBlob;
+use crate::store::{FreshBlob, SMALL_BLOB_BYTES_MAX};
 
 /// On how many nodes a write is durable.
 const COPIES_NAME: HeaderName = HeaderName::from_static(COPIES_HEADER);
@@ -110,6 +110,11 @@ async fn receive(core: &Core, mut body: Body, declared: Option<u64>) -> Result<F
     };
     if declared.is_some_and(|size| size > limit) {
         return Err(too_large());
+    }
+    // A small one is looked at when it is here.
+    if let Some(size) = declared.filter(|size| *size > SMALL_BLOB_BYTES_MAX) {
+        let blobs = core.blobs.clone();
+        off_runtime(move || blobs.require_room(size)).await.map_err(|error| ApiError::from(error).closing())?;
     }
     let mut intake = Intake::new(core.blobs.clone());
     while let Some(frame) = body.frame().await {

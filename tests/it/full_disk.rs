@@ -86,7 +86,7 @@ async fn an_upload_that_does_not_fit_is_refused_and_leaves_nothing() {
     let (cluster, disk) = small_node(24).await;
     let client = cluster.client("AWS");
     put(&client, "kept", "kept").await;
-    disk.fill(2 * MIB);
+    disk.fill(4 * MIB);
     let large = vec![b'x'; 4 * MIB];
     assert_full(&ask(&client, "PUT", "/v1/objects/large", &[], large.clone()).await);
     let mut packet = b"\x0A\x80\x80\x80\x02".to_vec();
@@ -223,6 +223,31 @@ async fn a_full_follower_catches_up_by_itself_when_space_returns() {
         wait_until("GC has caught up", async || objects(&gc).await == expected).await;
         wait_until("GC is seen to have caught up", async || behind().await == Some(0)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_keeps_nothing_else_out() {
+    let mut cluster = Cluster::start_with(&["AWS"], |config| config.copies_wait_ms = 0).await;
+    let _disk = SmallDisk::at(cluster.data("GC"), 40);
+    cluster.add("GC").await;
+    let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
+    for number in 0..3 {
+        put(&aws, &format!("large-{number}"), vec![number; 60 * MIB]).await;
+    }
+    for (number, size) in [(0, 1_000), (1, MIB), (2, 1_000)] {
+        let name = format!("fits-{number}");
+        put(&aws, &name, vec![number; size]).await;
+        wait_until("what fits is fetched", async || get(&gc, &name).await.is_some()).await;
+    }
+    put(&gc, "own", "own").await;
+    gc.delete_object(&"own".parse().unwrap()).await.unwrap();
+    let unfinished = cluster.data("GC").join("blobs/unfinished");
+    assert_eq!(std::fs::read_dir(unfinished).unwrap().count(), 0, "no half of what does not fit is kept");
+    for number in 0..3 {
+        aws.delete_object(&format!("large-{number}").parse().unwrap()).await.unwrap();
+    }
+    wait_until("GC wants nothing more", async || gc.status().await.unwrap().wants == 0).await;
+    assert_eq!(objects(&gc).await, objects(&aws).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

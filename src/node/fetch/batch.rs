@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Fetches `wants`, whose blobs are small.
 pub(super) async fn fetch(core: &Arc<Core>, wants: &[Want]) -> Result<End, StoreError> {
+    let blobs = core.blobs.clone();
+    off_runtime(move || blobs.require_room(0)).await?;
     // Many keys may have the same bytes, which came with the first of them.
     let mut missing = list_held(core, wants.to_vec()).await?;
     let mut last = None;

@@ -8,11 +8,12 @@ mod single;
 
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus_client::metrics::counter::Counter;
 use tokio::task::JoinSet;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::Core;
 use super::bytes::off_runtime;
@@ -34,6 +35,8 @@ pub(super) struct Fetching {
     pace: Pace,
     /// Blobs that are being fetched: an unfinished one has but one writer.
     claimed: Mutex<HashSet<ContentHash>>,
+    /// Whether it was told that the disk is full.
+    is_full: AtomicBool,
 }
 
 /// The right to fetch one blob, until it is dropped.
@@ -44,7 +47,12 @@ struct Claim<'a> {
 
 impl Fetching {
     pub(super) fn new(bytes_per_second: Option<NonZeroU64>) -> Self {
-        Self { hot: Hot::default(), pace: Pace::new(bytes_per_second), claimed: Mutex::default() }
+        Self {
+            hot: Hot::default(),
+            pace: Pace::new(bytes_per_second),
+            claimed: Mutex::default(),
+            is_full: AtomicBool::default(),
+        }
     }
 
     /// The right to fetch `hash`; `None` while somebody else does.
@@ -151,6 +159,15 @@ async fn due(core: &Arc<Core>, places: &mut Places) -> Result<Vec<Work>, StoreEr
     Ok(works)
 }
 
+/// Tells once that the disk is full, and once that it is not any more.
+fn tell_of_room(core: &Core, is_full: bool) {
+    match (core.fetching.is_full.swap(is_full, Ordering::Relaxed), is_full) {
+        (false, true) => warn!("the disk is full: what others have is not fetched, will retry"),
+        (true, false) => info!("there is room on the disk again"),
+        _ => {}
+    }
+}
+
 /// What came of wants that were fetched together.
 struct Fetched {
     wants: Vec<Want>,
@@ -173,7 +190,14 @@ async fn perform(core: Arc<Core>, Work { wants }: Work) -> Fetched {
         wants => batch::fetch(&core, wants).await,
     };
     let end = match fetched {
-        Ok(end) => end,
+        Ok(end) => {
+            tell_of_room(&core, false);
+            end
+        }
+        Err(StoreError::Full) => {
+            tell_of_room(&core, true);
+            End::NotStored
+        }
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, "fetched bytes cannot be stored");
             End::NotStored

@@ -53,12 +53,24 @@ pub(super) async fn fetch(core: &Arc<Core>, want: &Want) -> Result<End, StoreErr
             Ok(End::Kept)
         }
         Err(FetchError::Superseded) => Ok(End::Kept),
+        Err(FetchError::Store(StoreError::Full)) => no_room(core, want).await.map(|()| End::NoHolder),
         Err(FetchError::Store(error)) => Err(error),
         Err(FetchError::OnTheirWay) => postpone(core, vec![want.clone()], None).await.map(|()| End::NoHolder),
         Err(FetchError::NoHolder(last)) => {
             postpone(core, vec![want.clone()], last.as_ref()).await.map(|()| End::NoHolder)
         }
     }
+}
+
+/// Notes that there is no room for what `want` asks for: others may be smaller.
+async fn no_room(core: &Core, want: &Want) -> Result<(), StoreError> {
+    let (key, size) = (&want.entry.key, want.entry.content().map_or(0, |content| content.size));
+    if want.failures.is_power_of_two() || want.failures == 0 {
+        warn!(%key, size, failures = want.failures, "the disk has no room for the bytes, will retry");
+    }
+    core.metrics.failed_fetches.inc();
+    let entry = want.entry.clone();
+    core.catalog.transact(move |transaction| transaction.postpone_want(&entry)).await
 }
 
 /// Brings bytes here, for as long as they are wanted: asks one holder after the other, `first` before its equals, and all
@@ -71,6 +83,12 @@ pub(in crate::node) async fn receive<W: Future<Output = Result<bool, StoreError>
 ) -> Result<FreshBlob, FetchError> {
     let _claim = core.fetching.claim(hash).ok_or(FetchError::OnTheirWay)?;
     let mut intake = Intake::resume(core.blobs.clone(), hash, size).await?;
+    let (blobs, rest) = (core.blobs.clone(), size.saturating_sub(intake.size()));
+    if let Err(error) = off_runtime(move || blobs.require_room(rest)).await {
+        // What came of it must not keep others out.
+        intake.discard();
+        return Err(error.into());
+    }
     let mut last = None;
     loop {
         let before = intake.size();

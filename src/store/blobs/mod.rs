@@ -53,10 +53,12 @@ impl<D: Disk> Clone for Blobs<D> {
     }
 }
 
-/// The share of the disk that stays free of blobs, so that the catalogue can grow and objects can still be deleted: a
-/// hundredth, and no more than 64 MiB.
+/// What stays free of blobs, so that the catalogue can grow and objects can still be deleted: a hundredth of the disk, within
+/// these bounds, but of a small disk no more than an eighth.
 const RESERVE_PARTS: u64 = 100;
+const RESERVE_BYTES_MIN: u64 = 8 << 20;
 const RESERVE_BYTES_MAX: u64 = 64 << 20;
+const RESERVE_PARTS_MIN: u64 = 8;
 
 #[derive(Debug)]
 struct Shared<D> {
@@ -240,12 +242,16 @@ impl<D: Disk> Blobs<D> {
         self.shared.spoiled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Refuses to store more when only the reserve is left.
-    fn require_room(&self) -> Result<(), StoreError> {
+    /// Refuses to store `bytes` more when only the reserve would be left.
+    ///
+    /// # Errors
+    /// [`StoreError::Full`], or what the system says when it is asked.
+    pub fn require_room(&self, bytes: u64) -> Result<(), StoreError> {
         let Shared { disk, root, .. } = &*self.shared;
         let Space { total_bytes, free_bytes } = disk.space(root).map_err(StoreError::file("look at", root))?;
-        let reserve = (total_bytes / RESERVE_PARTS).min(RESERVE_BYTES_MAX);
-        if free_bytes < reserve { Err(StoreError::Full) } else { Ok(()) }
+        let reserve = (total_bytes / RESERVE_PARTS).clamp(RESERVE_BYTES_MIN, RESERVE_BYTES_MAX);
+        let reserve = reserve.min(total_bytes / RESERVE_PARTS_MIN);
+        if free_bytes < reserve.saturating_add(bytes) { Err(StoreError::Full) } else { Ok(()) }
     }
 
     fn disk(&self) -> &D {

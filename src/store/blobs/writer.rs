@@ -10,6 +10,9 @@ use crate::store::StoreError;
 /// After so many bytes a blob in the making is synced, so that the sync at its end is short.
 const SYNC_BYTES: u64 = 256 << 20;
 
+/// After so many bytes it is looked whether there is room for more.
+const LOOK_BYTES: u64 = 1 << 20;
+
 /// How many bytes are read at once of a blob that goes on.
 const READ_BYTES: usize = 256 << 10;
 
@@ -34,6 +37,8 @@ struct Unfinished<D: Disk> {
     file: D::File,
     path: PathBuf,
     unsynced: u64,
+    /// How many bytes were written since there was room for more.
+    unlooked: u64,
     stays: bool,
 }
 
@@ -113,7 +118,7 @@ impl<D: Disk> BlobWriter<D> {
         match file {
             None => {
                 // The catalogue takes no less space than a file would.
-                blobs.require_room()?;
+                blobs.require_room(size)?;
                 Ok(FreshBlob::row(hash, row))
             }
             Some(file) => {
@@ -126,10 +131,10 @@ impl<D: Disk> BlobWriter<D> {
 
 impl<D: Disk> Unfinished<D> {
     fn create(blobs: &Blobs<D>, resumable: Option<&ContentHash>) -> Result<Self, StoreError> {
-        blobs.require_room()?;
+        blobs.require_room(0)?;
         let path = resumable.map_or_else(|| blobs.unfinished_path(), |hash| blobs.resumable_path(hash));
         let file = blobs.disk().create(&path).map_err(StoreError::file("make", &path))?;
-        Ok(Self { blobs: blobs.clone(), file, path, unsynced: 0, stays: resumable.is_some() })
+        Ok(Self { blobs: blobs.clone(), file, path, unsynced: 0, unlooked: 0, stays: resumable.is_some() })
     }
 
     fn reopen(blobs: &Blobs<D>, hash: &ContentHash) -> Result<Option<Self>, StoreError> {
@@ -139,7 +144,7 @@ impl<D: Disk> Unfinished<D> {
             blobs.spoiled().remove(&path);
         }
         match blobs.disk().reopen(&path) {
-            Ok(file) => Ok(Some(Self { blobs: blobs.clone(), file, path, unsynced: 0, stays: true })),
+            Ok(file) => Ok(Some(Self { blobs: blobs.clone(), file, path, unsynced: 0, unlooked: 0, stays: true })),
             Err(error) if is_shortage(&error) => Err(StoreError::file("open", path)(error)),
             // What cannot be read makes room for what can.
             Err(_) => blobs.remove_file(&path).map(|()| None),
@@ -147,12 +152,25 @@ impl<D: Disk> Unfinished<D> {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
-        self.file.append(bytes).map_err(StoreError::file("write", &self.path))?;
+        if let Err(error) = self.append_within_room(bytes) {
+            // What does not fit must not keep others out.
+            self.stays &= !matches!(error, StoreError::Full);
+            return Err(error);
+        }
         self.unsynced += bytes.len() as u64;
         if self.unsynced >= SYNC_BYTES {
             self.sync()?;
         }
         Ok(())
+    }
+
+    fn append_within_room(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.unlooked += bytes.len() as u64;
+        if self.unlooked >= LOOK_BYTES {
+            self.blobs.require_room(bytes.len() as u64)?;
+            self.unlooked = 0;
+        }
+        self.file.append(bytes).map_err(StoreError::file("write", &self.path))
     }
 
     fn sync(&mut self) -> Result<(), StoreError> {
