@@ -12,7 +12,8 @@ use crate::replicate::{AHEAD_MAX_MS, Ledger as _};
 pub enum Invariant {
     /// When troubles end, all nodes list the same, and nothing is owed.
     Converges,
-    /// What was answered is on all nodes at the end, or something newer for its key.
+    /// What was answered is on all nodes at the end, or something newer for its key; and no row vanishes that is no
+    /// deletion.
     AcknowledgedSurvives,
     /// Nothing that is older than a forgotten deletion is listed.
     DeletedStays,
@@ -70,11 +71,27 @@ fn rank(entry: &Entry) -> Rank {
     (is_final, entry.version.clone())
 }
 
+/// What was listed under a key.
+#[derive(Debug, Clone)]
+struct Row {
+    place: u64,
+    rank: Rank,
+    is_deleted: bool,
+}
+
+impl Row {
+    fn all_of(node: &SimNode) -> BTreeMap<EntryKey, Self> {
+        let row = |place, entry: &Entry| Self { place, rank: rank(entry), is_deleted: entry.is_deleted() };
+        let entries = node.catalog.ledger.entries.iter();
+        entries.map(|(key, (place, entry))| (key.clone(), row(*place, entry))).collect()
+    }
+}
+
 /// What one node was seen to have.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     /// What it lists.
-    rows: BTreeMap<EntryKey, (u64, Rank)>,
+    rows: BTreeMap<EntryKey, Row>,
     /// The newest version of each key that it ever listed, in this life of its database.
     newest: BTreeMap<EntryKey, Rank>,
     /// The last place of its feed.
@@ -121,13 +138,12 @@ impl Oracle {
             self.seen.resize_with(index + 1, Seen::default);
         }
         let ledger = &node.catalog.ledger;
-        let rows: BTreeMap<_, _> =
-            ledger.entries.iter().map(|(key, (place, entry))| (key.clone(), (*place, rank(entry)))).collect();
+        let rows = Row::all_of(node);
         let feed = self.feeds.entry((node.id.clone(), ledger.origin.epoch)).or_default();
         for (key, row) in &rows {
-            feed.entry(key.clone()).or_default().push(row.clone());
+            feed.entry(key.clone()).or_default().push((row.place, row.rank.clone()));
         }
-        let newest = rows.iter().map(|(key, (_, rank))| (key.clone(), rank.clone())).collect();
+        let newest = rows.iter().map(|(key, row)| (key.clone(), row.rank.clone())).collect();
         // What a backup has was taken in when its time had come.
         let wants = ledger.withheld.values().map(|entry| entry.version.clone()).collect();
         self.seen[index] = Seen { rows, newest, wants, head: ledger.sequence, ..Seen::default() };
@@ -146,13 +162,13 @@ impl Oracle {
         let node = &nodes[index];
         let ledger = &node.catalog.ledger;
         let before = std::mem::take(&mut self.seen[index].rows);
-        for key in before.keys().filter(|key| !ledger.entries.contains_key(*key)) {
-            self.forgot(index, nodes, key, &before[key].1.1);
+        for (key, row) in before.iter().filter(|(key, _)| !ledger.entries.contains_key(*key)) {
+            self.vanished(index, nodes, key, row);
         }
         let mut fresh: Vec<_> = ledger.entries.values().filter(|(place, _)| *place > self.seen[index].head).collect();
         fresh.sort_by_key(|(place, _)| *place);
         for (place, entry) in fresh {
-            let row = before.get(&entry.key).map(|(_, rank)| rank);
+            let row = before.get(&entry.key).map(|row| &row.rank);
             self.listed(index, node, (*place, entry), row, now_unix_ms);
         }
         let wanted = ledger.wants.iter().map(|owed| &owed.entry);
@@ -169,8 +185,7 @@ impl Oracle {
             self.broken(Invariant::PlacesFollowCommits, || format!("{} has the places {places:?}", node.id));
         }
         self.seen[index].head = ledger.sequence;
-        self.seen[index].rows =
-            ledger.entries.iter().map(|(key, (place, entry))| (key.clone(), (*place, rank(entry)))).collect();
+        self.seen[index].rows = Row::all_of(node);
         self.check_cursors(index, nodes);
         self.check_vector(index, node);
     }
@@ -220,6 +235,20 @@ impl Oracle {
         self.check_held(node, entry);
         let feed = self.feeds.entry((id.clone(), node.catalog.ledger.origin.epoch)).or_default();
         feed.entry(key.clone()).or_default().push((place, rank));
+    }
+
+    /// A row has gone from node `index`, which only a deletion may, and not that of a member.
+    fn vanished(&mut self, index: usize, nodes: &[SimNode], key: &EntryKey, row: &Row) {
+        let (who, (is_final, version)) = (&nodes[index].id, &row.rank);
+        if !row.is_deleted {
+            self.broken(Invariant::AcknowledgedSurvives, || {
+                format!("{who} drops {key} {version}, which is no deletion")
+            });
+        } else if *is_final {
+            self.broken(Invariant::ForgettingIsSafe, || format!("{who} forgets that {key} was removed as {version}"));
+        } else {
+            self.forgot(index, nodes, key, version);
+        }
     }
 
     /// A row of the deletion `version` has gone from node `index`.
