@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::{debug, warn};
 
+use super::bytes::off_runtime;
 use super::{Core, unix_ms};
 use crate::model::{EntryKey, HybridTime, VersionVector};
 use crate::replicate::{expire, unpark};
@@ -83,6 +84,11 @@ fn first_key() -> EntryKey {
 
 /// Forgets what can be forgotten. While a member is away that is nothing new, and what was looked at is not looked at again.
 async fn expire_all(core: &Arc<Core>, grace: Duration, last: &mut Pass) -> Result<usize, StoreError> {
+    // Whom a new node would have to ask, it does not know: a seed may be as new.
+    let catalog = core.catalog.clone();
+    if off_runtime(move || catalog.settled()).await?.is_none() {
+        return Ok(0);
+    }
     let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
     let time = HybridTime::from_unix_ms(unix_ms().saturating_sub(grace_ms));
     let Some(vectors) = core.members.vectors_of_all() else { return Ok(0) };
