@@ -146,11 +146,25 @@ impl SimDisk {
         if state.is_full && state.random.happens(300) { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
+    /// Nothing fails any more.
+    pub fn end_troubles(&self) {
+        self.set_trouble(false, 0);
+        self.state().fuse = None;
+    }
+
     /// Whether there is space, and how often calls fail.
     pub fn set_trouble(&self, is_full: bool, failures_per_mille: u64) {
         let mut state = self.state();
         state.is_full = is_full;
         state.failures_per_mille = failures_per_mille;
+    }
+
+    /// The names of all files two levels below `root`.
+    pub fn files(&self, root: &str) -> Vec<String> {
+        let state = self.state();
+        let below = |path: &str| parent(parent(path)) == root;
+        let files = state.names.iter().filter(|(path, name)| matches!(name, Name::File(_)) && below(path));
+        files.map(|(path, _)| path[parent(path).len() + 1..].to_owned()).collect()
     }
 
     /// Whether the file of this name would be there, with all its bytes, after a crash now.

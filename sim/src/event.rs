@@ -34,6 +34,8 @@ pub enum Task {
     Sweep,
     /// It compares what it lists with another one.
     Compare,
+    /// It looks through what it has.
+    Scrub,
 }
 
 /// An event.

@@ -50,6 +50,8 @@ pub enum Answer {
         epoch: Epoch,
         /// What was passed.
         vector: VersionVector,
+        /// Whether it belongs to the cluster.
+        belongs: bool,
         /// What the clock shows.
         now_unix_ms: u64,
     },

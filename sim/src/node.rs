@@ -33,6 +33,9 @@ pub struct Catalog {
     pub rows: BTreeMap<ContentHash, Vec<u8>>,
     /// The blobs that nothing may name any more, and since when, once a sweep has seen them.
     pub loose: BTreeMap<ContentHash, Option<u64>>,
+    /// Whether it belongs to the cluster: it founded it, or one that does has answered it. Of the settled set of members, of
+    /// which each knows all others, that is as much as deletions need.
+    pub belongs: bool,
     /// Whether entries of a backup are still to be looked at.
     pub is_backup: bool,
 }
@@ -89,6 +92,8 @@ pub struct Memory {
     pub awaited: BTreeMap<u64, Awaited>,
     /// What it fetches.
     pub fetches: BTreeMap<u64, Fetch>,
+    /// Blobs that were let go and of which no note is durable yet.
+    pub released: Vec<ContentHash>,
     /// What is being uploaded to it.
     pub uploads: BTreeMap<u64, Upload>,
     /// Whose feeds it has read to the end and what they had passed then, and the newest deletion that any had forgotten.
@@ -265,6 +270,8 @@ pub enum Job {
     Welcome(Vec<Entry>),
     /// Bytes that nothing may name any more: blobs that were let go are noted, notes get their time, old ones are swept.
     Sweep(Vec<ContentHash>),
+    /// What a scrub has found: bytes that nothing names.
+    Scrub(BTreeSet<ContentHash>),
     /// Entries of a bucket that a peer lists, with what was passed here before.
     Mend(usize, VersionVector, Vec<Entry>),
     /// Entries of a backup, with the newest deletion that a member had forgotten.
@@ -308,8 +315,8 @@ pub enum Effect {
     },
     /// What was passed is written down, with what was owed then.
     Covered(crate::model::VersionVector),
-    /// Bytes are freed; their files go now.
-    Swept(Vec<Removal<SimDisk>>),
+    /// Bytes are freed; their files go now. What was let go is noted.
+    Swept(Vec<Removal<SimDisk>>, Vec<ContentHash>),
     /// Nothing more.
     Done,
 }

@@ -35,6 +35,10 @@ pub enum Invariant {
     PlacesFollowCommits,
     /// A deletion is forgotten only when nobody can bring back what was deleted.
     ForgettingIsSafe,
+    /// What nothing names is not held for ever.
+    UnnamedGoes,
+    /// A deletion is not remembered for ever.
+    DeletionsEnd,
     /// Nothing in the rules panics.
     NothingPanics,
 }
@@ -346,8 +350,9 @@ impl Oracle {
         self.acknowledged.push(Acknowledged { key, version, holders });
     }
 
-    /// Checks what must be so when all troubles are over and nothing moves any more.
-    pub fn at_rest(&mut self, nodes: &[SimNode]) {
+    /// Checks what must be so when all troubles are over and nothing moves any more: deletions of before `forgotten_by` had
+    /// time enough to be forgotten.
+    pub fn at_rest(&mut self, nodes: &[SimNode], forgotten_by: HybridTime) {
         let live: Vec<_> = (0..nodes.len()).filter(|index| nodes[*index].status == Status::Up).collect();
         for Acknowledged { key, version, holders } in self.acknowledged.clone() {
             let has_its_disk = |(holder, restores): &(usize, u32)| {
@@ -370,11 +375,33 @@ impl Oracle {
             }
         }
         for index in live {
-            for (_, entry) in nodes[index].catalog.ledger.entries.values() {
-                self.check_held(&nodes[index], entry);
-            }
+            self.check_leftovers(&nodes[index], nodes, forgotten_by);
         }
     }
+
+    /// Checks that `node` has what it should have at the end, and nothing else.
+    fn check_leftovers(&mut self, node: &SimNode, nodes: &[SimNode], forgotten_by: HybridTime) {
+        let id = &node.id;
+        for (_, entry) in node.catalog.ledger.entries.values() {
+            self.check_held(node, entry);
+            let is_old = entry.is_deleted() && !rank(entry).0 && entry.version.time < forgotten_by;
+            if is_old && will_be_passed(nodes, &entry.version) {
+                let detail = format!("{id} still remembers that {} was deleted as {}", entry.key, entry.version);
+                self.broken(Invariant::DeletionsEnd, || detail);
+            }
+        }
+        if let Some(hash) = node.unnamed().first() {
+            self.broken(Invariant::UnnamedGoes, || format!("{id} holds {hash}, which nothing names"));
+        }
+    }
+}
+
+/// Whether all can say that they have passed `version`: of a database that is no more they may never, for only who has read
+/// it to its end knows that nothing of it is missing.
+fn will_be_passed(nodes: &[SimNode], version: &Version) -> bool {
+    let mut live = nodes.iter().filter(|node| node.status == Status::Up).map(|node| &node.catalog.ledger);
+    live.clone().any(|ledger| ledger.origin == version.origin)
+        || live.all(|ledger| ledger.vector().is_ok_and(|vector| vector.has_passed(version)))
 }
 
 fn is_ahead(version: &Version, now_unix_ms: u64) -> bool {

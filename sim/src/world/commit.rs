@@ -102,6 +102,7 @@ impl World {
                     }
                 }
                 Effect::Concluded { number, .. } => drop(self.nodes[node].memory.fetches.remove(&number)),
+                Effect::Swept(_, released) => self.nodes[node].memory.released.extend(released),
                 _ => {}
             }
         }
@@ -175,11 +176,17 @@ impl World {
                 Effect::Done
             }
             Job::Sweep(released) => {
-                for hash in released {
-                    catalog.loose.entry(hash).or_insert(None);
+                for hash in &released {
+                    catalog.loose.entry(*hash).or_insert(None);
                 }
                 let moved = memory.blobs.as_ref().map(|blobs| sweep(catalog, blobs, now));
-                Effect::Swept(moved.unwrap_or_default())
+                Effect::Swept(moved.unwrap_or_default(), released)
+            }
+            Job::Scrub(unnamed) => {
+                for hash in unnamed {
+                    catalog.loose.entry(hash).or_insert(None);
+                }
+                Effect::Done
             }
             Job::Release(horizon) => {
                 release_all(ledger, horizon.as_ref());
@@ -244,7 +251,7 @@ impl World {
                 }
             }
             Effect::Covered(passed) => self.nodes[node].memory.coverage.settle(&passed),
-            Effect::Swept(files) => drop(files),
+            Effect::Swept(files, _) => drop(files),
             Effect::Member { answer: None } | Effect::Done => {}
         }
     }
@@ -270,6 +277,7 @@ impl World {
                 self.later_within(1_000, 3_000, node, Task::Cover);
             }
             Job::Cover => self.later_within(1_000, 3_000, node, Task::Cover),
+            Job::Scrub(_) => self.scrub_later(node),
             _ => {}
         }
     }
@@ -393,5 +401,6 @@ fn told(job: &Job) -> String {
         Job::Unpark => "what was parked".to_owned(),
         Job::Sweep(released) => format!("a sweep; {} blobs were let go", released.len()),
         Job::Expire(_) => "what expires".to_owned(),
+        Job::Scrub(unnamed) => format!("a scrub; nothing names {} blobs", unnamed.len()),
     }
 }

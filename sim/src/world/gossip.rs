@@ -36,7 +36,8 @@ impl World {
         self.later_within(UNPARK_MS / 2, UNPARK_MS, node, Task::Unpark);
     }
 
-    /// Forgets old deletions, if all members have said since the start what they passed.
+    /// Forgets old deletions, if all members have said since the start what they passed. Whom else it would have to ask, a
+    /// new node does not know.
     pub(super) fn expire(&mut self, node: usize) {
         let known = &self.nodes[node].memory.known;
         let others = self.others(node);
@@ -44,7 +45,7 @@ impl World {
             .iter()
             .map(|other| known.get(&self.nodes[*other].id).and_then(|known| known.passed.clone()))
             .collect();
-        if let Some(vectors) = vectors {
+        if let Some(vectors) = vectors.filter(|_| self.nodes[node].catalog.belongs) {
             self.enqueue(node, Job::Expire(vectors));
         }
         self.later_within(EXPIRE_MS / 2, EXPIRE_MS, node, Task::Expire);
@@ -52,8 +53,10 @@ impl World {
 
     /// Notes the blobs that were let go, and frees what nothing has named for long.
     pub(super) fn sweep(&mut self, node: usize) {
-        if let Some(blobs) = &self.nodes[node].memory.blobs {
-            let mut released = blobs.take_released();
+        let memory = &mut self.nodes[node].memory;
+        if let Some(blobs) = &memory.blobs {
+            let mut released = std::mem::take(&mut memory.released);
+            released.extend(blobs.take_released());
             released.sort_unstable();
             released.dedup();
             let named = self.nodes[node].catalog.ledger.references();

@@ -18,8 +18,13 @@ impl World {
         let letter = char::from(b'A' + u8::try_from(index).expect("a run has few nodes"));
         let id: NodeId = letter.to_string().parse().expect("a letter is a name");
         let origin = Origin { node: id.clone(), epoch: Epoch::from_bits(self.random.bits()) };
-        let catalog =
-            Catalog { ledger: MemoryLedger::new(origin), rows: [].into(), loose: [].into(), is_backup: false };
+        let catalog = Catalog {
+            ledger: MemoryLedger::new(origin),
+            rows: [].into(),
+            loose: [].into(),
+            belongs: seed.is_none(),
+            is_backup: false,
+        };
         let node = SimNode {
             id,
             status: Status::Down,
@@ -77,6 +82,7 @@ impl World {
         {
             self.later_within(1_000, last_ms, index, task);
         }
+        self.scrub_later(index);
         self.later(1, index, Task::Fetch);
         self.later(1, index, Task::Cover);
     }

@@ -4,7 +4,7 @@ use super::World;
 use crate::event::Task;
 use crate::message::{Answer, Ask, Message};
 use crate::model::EntryKey;
-use crate::node::{Job, Known, Purpose, Request, Status};
+use crate::node::{Catalog, Job, Known, Purpose, Request, Status};
 use crate::replicate::{BUCKETS, bucket_of, digest_of};
 
 /// How long a node rests after a request failed, in milliseconds.
@@ -29,9 +29,10 @@ impl World {
             Ask::Feed { since, epoch, wait_ms } => return self.asked_feed(node, from, number, (since, epoch, wait_ms)),
             Ask::Blob(hash, offset) => self.piece(node, &hash, offset),
             Ask::Ping => {
-                let ledger = &self.nodes[node].catalog.ledger;
+                let Catalog { ledger, belongs, .. } = &self.nodes[node].catalog;
                 let Ok(vector) = crate::replicate::Ledger::vector(ledger);
-                Answer::Pong { epoch: ledger.origin.epoch, vector, now_unix_ms: self.clock(node) }
+                let (epoch, belongs) = (ledger.origin.epoch, *belongs);
+                Answer::Pong { epoch, vector, belongs, now_unix_ms: self.clock(node) }
             }
             Ask::Receipts(versions) => {
                 self.receipts(node, from, &versions);
@@ -69,7 +70,8 @@ impl World {
         match (purpose, answer) {
             (Purpose::Pull, Answer::Feed(part)) => self.read_feed(node, peer, part),
             (Purpose::Fetch(number), Answer::Blob(piece)) => self.got_piece(node, peer, number, piece),
-            (Purpose::Ping, Answer::Pong { epoch, vector, now_unix_ms }) => {
+            (Purpose::Ping, Answer::Pong { epoch, vector, belongs, now_unix_ms }) => {
+                self.nodes[node].catalog.belongs |= belongs;
                 let ahead_ms = now_unix_ms.cast_signed() - self.clock(node).cast_signed();
                 let id = self.nodes[peer].id.clone();
                 let Ok(own) = crate::replicate::Ledger::vector(&self.nodes[node].catalog.ledger);

@@ -8,6 +8,7 @@ mod gossip;
 mod life;
 mod messages;
 mod rest;
+mod scrub;
 mod troubles;
 
 use std::collections::BTreeMap;
@@ -147,6 +148,7 @@ impl World {
             Task::Expire => self.expire(node),
             Task::Sweep => self.sweep(node),
             Task::Compare => self.compare(node),
+            Task::Scrub => self.scrub(node),
         }
     }
 

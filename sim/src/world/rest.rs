@@ -1,13 +1,20 @@
 //! The end of a run: troubles are over, and all must come to rest with the same.
 
-use super::World;
-use crate::model::Entry;
+use super::{START_UNIX_MS, World};
+use crate::model::{Entry, EntryKey, HybridTime};
 use crate::node::Status;
 use crate::oracle::Invariant;
 use crate::replicate::Ledger as _;
+use crate::replicate::memory::MemoryLedger;
 
 /// How long it may take until nothing moves any more.
 const PATIENCE_MS: u64 = 900_000;
+
+/// How long it takes until a deletion is forgotten whose grace is over: all say what they passed, and look at old ones.
+const FORGETTING_MS: u64 = 120_000;
+
+/// How long it takes until what only comparing can bring is everywhere.
+const MENDING_MS: u64 = 150_000;
 
 /// How many steps are made between two looks.
 const LOOK_STEPS: u64 = 40;
@@ -18,17 +25,26 @@ impl World {
         self.is_calm = true;
         self.cuts.clear();
         for node in &mut self.nodes {
-            node.disk.set_trouble(false, 0);
+            node.disk.end_troubles();
             node.skew_ms = 0;
         }
         self.tell(|_| "all troubles are over".to_owned());
         self.wait_for_rest();
-        let end_ms = self.now_ms + self.plan.grace_ms + 150_000;
-        while self.oracle.violation.is_none() && self.now_ms < end_ms && self.step() {}
+        self.go_on_for(MENDING_MS);
+        if let Some(difference) = self.difference_of_deletions() {
+            self.broken(Invariant::Converges, || difference);
+        }
+        self.go_on_for(self.plan.grace_ms);
         self.wait_for_rest();
         if self.oracle.violation.is_none() {
-            self.oracle.at_rest(&self.nodes);
+            let forgotten_by = (START_UNIX_MS + self.now_ms).saturating_sub(self.plan.grace_ms + FORGETTING_MS);
+            self.oracle.at_rest(&self.nodes, HybridTime::from_unix_ms(forgotten_by));
         }
+    }
+
+    fn go_on_for(&mut self, duration_ms: u64) {
+        let end_ms = self.now_ms + duration_ms;
+        while self.oracle.violation.is_none() && self.now_ms < end_ms && self.step() {}
     }
 
     fn wait_for_rest(&mut self) {
@@ -95,8 +111,7 @@ impl World {
     fn difference(&self, live: &[usize]) -> Option<String> {
         let (first, others) = live.split_first()?;
         let first = &self.nodes[*first];
-        // Of old deletions some nodes forget a moment before others.
-        let lasting = |entry: &&Entry| entry.content().is_some();
+        let lasting = |entry: &&Entry| entry.content().is_some() || matches!(entry.key, EntryKey::Record(_));
         for other in others {
             let other = &self.nodes[*other];
             let ours = first.catalog.ledger.entries.values().map(|(_, entry)| entry).filter(lasting);
@@ -109,6 +124,27 @@ impl World {
             let (Ok(ours), Ok(theirs)) = (first.catalog.ledger.vector(), other.catalog.ledger.vector());
             if ours != theirs {
                 return Some(format!("{} has passed {ours:?}, {} has passed {theirs:?}", first.id, other.id));
+            }
+        }
+        None
+    }
+
+    /// Which deletion that nobody may have forgotten yet is not listed by all.
+    fn difference_of_deletions(&self) -> Option<String> {
+        let live = self.live();
+        let ledgers: Vec<_> = live.iter().map(|node| &self.nodes[*node].catalog.ledger).collect();
+        // Of old deletions some nodes forget a moment before others.
+        let horizon = ledgers.iter().filter_map(|ledger| ledger.told_horizon()).max();
+        let grace_began = HybridTime::from_unix_ms(START_UNIX_MS + self.now_ms - self.plan.grace_ms);
+        let is_remembered =
+            |entry: &Entry| entry.version.time >= grace_began && Some(&entry.version) > horizon.as_ref();
+        let listed = ledgers.iter().flat_map(|ledger| ledger.entries.values()).map(|(_, entry)| entry);
+        for entry in listed.filter(|entry| entry.is_deleted() && is_remembered(entry)) {
+            let differs =
+                |ledger: &&MemoryLedger| ledger.entries.get(&entry.key).map(|(_, entry)| entry) != Some(entry);
+            if let Some(other) = ledgers.iter().copied().find(differs) {
+                let (node, Entry { key, version, .. }) = (&other.origin.node, entry);
+                return Some(format!("{node} does not list that {key} was deleted as {version}"));
             }
         }
         None

@@ -111,6 +111,7 @@ impl World {
         if let Some(key) = self.random.pick(&live) {
             self.nodes[node].catalog.ledger.entries.remove(&key);
             self.oracle.lose(node, &key);
+            self.scrub_later(node);
         }
     }
 }
