@@ -15,7 +15,7 @@ pub enum Invariant {
     /// What was answered is on all nodes at the end, or something newer for its key; and no row vanishes that is no
     /// deletion.
     AcknowledgedSurvives,
-    /// Nothing that is older than a forgotten deletion is listed.
+    /// Nothing that is older than a forgotten deletion is listed, while one node that forgot it has its disk.
     DeletedStays,
     /// What a node listed before a place that a follower has read to, the follower lists or owes, or something newer.
     CursorsCover,
@@ -63,8 +63,16 @@ pub struct Violation {
 struct Acknowledged {
     key: EntryKey,
     version: Version,
-    /// The nodes that have it, each with how often it was brought back from a copy.
-    holders: Vec<(usize, u32)>,
+    /// The nodes that have it.
+    holders: Vec<Holder>,
+}
+
+/// A node, and how often it was brought back from a copy by then.
+type Holder = (usize, u32);
+
+/// Whether a node has the disk that it had then.
+fn has_its_disk(nodes: &[SimNode], (node, restores): Holder) -> bool {
+    nodes[node].status != Status::Gone && nodes[node].restores == restores
 }
 
 /// What decides which of two entries of a key wins: that a member was removed is final, then the later version does.
@@ -122,7 +130,10 @@ pub struct Oracle {
     seen: Vec<Seen>,
     feeds: BTreeMap<(NodeId, Epoch), Feed>,
     writes: BTreeMap<Origin, Writes>,
+    /// The newest deletion of each key that was forgotten.
     forgotten: BTreeMap<EntryKey, Version>,
+    /// Who forgot it.
+    forgetters: BTreeMap<EntryKey, Vec<Holder>>,
     acknowledged: Vec<Acknowledged>,
     /// Keys of which a trouble took a row somewhere: only comparing brings it back, so until the end nothing is promised.
     lost: BTreeSet<EntryKey>,
@@ -174,6 +185,7 @@ impl Oracle {
         for (place, entry) in fresh {
             let row = before.get(&entry.key).map(|row| &row.rank);
             self.listed(index, node, (*place, entry), row, now_unix_ms);
+            self.check_deleted(node, nodes, entry);
         }
         let wanted = ledger.wants.iter().map(|owed| &owed.entry);
         let wants: BTreeSet<_> = wanted.chain(ledger.withheld.values()).map(|entry| entry.version.clone()).collect();
@@ -226,11 +238,6 @@ impl Oracle {
         if !own && !was_wanted && is_ahead(version, now_unix_ms) {
             self.broken(Invariant::FutureWaits, || format!("{id} lists {key} {version} at {now_unix_ms}"));
         }
-        if entry.content().is_some() && self.forgotten.get(key).is_some_and(|forgotten| *version < *forgotten) {
-            let forgotten = &self.forgotten[key];
-            let detail = format!("{id} lists {key} {version}, which was deleted as {forgotten}");
-            self.broken(Invariant::DeletedStays, || detail);
-        }
         // An old deletion that comes back from a backup deletes nothing, when a newer one was forgotten before.
         let is_replaced = before_row.is_some_and(|row| *row > rank);
         if is_replaced || !entry.is_deleted() && newest.as_ref().is_some_and(|newest| *newest > rank) {
@@ -239,6 +246,20 @@ impl Oracle {
         self.check_held(node, entry);
         let feed = self.feeds.entry((id.clone(), node.catalog.ledger.origin.epoch)).or_default();
         feed.entry(key.clone()).or_default().push((place, rank));
+    }
+
+    /// Checks that `entry`, which `node` lists now, is not older than a forgotten deletion. If all that forgot it were brought
+    /// back from copies since, nobody can know of it.
+    fn check_deleted(&mut self, node: &SimNode, nodes: &[SimNode], entry: &Entry) {
+        let Some(forgotten) = self.forgotten.get(&entry.key).filter(|forgotten| entry.version < **forgotten) else {
+            return;
+        };
+        let forgetters = &self.forgetters[&entry.key];
+        if entry.content().is_some() && forgetters.iter().any(|forgetter| has_its_disk(nodes, *forgetter)) {
+            let (id, Entry { key, version, .. }) = (&node.id, entry);
+            let detail = format!("{id} lists {key} {version}, which was deleted as {forgotten}");
+            self.broken(Invariant::DeletedStays, || detail);
+        }
     }
 
     /// A row has gone from node `index`, which only a deletion may, and not that of a member.
@@ -268,8 +289,15 @@ impl Oracle {
                 self.broken(Invariant::ForgettingIsSafe, || detail);
             }
         }
-        let forgotten = self.forgotten.entry(key.clone()).or_insert_with(|| version.clone());
-        *forgotten = version.clone().max(forgotten.clone());
+        let forgetters = self.forgetters.entry(key.clone()).or_default();
+        let before = self.forgotten.get(key);
+        if before.is_none_or(|before| before < version) {
+            forgetters.clear();
+            self.forgotten.insert(key.clone(), version.clone());
+        }
+        if self.forgotten[key] == *version {
+            forgetters.push((index, nodes[index].restores));
+        }
     }
 
     /// Whether node `index` lists `version` of `key`, or has listed something newer, or may have missed it because it was
@@ -337,11 +365,10 @@ impl Oracle {
     }
 
     /// Notes that the client who wrote `version` of `key` was told that these `holders` have it.
-    pub fn acknowledged(&mut self, nodes: &[SimNode], key: &EntryKey, version: &Version, holders: &[(usize, u32)]) {
-        for (holder, restores) in holders {
-            let node = &nodes[*holder];
-            let is_as_it_was = node.status != Status::Gone && node.restores == *restores;
-            if is_as_it_was && !self.has_passed(*holder, key, &(false, version.clone())) {
+    pub fn acknowledged(&mut self, nodes: &[SimNode], key: &EntryKey, version: &Version, holders: &[Holder]) {
+        for holder in holders.iter().filter(|holder| has_its_disk(nodes, **holder)) {
+            if !self.has_passed(holder.0, key, &(false, version.clone())) {
+                let node = &nodes[holder.0];
                 let detail = format!("{} is counted as a holder of {key} {version}", node.id);
                 self.broken(Invariant::CopiesAreDurable, || detail);
             }
@@ -355,11 +382,7 @@ impl Oracle {
     pub fn at_rest(&mut self, nodes: &[SimNode], forgotten_by: HybridTime) {
         let live: Vec<_> = (0..nodes.len()).filter(|index| nodes[*index].status == Status::Up).collect();
         for Acknowledged { key, version, holders } in self.acknowledged.clone() {
-            let has_its_disk = |(holder, restores): &(usize, u32)| {
-                let node = &nodes[*holder];
-                node.status != Status::Gone && node.restores == *restores
-            };
-            if self.lost.contains(&key) || !holders.iter().any(has_its_disk) {
+            if self.lost.contains(&key) || !holders.iter().any(|holder| has_its_disk(nodes, *holder)) {
                 continue;
             }
             for index in &live {
