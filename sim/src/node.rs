@@ -270,7 +270,7 @@ pub enum Job {
     Welcome(Vec<Entry>),
     /// Bytes that nothing may name any more: blobs that were let go are noted, notes get their time, old ones are swept.
     Sweep(Vec<ContentHash>),
-    /// What a scrub has found: bytes that nothing names.
+    /// What a scrub has found: bytes that nothing names; sums are made anew.
     Scrub(BTreeSet<ContentHash>),
     /// Entries of a bucket that a peer lists, with what was passed here before.
     Mend(usize, VersionVector, Vec<Entry>),
@@ -322,6 +322,13 @@ pub enum Effect {
 }
 
 impl Catalog {
+    /// Notes that these blobs may be unnamed.
+    pub fn note_loose<'a>(&mut self, hashes: impl IntoIterator<Item = &'a ContentHash>) {
+        for hash in hashes {
+            self.loose.entry(*hash).or_insert(None);
+        }
+    }
+
     /// The names of the registered nodes that it lists.
     pub fn members(&self) -> BTreeSet<NodeId> {
         let listed = self.ledger.entries.values().map(|(_, entry)| entry);

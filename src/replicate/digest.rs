@@ -30,6 +30,11 @@ pub fn digest_of(entry: &Entry) -> u64 {
     hasher.digest()
 }
 
+/// The sum of a bucket that has these `entries`.
+pub fn sum_of<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> u64 {
+    entries.into_iter().map(digest_of).fold(0, u64::wrapping_add)
+}
+
 /// The buckets whose sums differ.
 pub fn differing(ours: &[u64], theirs: &[u64]) -> Vec<usize> {
     let pairs = ours.iter().zip(theirs).enumerate();
@@ -49,5 +54,6 @@ mod tests {
         let Ok(entry) = write(&mut ledger, live("a/b", "").key, live("a/b", "1").state, 1_000);
         assert_eq!((bucket_of(&entry.key), digest_of(&entry)), (1167, 1_296_234_819_513_608_994));
         assert_eq!(differing(&[1, 2, 3], &[1, 0, 3]), [1]);
+        assert_eq!(sum_of([&entry, &entry]), digest_of(&entry).wrapping_mul(2));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 
-use super::{Debt, Ledger};
+use super::{BUCKETS, Debt, Ledger, bucket_of, digest_of};
 use crate::model::{
     Content, ContentHash, Cursor, Entry, EntryKey, Epoch, HybridClock, HybridTime, NodeId, Origin, Version,
     VersionVector,
@@ -47,6 +47,8 @@ pub struct MemoryLedger {
     pub vector: VersionVector,
     /// The newest tombstone that was dropped.
     pub horizon: Option<Version>,
+    /// The sums of the buckets in which something was listed.
+    digests: BTreeMap<usize, u64>,
 }
 
 impl MemoryLedger {
@@ -65,6 +67,7 @@ impl MemoryLedger {
             cursors: BTreeMap::new(),
             vector: VersionVector::default(),
             horizon: None,
+            digests: BTreeMap::new(),
         }
     }
 
@@ -87,6 +90,22 @@ impl MemoryLedger {
                 self.withheld.insert(entry.key.clone(), entry);
             }
         }
+        self.recount();
+    }
+
+    /// The sum of each bucket, as it was kept.
+    pub fn sums(&self) -> Vec<u64> {
+        (0..BUCKETS).map(|bucket| self.digests.get(&bucket).copied().unwrap_or(0)).collect()
+    }
+
+    /// Makes the sums anew from what is listed; answers whether one was wrong.
+    pub fn recount(&mut self) -> bool {
+        let before = self.sums();
+        self.digests.clear();
+        for (_, entry) in self.entries.values() {
+            add(&mut self.digests, entry, digest_of(entry));
+        }
+        self.sums() != before
     }
 
     /// What its feed tells of as its horizon: the deletions that it withholds are not in the feed either.
@@ -137,7 +156,11 @@ impl Ledger for MemoryLedger {
     fn list(&mut self, entry: &Entry) -> Result<(), Infallible> {
         self.clock.observe(entry.version.time);
         self.sequence += 1;
-        self.entries.insert(entry.key.clone(), (self.sequence, entry.clone()));
+        let before = self.entries.insert(entry.key.clone(), (self.sequence, entry.clone()));
+        if let Some((_, before)) = before {
+            add(&mut self.digests, &before, digest_of(&before).wrapping_neg());
+        }
+        add(&mut self.digests, entry, digest_of(entry));
         let stays = |owed: &Owed| owed.entry.key != entry.key || owed.entry.supersedes(entry);
         self.wants.retain(stays);
         self.parked.retain(stays);
@@ -237,6 +260,7 @@ impl Ledger for MemoryLedger {
 
     fn drop_tombstone(&mut self, entry: &Entry) -> Result<(), Infallible> {
         self.entries.remove(&entry.key);
+        add(&mut self.digests, entry, digest_of(entry).wrapping_neg());
         Ok(())
     }
 
@@ -258,6 +282,12 @@ impl Ledger for MemoryLedger {
         self.withheld.remove(&entry.key);
         Ok(())
     }
+}
+
+/// Adds `digest` to the sum of the bucket of `entry`.
+fn add(digests: &mut BTreeMap<usize, u64>, entry: &Entry, digest: u64) {
+    let sum = digests.entry(bucket_of(&entry.key)).or_default();
+    *sum = sum.wrapping_add(digest);
 }
 
 fn is_same(one: &Entry, other: &Entry) -> bool {

@@ -25,7 +25,7 @@ pub use clock::{AHEAD_MAX_MS, ahead_of_peers_ms};
 pub use copies::CopyHolder;
 pub use coverage::Coverage;
 pub use decide::{Decision, decide, resume_at};
-pub use digest::{BUCKETS, bucket_of, differing, digest_of};
+pub use digest::{BUCKETS, bucket_of, differing, digest_of, sum_of};
 pub use expire::{Expired, expire};
 pub use home::{Acknowledgement, Decider, decider, home, is_settled};
 pub use ledger::{Debt, Ledger};

@@ -6,6 +6,7 @@
 mod backup;
 mod blobs;
 mod catalog;
+mod digests;
 mod error;
 mod file_system;
 mod homes;

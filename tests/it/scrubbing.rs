@@ -372,3 +372,26 @@ async fn what_cannot_be_set_aside_is_mended_too() {
     std::fs::remove_dir(&aside).unwrap();
     assert_eq!(scrub(&gc).await.unmended, 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_the_catalogue_lost_comes_back_from_another_node() {
+    let mut cluster = Cluster::start_with(&["AWS", "GC"], |config| config.compare_period_s = 1).await;
+    let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
+    for size in [SMALL, LARGE] {
+        put(&aws, &format!("{size}"), content("a", size)).await;
+    }
+    wait_until("GC has both", async || objects(&gc).await.len() == 2).await;
+    cluster.stop("GC").await;
+    let catalog = Connection::open(cluster.data("GC").join("catalog.sqlite")).unwrap();
+    assert_eq!(catalog.execute("DELETE FROM entries WHERE hash IS NOT NULL", []).unwrap(), 2);
+    drop(catalog);
+    cluster.restart("GC").await;
+    let gc = cluster.client("GC");
+    assert!(objects(&gc).await.is_empty());
+    scrub(&gc).await;
+    wait_until("both are back", async || objects(&gc).await == objects(&aws).await).await;
+    for size in [SMALL, LARGE] {
+        assert!(get(&gc, &format!("{size}")).await.unwrap() == content("a", size));
+    }
+    assert!(figure(&cluster, "GC", "metacdn_node_mended_entries_total").await >= 2);
+}

@@ -176,16 +176,13 @@ impl World {
                 Effect::Done
             }
             Job::Sweep(released) => {
-                for hash in &released {
-                    catalog.loose.entry(*hash).or_insert(None);
-                }
+                catalog.note_loose(&released);
                 let moved = memory.blobs.as_ref().map(|blobs| sweep(catalog, blobs, now));
                 Effect::Swept(moved.unwrap_or_default(), released)
             }
             Job::Scrub(unnamed) => {
-                for hash in unnamed {
-                    catalog.loose.entry(hash).or_insert(None);
-                }
+                catalog.note_loose(&unnamed);
+                catalog.ledger.recount();
                 Effect::Done
             }
             Job::Release(horizon) => {

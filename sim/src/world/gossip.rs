@@ -85,7 +85,7 @@ impl World {
         if !own.covers(vector) {
             return;
         }
-        for bucket in differing(&self.sums(node), theirs) {
+        for bucket in differing(&ledger.sums(), theirs) {
             self.ask(node, peer, Purpose::CompareBucket(own.clone()), Ask::Bucket(bucket));
         }
     }

@@ -5,7 +5,7 @@ use crate::event::Task;
 use crate::message::{Answer, Ask, Message};
 use crate::model::EntryKey;
 use crate::node::{Catalog, Job, Known, Purpose, Request, Status};
-use crate::replicate::{BUCKETS, bucket_of, digest_of};
+use crate::replicate::bucket_of;
 
 /// How long a node rests after a request failed, in milliseconds.
 const REST_MS: (u64, u64) = (500, 4_000);
@@ -45,7 +45,7 @@ impl World {
             Ask::Sums => {
                 let ledger = &self.nodes[node].catalog.ledger;
                 let Ok(vector) = crate::replicate::Ledger::vector(ledger);
-                Answer::Sums(self.sums(node), vector)
+                Answer::Sums(ledger.sums(), vector)
             }
             Ask::Bucket(bucket) => {
                 let listed = self.nodes[node].catalog.ledger.entries.values().map(|(_, entry)| entry);
@@ -53,16 +53,6 @@ impl World {
             }
         };
         self.answer(node, from, number, answer);
-    }
-
-    /// The sum of each bucket of what `node` lists.
-    pub(super) fn sums(&self, node: usize) -> Vec<u64> {
-        let mut sums = vec![0_u64; BUCKETS];
-        for (_, entry) in self.nodes[node].catalog.ledger.entries.values() {
-            let sum = &mut sums[bucket_of(&entry.key)];
-            *sum = sum.wrapping_add(digest_of(entry));
-        }
-        sums
     }
 
     fn answered(&mut self, node: usize, request: Request, answer: Answer) {

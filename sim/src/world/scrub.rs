@@ -1,5 +1,5 @@
 //! The look through all that a node has, after whatever may have left something behind: bytes that nothing names are noted,
-//! for the sweep. The glue of `src/node/scrub`.
+//! for the sweep, and sums that are wrong are made anew, for comparing. The glue of `src/node/scrub`.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ impl World {
 
     pub(super) fn scrub(&mut self, node: usize) {
         let unnamed = self.nodes[node].unnamed();
-        if !unnamed.is_empty() {
+        if !unnamed.is_empty() || self.nodes[node].catalog.ledger.clone().recount() {
             self.enqueue(node, Job::Scrub(unnamed));
         }
     }

@@ -3,6 +3,7 @@
 
 mod check;
 mod mend;
+mod sums;
 
 use std::collections::HashSet;
 use std::num::NonZeroU64;
@@ -165,6 +166,7 @@ async fn part(core: &Arc<Core>, pace: &Pace) -> Result<(), StoreError> {
         return keep(core).await;
     };
     let looked = check::part(core, first, pace).await?;
+    sums::part(core, first).await?;
     {
         let mut round = core.scrub.round();
         // Another round may have been asked for meanwhile; it begins with the next part.

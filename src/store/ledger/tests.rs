@@ -190,6 +190,11 @@ proptest! {
                 Ok(work.iter().map(|step| run(transaction, withhold, &seen, step)).collect::<Vec<_>>())
             }));
             prop_assert_eq!(answered.expect("a commit"), expected);
+            prop_assert_eq!(catalog.digests().expect("readable"), memory.sums());
+            for key in 0..4 {
+                prop_assert!(catalog.is_digest_right(bucket_of(&key_of(key))).expect("readable"));
+            }
+            prop_assert!(!memory.clone().recount());
         }
         let page = catalog.feed(0, 1000, crate::store::Select::All).expect("a page");
         let feed = memory.feed(0).into_iter().map(|(_, entry)| entry).collect::<Vec<_>>();

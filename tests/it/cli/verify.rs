@@ -58,7 +58,7 @@ async fn equal_nodes_are_found_equal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_planted_difference_is_named() {
     let (mut cluster, user) = equal_cluster().await;
-    // Cursors stay where they were, so that nothing of this is repaired by the feeds.
+    // Cursors and sums stay where they were, so that nothing of this is repaired by the feeds, or by comparing before a scrub.
     plant(&mut cluster, "GC", "DELETE FROM entries WHERE key = 'file-0'").await;
     plant(&mut cluster, "GC", "UPDATE entries SET time = time - 9999999 WHERE key = 'file-1'").await;
     let other = ContentHash::of(content(0).as_bytes());
