@@ -1,5 +1,5 @@
 //! The sweep: bytes that nothing has named for a while are freed. A node where nothing was overwritten or deleted only
-//! looks at an empty table once a minute, after it has looked at its start for what a crash has left.
+//! looks at an empty table and an empty folder once a minute, after it has looked at its start for what a crash has left.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tracing::{debug, warn};
 
 use super::bytes::off_runtime;
+use super::fetch::forget_unwanted;
 use super::{Core, unix_ms};
 use crate::model::ContentHash;
 use crate::store::StoreError;
@@ -33,6 +34,9 @@ pub(super) async fn run(core: Arc<Core>) {
     while core.stop.run_until_cancelled(tokio::time::sleep(period)).await.is_some() {
         if let Err(error) = sweep(&core, grace, &mut released).await {
             warn!(error = &error as &dyn std::error::Error, "blobs cannot be swept, will retry");
+        }
+        if let Err(error) = forget_unwanted(&core).await {
+            warn!(error = &error as &dyn std::error::Error, "what was fetched by half cannot be removed, will retry");
         }
     }
 }

@@ -1,11 +1,13 @@
 //! What nodes do in time: pings, announcements, forgetting, comparing. The glue of `src/node/heartbeat.rs`,
 //! `announce.rs`, `keep.rs` and `digests.rs`.
 
+use std::collections::BTreeSet;
+
 use super::World;
 use crate::event::Task;
 use crate::message::Ask;
 use crate::model::VersionVector;
-use crate::node::{Job, Purpose};
+use crate::node::{Job, Purpose, SimNode};
 use crate::replicate::{Ledger as _, differing};
 
 /// Up to how long it takes to the next ping, look at old deletions, comparison, look at parked entries, sweep.
@@ -63,7 +65,24 @@ impl World {
             released.retain(|hash| !named.contains(hash));
             self.enqueue(node, Job::Sweep(released));
         }
+        self.forget_unwanted(node);
         self.later_within(SWEEP_MS / 2, SWEEP_MS, node, Task::Sweep);
+    }
+
+    /// Removes what was fetched by half and is neither wanted nor being fetched.
+    fn forget_unwanted(&mut self, node: usize) {
+        let SimNode { memory, catalog, .. } = &self.nodes[node];
+        let Some(blobs) = &memory.blobs else { return };
+        let fetched = memory.fetches.values().map(|fetch| &fetch.entry);
+        let wanted = catalog.ledger.wants.iter().map(|owed| &owed.entry);
+        let kept: BTreeSet<_> =
+            fetched.chain(wanted).filter_map(|entry| entry.content().map(|content| content.hash)).collect();
+        for hash in blobs.unfinished().unwrap_or_default() {
+            if !kept.contains(&hash) {
+                // A failure leaves it for the next time.
+                let _ = blobs.forget_unfinished(&hash);
+            }
+        }
     }
 
     pub(super) fn compare(&mut self, node: usize) {

@@ -20,7 +20,6 @@ use tracing::{info, warn};
 use super::access::{Right, require};
 use super::bytes::off_runtime;
 use super::error::ApiError;
-use super::fetch::forget_unwanted;
 use super::pace::Pace;
 use super::{Core, unix_ms};
 use crate::model::{ContentHash, Principal};
@@ -152,10 +151,6 @@ async fn part(core: &Arc<Core>, pace: &Pace) -> Result<(), StoreError> {
     let done = core.scrub.round().parts;
     let Ok(first) = u8::try_from(done) else {
         mend::mend_all(core).await?;
-        if let Err(error) = forget_unwanted(core).await {
-            let error = &error as &dyn std::error::Error;
-            warn!(error, "what was fetched by half cannot be removed, the next round will");
-        }
         let round = {
             let mut round = core.scrub.round();
             round.ended_unix_ms = Some(unix_ms());
