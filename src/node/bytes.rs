@@ -20,7 +20,7 @@ use crate::store::{BlobWriter, Blobs, Catalog, FreshBlob, SMALL_BLOB_BYTES_MAX, 
 pub(super) const GATHER_BYTES: usize = 128 << 10;
 
 /// How many bytes are read from the disk at once for one answer, for the same reasons.
-const READ_BYTES: usize = 128 << 10;
+pub(super) const READ_BYTES: usize = 128 << 10;
 
 /// Runs `work`, which may wait for the disk, on a thread that may.
 pub(super) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {

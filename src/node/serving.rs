@@ -209,30 +209,58 @@ async fn body(core: &Arc<Core>, bytes: Held, pieces: Vec<Piece>, length: u64) ->
         _ => None,
     };
     let blob = NamedBlob { hash, size };
-    let read = match open(core, blob, opened, small.clone()).await? {
-        Some(read) => Some(read),
+    let (opened, read) = match open(core, blob, opened, small.clone()).await? {
+        Ok(read) => read,
         // The catalogue says that the bytes are held, the disk says that they are not: they come from a peer.
-        None if scrub::demand(core, blob).await? => open(core, blob, None, small).await?,
-        None => None,
+        Err(Damaged { row }) => match scrub::demand(core, blob, row).await? {
+            true => open(core, blob, None, small).await?.map_err(|_| damaged())?,
+            false => return Err(damaged()),
+        },
     };
-    let (opened, read) = read.ok_or_else(damaged)?;
-    Ok(read.map_or_else(|| opened.body(pieces), Body::from))
+    Ok(match read {
+        Some(read) => Body::from(read),
+        None if matches!(pieces.as_slice(), [Piece::File(range)] if *range == (0..size))
+            && core.scrub.verified.is_due(&hash) =>
+        {
+            scrub::whole(core.clone(), blob, opened)
+        }
+        None => opened.body(pieces),
+    })
 }
 
-/// Opens a blob, unless that was done, and reads the part of it that is sent with the head; `None` if it is missing, cut
-/// short or cannot be read.
+/// The bytes of a blob are missing, cut short, cannot be read, or are others.
+struct Damaged {
+    /// Those others, if they are a row of the catalogue.
+    row: Option<Bytes>,
+}
+
+/// Opens a blob, unless that was done, and reads the part of it that is sent with the head.
 async fn open(
     core: &Arc<Core>,
     NamedBlob { hash, size }: NamedBlob,
     opened: Option<BlobBytes>,
     part: Option<std::ops::Range<u64>>,
-) -> Result<Option<(BlobBytes, Option<Bytes>)>, StoreError> {
-    let (catalog, blobs) = (core.catalog.clone(), core.blobs.clone());
+) -> Result<Result<(BlobBytes, Option<Bytes>), Damaged>, StoreError> {
+    let shared = core.clone();
     let open = move || {
-        let opened = opened.map_or_else(|| BlobBytes::open(&catalog, &blobs, &hash), |opened| Ok(Some(opened)))?;
-        let Some(opened) = opened.filter(|opened| opened.size() == size) else { return Ok(None) };
-        let read = part.map(|range| opened.read(range)).transpose();
-        Ok(read.ok().map(|read| (opened, read)))
+        let opened = match opened {
+            Some(opened) => Some(opened),
+            None => BlobBytes::open(&shared.catalog, &shared.blobs, &hash)?,
+        };
+        let Some(opened) = opened.filter(|opened| opened.size() == size) else {
+            return Ok(Err(Damaged { row: None }));
+        };
+        let is_whole = part == Some(0..size);
+        let Ok(read) = part.map(|range| opened.read(range)).transpose() else {
+            return Ok(Err(Damaged { row: None }));
+        };
+        if let Some(bytes) = read.as_ref().filter(|_| is_whole && shared.scrub.verified.is_due(&hash))
+            && !shared.scrub.verified.verify(&hash, bytes)
+        {
+            let row = matches!(opened, BlobBytes::Memory(_)).then(|| bytes.clone());
+            return Ok(Err(Damaged { row }));
+        }
+        Ok(Ok((opened, read)))
     };
     off_runtime(open).await
 }

@@ -3,7 +3,8 @@
 use std::num::NonZeroU64;
 use std::path::Path;
 
-use metacdn::client::Peer;
+use http::Method;
+use metacdn::client::{Peer, empty};
 use metacdn::model::ContentHash;
 use metacdn::protocol::scrub::{PARTS, ScrubStatus};
 use rusqlite::Connection;
@@ -101,6 +102,39 @@ async fn a_read_that_misses_bytes_has_them_mended_and_waits() {
     let path = format!("/v1/blobs/{}", ContentHash::of(&content("lost", LARGE)));
     assert_eq!(ask(&gc, "GET", &path, &[], "").await.status, 404);
     wait_until("it is mended", async || ask(&gc, "GET", &path, &[], "").await.status == 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_of_rotten_bytes_has_them_mended_and_serves_none_to_the_end() {
+    const MEDIUM: usize = 40_000;
+    let (mut cluster, aws, gc) = two_nodes(&["rotten"]).await;
+    let data = cluster.data("GC");
+    put(&aws, "rotten/medium", content("rotten", MEDIUM)).await;
+    wait_until("GC holds it", async || get(&gc, "rotten/medium").await.is_some()).await;
+    // What was read lately is trusted, so that a popular object costs nothing; a restart trusts nothing.
+    cluster.stop("GC").await;
+    for size in [MEDIUM, LARGE] {
+        let mut bytes = content("rotten", size);
+        bytes[size - 100] ^= 1;
+        std::fs::write(file_of(&data, &content("rotten", size)), bytes).unwrap();
+    }
+    let rot = "UPDATE small_blobs SET bytes = zeroblob(length(bytes)) WHERE hash = ?1";
+    change_row(&data, rot, &content("rotten", SMALL));
+    cluster.restart("GC").await;
+    let gc = cluster.client("GC");
+    for (kind, size) in [("small", SMALL), ("medium", MEDIUM)] {
+        let answer = ask(&gc, "GET", &format!("/v1/objects/rotten/{kind}"), &[], "").await;
+        assert!(answer.status == 200 && answer.body == content("rotten", size), "{kind} {}", answer.status);
+    }
+    // A large one is on its way when it is known.
+    let request = gc.request(Method::GET, "/v1/objects/rotten/large", empty()).unwrap();
+    let read = async {
+        let (_, body) = gc.send(request).await?.into_parts();
+        gc.reader(body).read_all(LARGE).await
+    };
+    assert!(read.await.is_err(), "it ends as if it were right");
+    wait_until("it is mended", async || figure(&cluster, "GC", "metacdn_node_mended_blobs_total").await == 3).await;
+    assert!(get(&gc, "rotten/large").await == Some(content("rotten", LARGE)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::{TryStreamExt as _, stream};
 use tracing::{info, warn};
 
@@ -126,11 +127,14 @@ async fn forget(core: &Arc<Core>, hash: ContentHash) -> Result<(), StoreError> {
     core.catalog.transact(move |transaction| transaction.forget_damaged(&hash)).await
 }
 
-/// Has the bytes of a blob mended that a read found to be damaged or missing, and waits a moment for it. Answers whether
-/// they are here again.
-pub(in crate::node) async fn demand(core: &Arc<Core>, blob: NamedBlob) -> Result<bool, StoreError> {
+/// Has the bytes of a blob mended that a read found to be damaged or missing (of a row, those that it has), and waits a
+/// moment for it. Answers whether they are here again.
+pub(in crate::node) async fn demand(core: &Arc<Core>, blob: NamedBlob, row: Option<Bytes>) -> Result<bool, StoreError> {
     let mut mended = core.scrub.mended.subscribe();
-    let is_noted = suspect(core, blob).await?;
+    let is_noted = match row {
+        Some(row) => note(core, blob, Some(row.to_vec())).await.map(|_| true)?,
+        None => suspect(core, blob).await?,
+    };
     // The disk may read well at the second time, or a write have brought the bytes.
     if is_here(core, blob).await? {
         return Ok(true);

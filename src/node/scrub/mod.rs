@@ -3,6 +3,7 @@
 
 mod check;
 mod mend;
+mod reads;
 mod sums;
 
 use std::collections::HashSet;
@@ -26,6 +27,7 @@ use crate::model::{ContentHash, Principal};
 use crate::protocol::scrub::{PARTS, Round, ScrubStatus, UNMENDED_MAX};
 use crate::store::StoreError;
 pub(super) use mend::{demand, mend_in_time, report_missing};
+pub(super) use reads::{Verified, whole};
 
 /// How long the scrub rests when the store fails.
 const REST_OF_STORE: Duration = Duration::from_secs(60);
@@ -46,6 +48,8 @@ pub(super) struct Scrub {
     mended: watch::Sender<u64>,
     /// Blobs of which that was hashed which is set aside, and is damaged.
     hopeless: Mutex<HashSet<ContentHash>>,
+    /// What was hashed as it was read.
+    pub(super) verified: Verified,
     /// One mends at a time.
     mending: tokio::sync::Mutex<()>,
 }
@@ -59,6 +63,7 @@ impl Default for Scrub {
             found: Notify::new(),
             mended: watch::channel(0).0,
             hopeless: Mutex::default(),
+            verified: Verified::default(),
             mending: tokio::sync::Mutex::default(),
         }
     }
