@@ -135,6 +135,14 @@ impl BlobBytes {
         }
     }
 
+    /// Those in memory.
+    pub(super) fn into_memory(self) -> Option<Bytes> {
+        match self {
+            Self::Memory(bytes) => Some(bytes),
+            Self::File(..) => None,
+        }
+    }
+
     /// Reads a range of them, which they must have.
     pub(super) fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
         match self {

@@ -35,6 +35,10 @@ const VARIANT_NAME: HeaderName = HeaderName::from_static(VARIANT_HEADER);
 /// Bodies up to this size are read at once and sent with their head.
 const SMALL_BYTES: u64 = 64 << 10;
 
+/// Blobs up to this size are hashed before the first of their bytes is sent, which takes some milliseconds once a day;
+/// larger ones as they are sent.
+const VERIFIED_BYTES: u64 = 8 << 20;
+
 /// The media type of a blob: what is in it only its entries know.
 const BLOB_TYPE: &str = "application/octet-stream";
 
@@ -217,13 +221,10 @@ async fn body(core: &Arc<Core>, bytes: Held, pieces: Vec<Piece>, length: u64) ->
             false => return Err(damaged()),
         },
     };
+    let is_whole = matches!(pieces.as_slice(), [Piece::File(range)] if *range == (0..size));
     Ok(match read {
         Some(read) => Body::from(read),
-        None if matches!(pieces.as_slice(), [Piece::File(range)] if *range == (0..size))
-            && core.scrub.verified.is_due(&hash) =>
-        {
-            scrub::whole(core.clone(), blob, opened)
-        }
+        None if is_whole && core.scrub.verified.is_due(&hash) => scrub::whole(core.clone(), blob, opened),
         None => opened.body(pieces),
     })
 }
@@ -234,7 +235,8 @@ struct Damaged {
     row: Option<Bytes>,
 }
 
-/// Opens a blob, unless that was done, and reads the part of it that is sent with the head.
+/// Opens a blob, unless that was done, hashes it, if that is due and soon done, and reads the part of it that is sent with
+/// the head.
 async fn open(
     core: &Arc<Core>,
     NamedBlob { hash, size }: NamedBlob,
@@ -247,20 +249,16 @@ async fn open(
             Some(opened) => Some(opened),
             None => BlobBytes::open(&shared.catalog, &shared.blobs, &hash)?,
         };
-        let Some(opened) = opened.filter(|opened| opened.size() == size) else {
-            return Ok(Err(Damaged { row: None }));
-        };
-        let is_whole = part == Some(0..size);
-        let Ok(read) = part.map(|range| opened.read(range)).transpose() else {
-            return Ok(Err(Damaged { row: None }));
-        };
-        if let Some(bytes) = read.as_ref().filter(|_| is_whole && shared.scrub.verified.is_due(&hash))
-            && !shared.scrub.verified.verify(&hash, bytes)
-        {
-            let row = matches!(opened, BlobBytes::Memory(_)).then(|| bytes.clone());
-            return Ok(Err(Damaged { row }));
+        let damaged = |row| Ok(Err(Damaged { row }));
+        let Some(opened) = opened.filter(|opened| opened.size() == size) else { return damaged(None) };
+        let verified = &shared.scrub.verified;
+        if size <= VERIFIED_BYTES && verified.is_due(&hash) && !verified.verify(&hash, &opened).unwrap_or(false) {
+            return damaged(opened.into_memory());
         }
-        Ok(Ok((opened, read)))
+        match part.map(|range| opened.read(range)).transpose() {
+            Ok(read) => Ok(Ok((opened, read))),
+            Err(_) => damaged(None),
+        }
     };
     off_runtime(open).await
 }
