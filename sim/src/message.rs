@@ -59,8 +59,8 @@ pub enum Answer {
     Noted,
     /// The records of the cluster.
     Welcome(Vec<Entry>),
-    /// The sums of all buckets, and what was passed.
-    Sums(Vec<u64>, VersionVector),
+    /// The sums of all buckets.
+    Sums(Vec<u64>),
     /// What is listed in a bucket.
     Bucket(Vec<Entry>),
 }

@@ -92,10 +92,6 @@ async fn compare(core: &Arc<Core>, id: &NodeId, peer: &Peer, from: usize) -> Res
     let theirs = peer.digests().await?;
     let catalog = core.catalog.clone();
     let (vector, ours) = off_runtime(move || Ok::<_, StoreError>((catalog.vector()?, catalog.digests()?))).await?;
-    // What is on its way by the feed would be taken for lost.
-    if !vector.covers(&theirs.vector) {
-        return Ok(0);
-    }
     let grace_ms = core.config.tombstone_grace_s.saturating_mul(1000);
     let comparison = Comparison { passed: vector, lives: core.members.lives(), grace_ms };
     let theirs: Vec<u64> = theirs.sums.iter().map(|Sum(bits)| *bits).collect();
@@ -104,7 +100,14 @@ async fn compare(core: &Arc<Core>, id: &NodeId, peer: &Peer, from: usize) -> Res
     let begin = from.checked_rem(buckets.len()).unwrap_or(0);
     buckets.rotate_left(begin);
     for bucket in buckets.into_iter().take(BUCKETS_LOOKED_INTO_MAX) {
-        let entries = peer.of_bucket(bucket).await?;
+        // One that cannot be had, because it is too large, must not hide the others.
+        let entries = match peer.of_bucket(bucket).await {
+            Ok(entries) => entries,
+            Err(error) => {
+                debug!(peer = %id, bucket, error = &error as &dyn std::error::Error, "a bucket cannot be compared");
+                continue;
+            }
+        };
         entries.iter().try_for_each(Entry::check)?;
         let (comparison, peer) = (comparison.clone(), id.clone());
         let work = core.catalog.transact(move |transaction| comparison.mend(transaction, &peer, &entries, unix_ms()));

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use super::World;
 use crate::event::Task;
 use crate::message::Ask;
-use crate::model::VersionVector;
 use crate::node::{Job, Purpose, SimNode};
 use crate::replicate::{Ledger as _, differing};
 
@@ -96,14 +95,10 @@ impl World {
         self.later_within(COMPARE_MS / 2, COMPARE_MS, node, Task::Compare);
     }
 
-    /// `peer` has said which sums its buckets have, when it had passed `vector`.
-    pub(super) fn got_sums(&mut self, node: usize, peer: usize, theirs: &[u64], vector: &VersionVector) {
+    /// `peer` has said which sums its buckets have.
+    pub(super) fn got_sums(&mut self, node: usize, peer: usize, theirs: &[u64]) {
         let ledger = &self.nodes[node].catalog.ledger;
         let Ok(own) = ledger.vector();
-        // What is on its way by the feed would be taken for lost.
-        if !own.covers(vector) {
-            return;
-        }
         for bucket in differing(&ledger.sums(), theirs) {
             self.ask(node, peer, Purpose::CompareBucket(own.clone()), Ask::Bucket(bucket));
         }

@@ -44,8 +44,7 @@ impl World {
             }
             Ask::Sums => {
                 let ledger = &self.nodes[node].catalog.ledger;
-                let Ok(vector) = crate::replicate::Ledger::vector(ledger);
-                Answer::Sums(ledger.sums(), vector)
+                Answer::Sums(ledger.sums())
             }
             Ask::Bucket(bucket) => {
                 let listed = self.nodes[node].catalog.ledger.entries.values().map(|(_, entry)| entry);
@@ -79,7 +78,7 @@ impl World {
                 let records = records.into_iter().filter(|entry| matches!(entry.key, EntryKey::Record(_))).collect();
                 self.enqueue(node, Job::Welcome(records));
             }
-            (Purpose::Compare, Answer::Sums(sums, vector)) => self.got_sums(node, peer, &sums, &vector),
+            (Purpose::Compare, Answer::Sums(sums)) => self.got_sums(node, peer, &sums),
             (Purpose::CompareBucket(passed), Answer::Bucket(entries)) => {
                 self.enqueue(node, Job::Mend(peer, passed, entries));
             }
