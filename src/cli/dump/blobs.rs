@@ -27,7 +27,10 @@ const PART_BYTES: usize = 256 << 10;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fetched {
     /// It is in the folder.
-    Held,
+    Held {
+        /// Whether the first node gave it wrong or not at all, and another one had to.
+        mended: bool,
+    },
     /// No node has it any more, as when its object was overwritten meanwhile, or can give it; with what each said.
     Missing(String),
 }
@@ -45,20 +48,24 @@ pub(super) async fn fetch(
 ) -> anyhow::Result<Fetched> {
     let path = folder.unfinished(&hash);
     let mut wait = FIRST_WAIT;
+    let mut mended = false;
     for round in 1.. {
         let mut reasons: Vec<String> = Vec::new();
         let mut passing = false;
-        for peer in sources {
+        for (place, peer) in sources.iter().enumerate() {
             let mut partial = Partial::open(&path).await.with_context(|| format!("cannot write {}", path.display()))?;
+            let is_fresh = partial.received == 0;
             let reason = match partial.fill(peer, &hash, size, progress).await {
                 Ok(()) if partial.hash() == hash && partial.received == size => {
                     partial.end().await.with_context(|| format!("cannot write {}", path.display()))?;
                     let target = folder.blob(&hash);
                     fs::rename(&path, &target).await.with_context(|| format!("cannot make {}", target.display()))?;
-                    return Ok(Fetched::Held);
+                    return Ok(Fetched::Held { mended: mended && place > 0 });
                 }
                 Ok(()) => {
                     let _ = fs::remove_file(&path).await;
+                    // What an earlier try has left in the folder may be wrong itself.
+                    mended |= place == 0 && is_fresh;
                     format!("{} gives other bytes", peer.address())
                 }
                 Err(Broken::Local(error)) => {
@@ -68,6 +75,8 @@ pub(super) async fn fetch(
                     // What has arrived is on the disk before the next node goes on from there.
                     partial.end().await.with_context(|| format!("cannot write {}", path.display()))?;
                     passing |= error.is_transient();
+                    // That it cannot be reached, or breaks off, says nothing of its bytes.
+                    mended |= place == 0 && error.status().is_some();
                     let lacks = error.status() == Some(StatusCode::NOT_FOUND);
                     if lacks { format!("{} does not hold it", peer.address()) } else { explain(&error) }
                 }

@@ -54,6 +54,8 @@ struct Dump {
     blobs: BTreeMap<ContentHash, u64>,
     /// Of keys whose newest entry points at a blob that nobody gives: which, and why not.
     missing: BTreeMap<EntryKey, String>,
+    /// Of keys whose newest entry points at a blob that the dumped node gave wrong or not at all, and another node gave: which.
+    mended: BTreeMap<EntryKey, ContentHash>,
     position: (u64, Option<Epoch>),
 }
 
@@ -80,16 +82,17 @@ pub(super) async fn run(args: DumpArgs, options: &Options) -> anyhow::Result<()>
     let entries = folder.begin(&header)?;
     let sources = sources(&cluster, peer, &header.node).await?;
     let progress = Progress::start(output, status.objects, status.bytes);
-    let (blobs, missing, position) = (BTreeMap::new(), BTreeMap::new(), (0, None));
-    let mut dump = Dump { folder, sources, progress, entries, blobs, missing, position };
+    let (blobs, missing, mended, position) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), (0, None));
+    let mut dump = Dump { folder, sources, progress, entries, blobs, missing, mended, position };
     let end = dump.read(&header).await?;
-    let Dump { folder, progress, entries, blobs, .. } = dump;
+    let Dump { folder, progress, entries, blobs, mended, .. } = dump;
     progress.finish();
     let (path, counts, entries_hash) = entries.end()?;
     let (count, bytes) = (blobs.len() as u64, blobs.values().sum());
     let FeedAnswer { next: since, vector, horizon, .. } = end;
     let summary = Summary { header, since, vector, horizon, entries: counts, blobs: count, bytes, entries_hash };
     folder.finish(&path, &summary)?;
+    warn_of_mended(&summary.header.node, &mended, output);
     if output.is_json() {
         return output.answer_json(&json!({ "folder": folder.path().to_string_lossy(), "dump": summary }));
     }
@@ -112,6 +115,17 @@ fn check(status: &Status, output: Output) -> anyhow::Result<()> {
             .note(format_args!("warning: {strays} that {node} keeps for itself alone (distributed = T) are left out"));
     }
     Ok(())
+}
+
+/// Tells of the blobs that other nodes had to give.
+fn warn_of_mended(node: &NodeId, mended: &BTreeMap<EntryKey, ContentHash>, output: Output) {
+    let blobs = mended.values().collect::<HashSet<_>>().len() as u64;
+    if blobs > 0 {
+        let blobs = human::counted(blobs, "blob that is", "blobs that are");
+        output.note(format_args!(
+            "warning: other nodes gave {blobs} damaged or missing on {node}: `metacdn repair {node} --wait` mends that"
+        ));
+    }
 }
 
 /// The node that is dumped, and then all others, by any of which a blob may be given.
@@ -173,6 +187,7 @@ impl Dump {
             entry.check()?;
             self.entries.add(entry)?;
             self.missing.remove(&entry.key);
+            self.mended.remove(&entry.key);
             let Some(content) = entry.content() else { continue };
             self.progress.file_done();
             if self.blobs.insert(content.hash, content.size).is_some() || self.folder.has(&content.hash, content.size) {
@@ -189,9 +204,15 @@ impl Dump {
         let fetched: Vec<_> = stream::iter(fetches).buffer_unordered(PARALLEL).try_collect().await?;
         let mut gone = HashSet::new();
         for (hash, entries, fetched) in fetched {
-            if let Fetched::Missing(reason) = fetched {
-                gone.insert(hash);
-                self.missing.extend(entries.into_iter().map(|entry| (entry.key.clone(), reason.clone())));
+            match fetched {
+                Fetched::Held { mended: false } => {}
+                Fetched::Held { mended: true } => {
+                    self.mended.extend(entries.into_iter().map(|entry| (entry.key.clone(), hash)));
+                }
+                Fetched::Missing(reason) => {
+                    gone.insert(hash);
+                    self.missing.extend(entries.into_iter().map(|entry| (entry.key.clone(), reason.clone())));
+                }
             }
         }
         self.blobs.retain(|hash, _| !gone.contains(hash));

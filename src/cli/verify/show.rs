@@ -100,11 +100,25 @@ fn complain_of(found: &Found, limit: usize) {
             Err(reason) => complain(format_args!("error: cannot read the bytes of {node}: {reason}")),
         }
     }
+    let damaged = found.checked.iter().filter(|(_, checked)| checked.as_ref().is_ok_and(|it| !it.damaged.is_empty()));
+    if let Some(advice) = advice(damaged.map(|(node, _)| node)) {
+        complain(advice);
+    }
     let (keys, nodes) = (found.differing.keys, found.read().len());
     if keys > 0 {
         let more = keys.saturating_sub(found.differences.len().min(limit) as u64);
         let more = if more > 0 { format!(", {more} of them not shown") } else { String::new() };
         complain(format_args!("error: {nodes} nodes differ in {keys} keys{more}"));
+    }
+}
+
+/// What mends the blobs of `nodes`, if there are any.
+fn advice<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> Option<String> {
+    let commands: Vec<_> = nodes.map(|node| format!("`metacdn repair {node} --wait`")).collect();
+    match commands.as_slice() {
+        [] => None,
+        [command] => Some(format!("{command} mends it from the others")),
+        [commands @ .., last] => Some(format!("{} and {last} mend it from the others", commands.join(", "))),
     }
 }
 
@@ -157,4 +171,20 @@ fn difference_json(difference: &Difference, nodes: &[&NodeId]) -> Value {
         json!({ "node": node, "what": difference.at(index), "lists": listed.as_ref().map(entry) })
     });
     json!({ "key": difference.key, "newest": entry(difference.newest()), "nodes": lists.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_damaged_node_has_its_command() {
+        let nodes = ["AWS", "GC", "Fly"].map(|name| name.parse::<NodeId>().expect("a name"));
+        let said = |count| advice(nodes.iter().take(count));
+        assert_eq!(said(0), None);
+        assert_eq!(said(1).as_deref(), Some("`metacdn repair AWS --wait` mends it from the others"));
+        let all = "`metacdn repair AWS --wait`, `metacdn repair GC --wait` and `metacdn repair Fly --wait` mend it from the \
+                   others";
+        assert_eq!(said(3).as_deref(), Some(all));
+    }
 }

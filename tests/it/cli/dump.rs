@@ -50,6 +50,7 @@ async fn a_dump_has_everything_and_is_brought_up_to_date() {
     let folder = user.path("dump");
     let dump = ["dump", folder.to_str().unwrap()];
     let said = user.run(&dump).await.ok();
+    assert_eq!(said.stderr, "", "nothing is to be warned of");
     assert!(said.stdout.starts_with("dumped AWS: 5 objects, 3.1 MB in 4 blobs"), "{said:?}");
     let (summary, entries) = read(&folder);
     assert_eq!((&summary["entries"]["deleted"], &summary["blobs"]), (&1.into(), &4.into()), "{summary}");
@@ -83,7 +84,11 @@ async fn a_blob_that_one_node_has_damaged_comes_from_another_and_half_a_one_is_r
     let unfinished = folder.join("blobs/unfinished");
     fs::create_dir_all(&unfinished).unwrap();
     fs::write(unfinished.join(ContentHash::of(&half).to_string()), &half[..400_000]).unwrap();
-    user.run(&["dump", folder.to_str().unwrap(), "--from", "AWS"]).await.ok();
+    let said = user.run(&["dump", folder.to_str().unwrap(), "--from", "AWS"]).await.ok().stderr;
+    assert!(
+        said.contains("1 blob that is damaged or missing on AWS") && said.contains("`metacdn repair AWS"),
+        "{said}"
+    );
     let (_, entries) = read(&folder);
     assert!(entries.contains_key("damaged") && entries.contains_key("half"));
 

@@ -119,7 +119,8 @@ async fn damaged_and_lost_bytes_are_found() {
     // A deleted object's bytes may be gone.
     std::fs::remove_file(find(4)).unwrap();
     user.run(&["verify"]).await.ok();
-    let words = ["GC: file-1: blob", "another hash", "GC: file-2: blob", "is not held"];
+    let words =
+        ["GC: file-1: blob", "another hash", "GC: file-2: blob", "is not held", "`metacdn repair GC --wait` mends it"];
     let ended = user.run(&["verify", "--bytes"]).await.failed(1, &words);
     assert!(!ended.stderr.contains("error: AWS") && !ended.stderr.contains("file-4"), "{ended:?}");
     let gc = cluster.client("GC");
