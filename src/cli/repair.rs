@@ -24,6 +24,10 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// How many blobs that nobody gives are named.
 const NAMED_MAX: usize = 5;
 
+/// What helps where no node has the bytes any more.
+pub(super) const UPLOAD_AGAIN: &str =
+    "upload the files again, under any key: `metacdn verify --bytes` names a key of each blob";
+
 /// What is said of one blob that nobody gives, and of several.
 const UNMENDED: [&str; 2] = [
     "blob is damaged or missing, and no other node has it",
@@ -118,6 +122,11 @@ impl Repaired {
         self.state.is_err() || self.round().is_some_and(|round| round.ended_unix_ms.is_some())
     }
 
+    /// How many blobs are damaged or missing and not mended, also those that an earlier round has found.
+    fn unmended(&self) -> u64 {
+        self.state.as_ref().map_or(0, |state| state.unmended)
+    }
+
     /// How far it is.
     fn line(&self) -> String {
         let name = &self.name;
@@ -140,9 +149,17 @@ fn show(nodes: &[Repaired], is_done: bool, output: Output) -> anyhow::Result<()>
     } else if is_done {
         output.answer(results(nodes))?;
     } else {
-        for Repaired { name, .. } in nodes.iter().filter(|node| node.state.is_ok()) {
+        for Repaired { name, state, .. } in nodes {
+            let Ok(ScrubStatus { unmended, .. }) = state else { continue };
+            let so_far = match unmended {
+                0 => String::new(),
+                _ => format!(
+                    " ({} damaged or missing and not mended so far)",
+                    human::counted(*unmended, "blob is", "blobs are")
+                ),
+            };
             output.done(format_args!(
-                "{name} looks through all its bytes: `metacdn repair {name} --wait` says what it finds"
+                "{name} looks through all its bytes{so_far}: `metacdn repair {name} --wait` says what it finds"
             ))?;
         }
     }
@@ -158,17 +175,24 @@ fn show(nodes: &[Repaired], is_done: bool, output: Output) -> anyhow::Result<()>
             Ok(_) => {}
         }
     }
+    if is_done && nodes.iter().any(|node| node.unmended() > 0) {
+        complain(UPLOAD_AGAIN);
+    }
     Ok(())
 }
 
 fn results(nodes: &[Repaired]) -> comfy_table::Table {
-    let header = ["NODE", "BLOBS", "BYTES", "DAMAGED", "MISSING", "MENDED"];
+    let mut header = vec!["NODE", "BLOBS", "BYTES", "DAMAGED", "MISSING", "MENDED"];
+    // What an earlier round has found and nobody could mend is none of this round's finds.
+    let is_unmended = nodes.iter().any(|node| node.unmended() > 0);
+    header.extend(is_unmended.then_some("UNMENDED"));
     let mut table = table(&header, &header[1..]);
     for node in nodes {
         let mut row = vec![node.name.clone()];
         if let Some(Round { blobs, bytes, damaged, missing, mended, .. }) = node.round() {
             let counts = [*damaged, *missing, *mended].map(human::count);
             row.extend([human::count(*blobs), human::size(*bytes)].into_iter().chain(counts));
+            row.extend(is_unmended.then(|| human::count(node.unmended())));
         }
         table.add_row(row);
     }

@@ -265,7 +265,7 @@ async fn open(
 
 /// 503: the bytes are damaged here, and no peer has given them yet.
 fn damaged() -> ApiError {
-    let detail = "the bytes of the object are damaged on this node and will be mended";
+    let detail = "the bytes of the object are damaged or missing on this node, which asks the others for them";
     ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail).with_header(RETRY_AFTER, HeaderValue::from_static("5"))
 }
 

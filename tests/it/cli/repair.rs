@@ -42,7 +42,20 @@ async fn what_is_damaged_is_found_and_mended() {
     for name in ["AWS", "GC"] {
         std::fs::remove_file(file_of(&cluster.data(name), &contents[2])).unwrap();
     }
-    user.run(&["repair", "--wait"]).await.failed(1, &["AWS: 1 blob is damaged or missing, and no other node has it"]);
+    let words =
+        ["AWS: 1 blob is damaged or missing, and no other node has it", "upload the files again, under any key"];
+    user.run(&["repair", "--wait"]).await.failed(1, &words);
+    // The next round finds nothing new, which must not read as if all were well.
+    let again = user.run(&["repair", "AWS", "--wait"]).await.failed(1, &words);
+    let rows: Vec<Vec<_>> = again.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((rows[0].last(), rows[1].last()), (Some(&"UNMENDED"), Some(&"1")), "{again:?}");
+    let status = user.run(&["status"]).await.ok();
+    assert!(status.stdout.contains("UNMENDED") && status.stderr.contains("at AWS 1 blob is damaged"), "{status:?}");
+    assert_eq!(user.run(&["status", "--json"]).await.ok().json()[1]["unmended"], 1);
+    let said = user.run(&["repair", "AWS"]).await.ok().stdout;
+    assert!(said.contains("(1 blob is damaged or missing and not mended so far)"), "{said}");
+    put(&aws, "anything", contents[2].clone()).await;
+    wait_until("what is uploaded again is mended", async || user.run(&["verify", "--bytes"]).await.code == 0).await;
     cluster.stop("GC").await;
     user.run(&["repair"]).await.failed(1, &["GC cannot be asked"]);
 }
