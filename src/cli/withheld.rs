@@ -6,7 +6,7 @@ use http::StatusCode;
 
 use super::confirm::confirm;
 use super::output::table;
-use super::{Cluster, Options, human};
+use super::{Cluster, Options, Output, human};
 use crate::client::{ClientError, Deadlines, Peer};
 use crate::model::{Entry, EntryState, NodeId};
 use crate::protocol::status::{Settled, Status};
@@ -86,8 +86,13 @@ pub(super) async fn run(args: WithheldArgs, options: &Options) -> anyhow::Result
         What::List(which) => list(&peer(&which).await?, &which, options).await,
         What::TakeBack { which, alone } => {
             let taken = peer(&which).await?.take_back_withheld(&which.prefix, alone).await;
-            let entries = human::counted(settled(taken)?, "entry", "entries");
-            output.done(format_args!("{} writes {entries} anew, and all nodes get them", which.node))
+            match settled(taken)? {
+                0 => nothing(&which, output),
+                entries => {
+                    let entries = human::counted(entries, "entry", "entries");
+                    output.done(format_args!("{} writes {entries} anew, and all nodes get them", which.node))
+                }
+            }
         }
         What::Discard { which, alone, yes } => {
             let peer = peer(&which).await?;
@@ -101,11 +106,21 @@ pub(super) async fn run(args: WithheldArgs, options: &Options) -> anyhow::Result
                 let found = human::counted(found, "entry", "entries");
                 confirm(format!("Give up {found} that {} withholds?", which.node), yes).await?;
             }
-            let entries = settled(peer.discard_withheld(&which.prefix, alone).await)?;
-            let entries = human::counted(entries, "entry", "entries");
-            output.done(format_args!("{} has given up {entries}", which.node))
+            match settled(peer.discard_withheld(&which.prefix, alone).await)? {
+                0 => nothing(&which, output),
+                entries => {
+                    let entries = human::counted(entries, "entry", "entries");
+                    output.done(format_args!("{} has given up {entries}", which.node))
+                }
+            }
         }
     }
+}
+
+/// Nothing was there to be settled: as it should be where all was meant, and a mistake where some of it was.
+fn nothing(which: &Which, output: Output) -> anyhow::Result<()> {
+    let nothing = format!("{} withholds nothing{}", which.node, below(&which.prefix));
+    if which.prefix.is_empty() { output.done(nothing) } else { bail!(nothing) }
 }
 
 /// How many entries were settled, or what to do where it is too early for that.

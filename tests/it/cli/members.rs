@@ -164,6 +164,9 @@ async fn what_a_backup_withholds_is_listed_and_settled() {
         |json: Vec<Value>| json.iter().map(|entry| entry["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>();
     assert_eq!(keys(user.run(&["withheld", "list", "AWS", "--json"]).await.ok().json()), ["a/1", "a/2", "b"]);
 
+    user.run(&["withheld", "take-back", "AWS", "nokey"]).await.failed(1, &["AWS withholds nothing below nokey"]);
+    let discard = ["withheld", "discard", "AWS", "nokey", "--yes"];
+    user.run(&discard).await.failed(1, &["AWS withholds nothing below nokey"]);
     let taken = user.run(&["withheld", "take-back", "AWS", "a/1"]).await.ok();
     assert_eq!(taken.stdout, "AWS writes 1 entry anew, and all nodes get them\n");
     wait_until("it is back everywhere", async || get(&gc, "a/1").await.is_some()).await;
@@ -172,5 +175,8 @@ async fn what_a_backup_withholds_is_listed_and_settled() {
     assert_eq!(given_up.stdout, "AWS has given up 2 entries\n");
     let none = user.run(&["withheld", "list", "AWS", "b"]).await.ok();
     assert_eq!(none.stdout, "AWS withholds nothing below b\n");
+    for what in [&["take-back", "AWS"][..], &["discard", "AWS", "--yes"]] {
+        assert_eq!(user.run(&[&["withheld"], what].concat()).await.ok().stdout, "AWS withholds nothing\n");
+    }
     assert_eq!(objects(&aws).await.into_keys().collect::<Vec<_>>(), ["a/1"]);
 }
