@@ -122,9 +122,19 @@ impl Folder {
         }
     }
 
+    /// Whether a dump into it was begun at least.
+    pub(in crate::cli) fn is_begun(&self) -> bool {
+        self.entries().exists() || self.entries_under_way().exists()
+    }
+
     /// Where the entries are.
     pub(in crate::cli) fn entries(&self) -> PathBuf {
         self.root.join(ENTRIES)
+    }
+
+    /// Where the entries are while they are read.
+    fn entries_under_way(&self) -> PathBuf {
+        self.root.join(format!("{ENTRIES}.part"))
     }
 
     /// Where the folder is.
@@ -152,7 +162,7 @@ impl Folder {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn begin(&self, header: &Header) -> anyhow::Result<Entries> {
-        let path = self.root.join(format!("{ENTRIES}.part"));
+        let path = self.entries_under_way();
         let file = File::create(&path).with_context(|| format!("cannot write {}", path.display()))?;
         let mut entries =
             Entries { file: BufWriter::new(file), path, hasher: blake3::Hasher::new(), counts: Counts::default() };

@@ -35,20 +35,21 @@ impl Dumped {
     /// When there is none, it is not whole, or a newer program has written it.
     pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
         let folder = Folder::at(path);
+        let shown = path.display();
         let Some(summary) = folder.summary()? else {
-            bail!("{} is no whole dump: `metacdn dump {}` completes it", path.display(), path.display());
+            match (path.exists(), folder.is_begun()) {
+                (false, _) => bail!("there is no folder {shown}: `metacdn dump FOLDER` makes a dump"),
+                (true, false) => bail!("{shown} is no dump: name a folder that `metacdn dump FOLDER` has filled"),
+                (true, true) => bail!("{shown} is no whole dump: `metacdn dump {shown}` completes it"),
+            }
         };
         if summary.header.format > FORMAT {
-            bail!("a newer version of this program has written the dump in {}: use that one", path.display());
+            bail!("a newer version of this program has written the dump in {shown}: use that one");
         }
         let this = Self { folder, summary };
-        let found = this.hash_of_entries().with_context(|| format!("cannot read the dump in {}", path.display()))?;
+        let found = this.hash_of_entries().with_context(|| format!("cannot read the dump in {shown}"))?;
         if found != this.summary.entries_hash {
-            bail!(
-                "{} is no whole dump, its entries are others: `metacdn dump {}` completes it",
-                path.display(),
-                path.display()
-            );
+            bail!("{shown} is no whole dump, its entries are others: `metacdn dump {shown}` completes it");
         }
         Ok(this)
     }

@@ -163,7 +163,13 @@ async fn what_is_not_whole_is_not_loaded() {
     put(&cluster.client("AWS"), "large", noise(40_000, 7)).await;
     let (dump, data) = (user.path("dump"), user.path("data"));
     let load = async || user.run(&["load", text(&dump), "--data", text(&data), "--node", "AWS"]).await;
-    load().await.failed(1, &["is no whole dump", "metacdn dump"]);
+    load().await.failed(1, &["there is no folder", "metacdn dump"]);
+    // As the data folder of a node has it, too.
+    std::fs::create_dir_all(dump.join("blobs")).unwrap();
+    let other = load().await.failed(1, &["is no dump"]);
+    assert!(!other.stderr.contains("completes it"), "{other:?}");
+    std::fs::write(dump.join("entries.jsonl.part"), "").unwrap();
+    load().await.failed(1, &["is no whole dump", "completes it"]);
     user.run(&["dump", text(&dump)]).await.ok();
 
     let entries = dump.join("entries.jsonl");
