@@ -6,6 +6,7 @@ pub(super) mod list;
 pub(super) mod stat;
 pub(super) mod upload;
 
+mod failures;
 mod packet;
 mod plan;
 mod raw;

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
+use super::failures::Failures;
 use super::source::SourceError;
 use crate::cli::failure::explain;
 use crate::cli::human;
@@ -68,10 +69,11 @@ impl SendError {
     }
 }
 
-/// Tries `send` until it succeeds, fails for good, or has had its tries. Each further try is told of.
+/// Tries `send` until it succeeds, fails for good, or has had its tries. Further tries are told of, once for each reason.
 pub(super) async fn with_retries<T>(
     what: &str,
     progress: &Progress,
+    failures: &Failures,
     mut send: impl AsyncFnMut() -> Result<T, SendError>,
 ) -> Result<T, SendError> {
     let mut wait = FIRST_WAIT;
@@ -79,7 +81,9 @@ pub(super) async fn with_retries<T>(
         match send().await {
             Err(error) if error.is_transient() && tried < TRIES_MAX => {
                 let (reason, pause) = (error.explain(), human::time(wait));
-                progress.note(&format!("retry {} of {TRIES_MAX} in {pause}: {what}: {reason}", tried + 1));
+                if failures.note_retry(tried + 1, &reason) {
+                    progress.note(&format!("retry {} of {TRIES_MAX} in {pause}: {what}: {reason}", tried + 1));
+                }
                 tokio::time::sleep(wait).await;
                 wait *= 2;
             }

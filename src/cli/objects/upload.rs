@@ -10,11 +10,13 @@ use clap::Args;
 use futures_util::{StreamExt, stream};
 use serde_json::json;
 
+use super::failures::Failures;
 use super::packet;
 use super::plan::{Item, Plan, plan};
 use super::raw::{self, Served};
 use super::retry::{SendError, with_retries};
 use crate::cli::failure::{Reported, UsageError};
+use crate::cli::output::complain;
 use crate::cli::progress::Progress;
 use crate::cli::{Cluster, Options, Output, Target, human};
 use crate::client::Peer;
@@ -106,7 +108,8 @@ pub(crate) async fn run(args: UploadArgs, options: &Options) -> anyhow::Result<(
     };
     let parallel = args.parallel.map_or(way.parallel(), usize::from);
     let progress = Progress::start(output, plan.items.len() as u64, plan.bytes());
-    let upload = Upload { cluster, target, way, output, progress, failures_in_a_row: AtomicUsize::new(0) };
+    let failures = Failures::default();
+    let upload = Upload { cluster, target, way, output, progress, failures_in_a_row: AtomicUsize::new(0), failures };
     upload.all(plan, parallel).await
 }
 
@@ -170,6 +173,7 @@ struct Upload {
     output: Output,
     progress: Arc<Progress>,
     failures_in_a_row: AtomicUsize,
+    failures: Failures,
 }
 
 /// A file that a server has.
@@ -196,6 +200,9 @@ impl Upload {
             }
         }
         self.progress.finish();
+        for line in self.failures.rest(FAILURES_IN_A_ROW_MAX) {
+            complain(format_args!("error: {line}"));
+        }
         let elapsed = self.progress.elapsed();
         let what = match single {
             Some(key) => human::shown(key.as_str()),
@@ -214,15 +221,17 @@ impl Upload {
     /// Publishes one file and tells what became of it; only an output that cannot be written ends it all.
     async fn one(&self, item: &Item) -> anyhow::Result<Option<Published>> {
         if self.failures_in_a_row.load(Ordering::Relaxed) >= FAILURES_IN_A_ROW_MAX {
-            return self.failed(item, &format!("not tried after {FAILURES_IN_A_ROW_MAX} failures in a row"));
+            self.failures.note_not_tried();
+            return self.answer_failed(item, &format!("not tried after {FAILURES_IN_A_ROW_MAX} failures in a row"));
         }
         let started = Instant::now();
-        let outcome =
-            with_retries(&human::shown(item.key.as_str()), &self.progress, async || self.send(item).await).await;
+        let name = human::shown(item.key.as_str());
+        let outcome = with_retries(&name, &self.progress, &self.failures, async || self.send(item).await).await;
         self.progress.file_done();
         match outcome {
             Ok(file) => {
                 self.failures_in_a_row.store(0, Ordering::Relaxed);
+                self.failures.note_success();
                 if self.output.is_json() {
                     self.output.answer_json(&json!({
                         "key": item.key, "size": file.size, "hash": file.hash, "server": self.target.to_string(),
@@ -261,7 +270,9 @@ impl Upload {
 
     /// The file is stored, and goes on to be distributed; but not as it was asked for.
     fn too_few_copies(&self, item: &Item, copies: u32, reason: &str) -> anyhow::Result<Option<Published>> {
-        self.progress.alarm(&format!("error: {:?} is published, but not on enough nodes: {reason}", item.path));
+        if self.failures.note(item, reason) {
+            self.progress.alarm(&format!("error: {:?} is published, but not on enough nodes: {reason}", item.path));
+        }
         if self.output.is_json() {
             let file = item.path.to_string_lossy();
             let line = json!({ "file": file, "key": item.key, "error": reason, "stored": true, "copies": copies });
@@ -271,7 +282,13 @@ impl Upload {
     }
 
     fn failed(&self, item: &Item, reason: &str) -> anyhow::Result<Option<Published>> {
-        self.progress.alarm(&format!("error: cannot publish {:?}: {reason}", item.path));
+        if self.failures.note(item, reason) {
+            self.progress.alarm(&format!("error: cannot publish {:?}: {reason}", item.path));
+        }
+        self.answer_failed(item, reason)
+    }
+
+    fn answer_failed(&self, item: &Item, reason: &str) -> anyhow::Result<Option<Published>> {
         if self.output.is_json() {
             self.output.answer_json(&json!({ "file": item.path.to_string_lossy(), "error": reason }))?;
         }

@@ -234,6 +234,7 @@ async fn a_broken_transfer_is_tried_again() {
         let (proxy, connections) = cutting_proxy(cluster.address("AWS"), 1_000_000).await;
         let ended = user.run(&["upload", &file, &proxy.to_string(), format]).await.ok();
         assert!(ended.stderr.contains("retry 2 of 4 in 0.5 s: large.bin: "), "{ended:?}");
+        assert!(!ended.stderr.contains("close_notify"), "{ended:?}");
         assert_eq!(connections.load(Ordering::SeqCst), 2, "{format}");
         assert_eq!(objects(&cluster.client("AWS")).await["large.bin"], ContentHash::of(&bytes));
         user.run(&["delete", "large.bin"]).await.ok();
@@ -272,8 +273,11 @@ async fn a_server_that_takes_nothing_is_given_up() {
         user.file(&format!("site/{number}"), b"12");
     }
     let site = user.path("site").to_str().unwrap().to_owned();
-    let ended =
-        user.run(&["upload", &site, "AWS", "--json"]).await.failed(1, &["at most 1 bytes", "not tried after 16"]);
+    let ended = user
+        .run(&["upload", &site, "AWS", "--json"])
+        .await
+        .failed(1, &["at most 1 bytes", "not tried after 16 failures"]);
+    assert_eq!(ended.stderr.lines().count(), 3, "a cause, how many more it befell, and what was not tried: {ended:?}");
     let lines = ended.json();
     assert_eq!(lines.len(), 40);
     let tried = lines.iter().filter(|line| !line["error"].as_str().unwrap().contains("not tried")).count();
