@@ -10,7 +10,7 @@ use crate::model::{MemberState, NodeId};
 #[derive(Debug, Args)]
 pub struct NodeArgs {
     /// The node, as `metacdn servers` names it
-    node: NodeId,
+    node: String,
 }
 
 /// Sets a node apart: clients and readers are sent to others.
@@ -18,11 +18,10 @@ pub struct NodeArgs {
 /// # Errors
 /// When no node answers, or none has that name.
 pub(super) async fn begin(args: NodeArgs, options: &Options) -> anyhow::Result<()> {
-    set(&args.node, MemberState::Maintenance, options).await?;
+    let node = set(&args.node, MemberState::Maintenance, options).await?;
     options.output().done(format_args!(
         "{node} is in maintenance: it takes no writes, and is read from where no other answers; end it with \
-         `metacdn resume {node}`",
-        node = args.node
+         `metacdn resume {node}`"
     ))
 }
 
@@ -31,11 +30,12 @@ pub(super) async fn begin(args: NodeArgs, options: &Options) -> anyhow::Result<(
 /// # Errors
 /// As [`begin`].
 pub(super) async fn end(args: NodeArgs, options: &Options) -> anyhow::Result<()> {
-    set(&args.node, MemberState::Active, options).await?;
-    options.output().done(format_args!("{} takes writes and answers readers again", args.node))
+    let node = set(&args.node, MemberState::Active, options).await?;
+    options.output().done(format_args!("{node} takes writes and answers readers again"))
 }
 
-async fn set(node: &NodeId, state: MemberState, options: &Options) -> anyhow::Result<()> {
-    let peer = Cluster::open(options)?.any().await?;
-    peer.set_state(node, state).await.with_context(|| format!("cannot change what {node} is for"))
+async fn set(name: &str, state: MemberState, options: &Options) -> anyhow::Result<NodeId> {
+    let (peer, node) = Cluster::open(options)?.member(name).await?;
+    peer.set_state(&node, state).await.with_context(|| format!("cannot change what {node} is for"))?;
+    Ok(node)
 }

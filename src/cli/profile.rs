@@ -127,6 +127,16 @@ impl Cluster {
         }
     }
 
+    /// The member that a person calls `name`, and whom to ask about it: a node that knows it.
+    ///
+    /// # Errors
+    /// When no node answers, or no member has this name, with those there are.
+    pub(super) async fn member(&self, name: &str) -> anyhow::Result<(Peer, NodeId)> {
+        let (peer, mut members) = self.first(Peer::servers).await?;
+        let index = index_of(&members.servers, name)?;
+        Ok((peer, members.servers.swap_remove(index).node.id))
+    }
+
     /// A member that answers beside the one that a person calls `name`, and that one as it sees it. What is to become of a
     /// node is not asked of the node itself.
     ///
@@ -134,9 +144,7 @@ impl Cluster {
     /// When no member has this name, or no other one answers.
     pub(super) async fn beside(&self, name: &str) -> anyhow::Result<Beside> {
         let mut members = self.members().await?.servers;
-        let ids: Vec<_> = members.iter().map(|server| server.node.id.as_str()).collect();
-        let Some(index) = find(&ids, name) else { bail!("there is no node {name}: use {}", ids.join(", ")) };
-        let node = members.remove(index).node.id;
+        let node = members.remove(index_of(&members, name)?).node.id;
         if members.is_empty() {
             bail!("{node} is the only node of the cluster");
         }
@@ -197,6 +205,12 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Config> {
     draft.remove_section("node");
     draft.remove_section("edge");
     Ok(draft.build()?.config)
+}
+
+/// Where the member that a person calls `name` stands among `members`.
+fn index_of(members: &[Server], name: &str) -> anyhow::Result<usize> {
+    let ids: Vec<_> = members.iter().map(|server| server.node.id.as_str()).collect();
+    find(&ids, name).with_context(|| format!("there is no node {name}: use {}", ids.join(", ")))
 }
 
 /// The name that is `wanted`, or the only one that is but for its case.

@@ -136,7 +136,12 @@ impl Roles {
             let result = match ended {
                 Ok((_, Ok(()))) if stop.is_cancelled() => Ok(()),
                 Ok((role, Ok(()))) => Err(anyhow::anyhow!("the {role} ended although nobody stopped it")),
-                Ok((role, Err(error))) => Err(error.context(format!("the {role} failed"))),
+                Ok((role, Err(error))) => {
+                    // A node that somebody has taken out of the cluster has done what it should.
+                    let is_removed = matches!(error.downcast_ref(), Some(node::NodeError::Forgotten(_)));
+                    let what = if is_removed { "ended" } else { "failed" };
+                    Err(error.context(format!("the {role} {what}")))
+                }
                 Err(error) => Err(anyhow::Error::new(error).context("a role broke")),
             };
             if result.is_err() {

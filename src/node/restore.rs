@@ -75,8 +75,8 @@ pub(super) async fn run(core: Arc<Core>) {
     warn!("the database is a backup: what it has is listed when the feeds of all members were read");
     loop {
         match take_in(&core).await {
-            Ok(Some(Released { listed, dropped, doubtful, .. })) => {
-                return info!(listed, dropped, doubtful, "the backup was taken in");
+            Ok(Some(Released { listed, superseded, doubtful, .. })) => {
+                return info!(listed, superseded, doubtful, "the backup was taken in");
             }
             Ok(None) => {}
             Err(error) => warn!(error = &error as &dyn std::error::Error, "the backup cannot be taken in, will retry"),
@@ -125,7 +125,7 @@ async fn release(core: &Arc<Core>) -> Result<Released, StoreError> {
         });
         let part = part.await?;
         all.listed += part.listed;
-        all.dropped += part.dropped;
+        all.superseded += part.superseded;
         all.doubtful += part.doubtful;
         after = part.after;
         if after.is_none() {

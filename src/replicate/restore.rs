@@ -8,8 +8,8 @@ use crate::model::{EntryKey, Version};
 pub struct Released {
     /// Listed: no member knew of them, and none can have forgotten their deletion, if they are not deletions themselves.
     pub listed: usize,
-    /// Dropped: the members have something as new.
-    pub dropped: usize,
+    /// Superseded: the members have something as new.
+    pub superseded: usize,
     /// Kept back: they may have been deleted, and the deletion be forgotten. A person has to say.
     pub doubtful: usize,
     /// After which to go on; `None` if all were looked at.
@@ -39,7 +39,7 @@ pub fn release<L: Ledger>(
         match decide(entry, listed.as_ref(), false, true) {
             Decision::Ignore => {
                 ledger.forget_withheld(entry)?;
-                released.dropped += 1;
+                released.superseded += 1;
             }
             // A deletion is never doubtful: what it deleted may come back from another backup.
             Decision::List | Decision::Want
@@ -78,7 +78,7 @@ mod tests {
         let Ok(newer) = write(&mut ledger, replaced.key.clone(), EntryState::Deleted, 3);
         let horizon = Version { time: crate::model::HybridTime::from_unix_ms(5), ..newer.version.clone() };
         let Ok(released) = release(&mut ledger, Some(&horizon), None, 10);
-        assert_eq!(released, Released { listed: 1, dropped: 1, doubtful: 1, after: None });
+        assert_eq!(released, Released { listed: 1, superseded: 1, doubtful: 1, after: None });
         let listed = |entry: &crate::model::Entry| ledger.listed(&entry.key).expect("memory");
         assert_eq!((listed(&doubtful), listed(&replaced), listed(&lost)), (None, Some(newer), Some(lost)));
         assert_eq!(ledger.withheld(None, 10), Ok(vec![doubtful]));

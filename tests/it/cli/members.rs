@@ -51,7 +51,10 @@ async fn a_process_whose_node_is_forgotten_ends_and_says_why() {
     let ended = tokio::time::timeout(PATIENCE, processes.child("GC").wait()).await.expect("it ends").unwrap();
     assert_eq!(ended.code(), Some(1));
     let log = std::fs::read_to_string(processes.folder.path().join("GC.log")).unwrap();
-    assert!(log.contains("the cluster has forgotten node GC: start the machine under a new name"), "{log}");
+    assert!(
+        log.contains("the node ended: the cluster has forgotten node GC: start the machine under a new name"),
+        "{log}"
+    );
     // Nor does it come back.
     processes.spawn("GC");
     let ended = tokio::time::timeout(PATIENCE, processes.child("GC").wait()).await.expect("it ends").unwrap();
