@@ -139,6 +139,16 @@ pub(super) struct PooledStream {
     opened: Opened,
 }
 
+/// The failure to read on, in words for those who know nothing of how TLS ends a connection.
+fn cut_off(error: io::Error) -> io::Error {
+    match error.kind() {
+        kind @ io::ErrorKind::UnexpectedEof => {
+            io::Error::new(kind, "the other side closed the connection in the middle")
+        }
+        _ => error,
+    }
+}
+
 /// When the connection of an answer stood ready; in the extensions of the answer. It tells those who measure how much of
 /// the time to the first byte was the handshake's.
 #[derive(Debug, Clone, Copy)]
@@ -156,7 +166,7 @@ impl hyper::rt::Read for PooledStream {
         cx: &mut Context<'_>,
         buf: hyper::rt::ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf).map_err(cut_off)
     }
 }
 
@@ -183,5 +193,21 @@ impl hyper::rt::Write for PooledStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_is_cut_off_is_told_in_plain_words() {
+        let of_tls =
+            io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed connection without sending TLS close_notify");
+        let told = cut_off(of_tls);
+        assert_eq!(told.kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(told.to_string(), "the other side closed the connection in the middle");
+        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
+        assert_eq!(cut_off(reset).kind(), io::ErrorKind::ConnectionReset);
     }
 }
