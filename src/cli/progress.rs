@@ -21,6 +21,9 @@ const FORECAST_MAX: Duration = Duration::from_secs(365 * 86_400);
 
 const TEMPLATE: &str = "{files} [{wide_bar}] {amount} {rate} {left}";
 
+/// The same where it is not known how many bytes there will be.
+const TEMPLATE_OPEN: &str = "{spinner} {files} {amount} {rate}";
+
 /// How far a transfer of some files is.
 #[derive(Debug)]
 pub(super) struct Progress {
@@ -28,7 +31,8 @@ pub(super) struct Progress {
     show: Show,
     started: Instant,
     files_all: u64,
-    bytes_all: u64,
+    /// `None` if it is not known.
+    bytes_all: Option<u64>,
     files: Arc<AtomicU64>,
     bytes: AtomicU64,
 }
@@ -43,6 +47,15 @@ enum Show {
 impl Progress {
     /// Begins a transfer.
     pub(super) fn start(output: Output, files: u64, bytes: u64) -> Arc<Self> {
+        Self::begin(output, files, Some(bytes))
+    }
+
+    /// Begins a transfer of which it is not known how many bytes will have to travel.
+    pub(super) fn start_open(output: Output, files: u64) -> Arc<Self> {
+        Self::begin(output, files, None)
+    }
+
+    fn begin(output: Output, files: u64, bytes: Option<u64>) -> Arc<Self> {
         let started = Instant::now();
         let done = Arc::new(AtomicU64::new(0));
         // A terminal that calls itself dumb cannot go back over a line.
@@ -121,6 +134,10 @@ impl Progress {
         if now < *next {
             return;
         }
+        // Of what has not begun to travel there is nothing to tell: it may be about to fail.
+        if bytes == 0 && self.bytes_all != Some(0) {
+            return;
+        }
         *next = now + LINE_PERIOD;
         let files = self.files.load(Ordering::Relaxed);
         self.output.note(line((files, self.files_all), (bytes, self.bytes_all), self.elapsed()));
@@ -128,9 +145,13 @@ impl Progress {
 }
 
 /// How far a transfer is after `elapsed`: what is done of how much.
-fn line((files, files_all): (u64, u64), (bytes, bytes_all): (u64, u64), elapsed: Duration) -> String {
-    let (done, all, rate) = (human::size(bytes), human::size(bytes_all), human::rate(bytes, elapsed));
+fn line((files, files_all): (u64, u64), (bytes, bytes_all): (u64, Option<u64>), elapsed: Duration) -> String {
+    let (done, rate) = (human::size(bytes), human::rate(bytes, elapsed));
+    // What is written meanwhile comes on top.
+    let files_all = files_all.max(files);
     let files = if files_all == 1 { String::new() } else { format!("{files} of {files_all} files, ") };
+    let Some(bytes_all) = bytes_all else { return format!("{files}{done} ({rate})") };
+    let all = human::size(bytes_all);
     let left = match bytes_all.saturating_sub(bytes) {
         0 => "finishing".to_owned(),
         left => {
@@ -149,11 +170,14 @@ impl Drop for Progress {
     }
 }
 
-fn bar(files: u64, bytes: u64, done: Arc<AtomicU64>) -> ProgressBar {
+fn bar(files: u64, bytes: Option<u64>, done: Arc<AtomicU64>) -> ProgressBar {
     let amount = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
-        let (done, all) = (human::size(state.pos()), human::size(state.len().unwrap_or_default()));
+        let done = human::size(state.pos());
         // A bar that cannot be written is not worth an error.
-        let _ = write!(text, "{done} of {all}");
+        let _ = match state.len() {
+            Some(all) => write!(text, "{done} of {}", human::size(all)),
+            None => write!(text, "{done}"),
+        };
     };
     let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
         let _ = write!(text, "{}/s", human::size(state.per_sec() as u64));
@@ -172,12 +196,18 @@ fn bar(files: u64, bytes: u64, done: Arc<AtomicU64>) -> ProgressBar {
     let counted = move |_: &ProgressState, text: &mut dyn std::fmt::Write| {
         let _ = match files {
             1 => write!(text, "1 file"),
-            _ => write!(text, "{}/{files} files", done.load(Ordering::Relaxed)),
+            _ => {
+                let done = done.load(Ordering::Relaxed);
+                write!(text, "{done}/{} files", files.max(done))
+            }
         };
     };
-    let style = ProgressStyle::with_template(TEMPLATE).expect("the template is well-formed");
+    let template = if bytes.is_some() { TEMPLATE } else { TEMPLATE_OPEN };
+    let style = ProgressStyle::with_template(template).expect("the template is well-formed");
     let style = style.with_key("amount", amount).with_key("rate", rate).with_key("left", left);
-    let bar = ProgressBar::new(bytes).with_style(style.with_key("files", counted).progress_chars("=> "));
+    let bar = bytes
+        .map_or_else(ProgressBar::no_length, ProgressBar::new)
+        .with_style(style.with_key("files", counted).progress_chars("=> "));
     bar.enable_steady_tick(TICK);
     bar
 }
@@ -189,12 +219,13 @@ mod tests {
     #[test]
     fn a_line_tells_rate_and_time_left() {
         let after = Duration::from_secs;
-        assert_eq!(line((0, 1), (10_000_000, 40_000_000), after(2)), "10.0 MB of 40.0 MB (5.0 MB/s, 6 s left)");
+        assert_eq!(line((0, 1), (10_000_000, Some(40_000_000)), after(2)), "10.0 MB of 40.0 MB (5.0 MB/s, 6 s left)");
         assert_eq!(
-            line((3, 9), (1000, 181_000), after(1)),
+            line((3, 9), (1000, Some(181_000)), after(1)),
             "3 of 9 files, 1.0 kB of 181.0 kB (1.0 kB/s, 3 min 0 s left)"
         );
-        assert_eq!(line((0, 2), (0, 5), after(2)), "0 of 2 files, 0 B of 5 B (0 B/s, -- left)");
-        assert_eq!(line((0, 1), (5, 5), after(1)), "5 B of 5 B (5 B/s, finishing)");
+        assert_eq!(line((0, 2), (0, Some(5)), after(2)), "0 of 2 files, 0 B of 5 B (0 B/s, -- left)");
+        assert_eq!(line((3, 9), (1000, None), after(1)), "3 of 9 files, 1.0 kB (1.0 kB/s)");
+        assert_eq!(line((0, 1), (5, Some(5)), after(1)), "5 B of 5 B (5 B/s, finishing)");
     }
 }

@@ -54,7 +54,7 @@ pub(super) async fn fetch(
         let mut passing = false;
         for (place, peer) in sources.iter().enumerate() {
             let mut partial = Partial::open(&path).await.with_context(|| format!("cannot write {}", path.display()))?;
-            let is_fresh = partial.received == 0;
+            let before = partial.received;
             let reason = match partial.fill(peer, &hash, size, progress).await {
                 Ok(()) if partial.hash() == hash && partial.received == size => {
                     partial.end().await.with_context(|| format!("cannot write {}", path.display()))?;
@@ -65,7 +65,8 @@ pub(super) async fn fetch(
                 Ok(()) => {
                     let _ = fs::remove_file(&path).await;
                     // What an earlier try has left in the folder may be wrong itself.
-                    mended |= place == 0 && is_fresh;
+                    mended |= place == 0 && before == 0;
+                    progress.retreat(partial.received - before);
                     format!("{} gives other bytes", peer.address())
                 }
                 Err(Broken::Local(error)) => {

@@ -81,7 +81,8 @@ pub(super) async fn run(args: DumpArgs, options: &Options) -> anyhow::Result<()>
     let output = options.output();
     let entries = folder.begin(&header)?;
     let sources = sources(&cluster, peer, &header.node).await?;
-    let progress = Progress::start(output, status.objects, status.bytes);
+    // Several objects may have one blob, and the folder may have it already: what has to travel is seen on the way.
+    let progress = Progress::start_open(output, status.objects);
     let (blobs, missing, mended, position) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new(), (0, None));
     let mut dump = Dump { folder, sources, progress, entries, blobs, missing, mended, position };
     let end = dump.read(&header).await?;
@@ -190,9 +191,8 @@ impl Dump {
             self.mended.remove(&entry.key);
             let Some(content) = entry.content() else { continue };
             self.progress.file_done();
-            if self.blobs.insert(content.hash, content.size).is_some() || self.folder.has(&content.hash, content.size) {
-                self.progress.advance(content.size);
-            } else {
+            let is_known = self.blobs.insert(content.hash, content.size).is_some();
+            if !is_known && !self.folder.has(&content.hash, content.size) {
                 wanted.entry(content.hash).or_default().push(entry);
             }
         }

@@ -19,7 +19,8 @@ use clap::Args;
 use futures_util::future::join_all;
 
 use super::failure::{Reported, explain};
-use super::{Cluster, Options, Output, Target};
+use super::waiting::Waiting;
+use super::{Cluster, Options, Output, Target, human};
 use crate::client::Deadlines;
 use crate::model::NodeId;
 use bytes::Checked;
@@ -90,6 +91,7 @@ pub(super) async fn run(args: VerifyArgs, options: &Options) -> anyhow::Result<(
 async fn look(mut readings: Vec<Reading>, wait: Duration, named_max: usize, output: Output) -> Found {
     let deadline = Instant::now() + wait;
     let mut pause = PAUSE_MIN;
+    let mut waiting = None;
     loop {
         let outcomes = join_all(readings.iter_mut().map(Reading::advance)).await;
         let failures: Vec<_> = outcomes.into_iter().map(|outcome| outcome.err().map(|error| explain(&error))).collect();
@@ -102,7 +104,10 @@ async fn look(mut readings: Vec<Reading>, wait: Duration, named_max: usize, outp
             return Found { readings, failures, differing, differences: Vec::new(), checked: Vec::new() };
         }
         if pause == PAUSE_MAX {
-            output.note(format_args!("waiting: {keys} keys differ, {unread} nodes cannot be read"));
+            let keys = human::counted(keys, "key differs", "keys differ");
+            let unread = human::counted(unread as u64, "node", "nodes");
+            let waiting = waiting.get_or_insert_with(|| Waiting::start(output));
+            waiting.say(format!("waiting: {keys}, {unread} cannot be read"));
         }
         tokio::time::sleep(pause.min(left)).await;
         pause = (pause * 2).min(PAUSE_MAX);

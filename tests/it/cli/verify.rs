@@ -91,6 +91,9 @@ async fn a_node_that_cannot_be_read_is_no_success() {
     let (mut cluster, user) = equal_cluster().await;
     cluster.stop("Program").await;
     user.run(&["verify"]).await.failed(1, &["cannot read Program", "refused"]);
+    // The same line again would say nothing.
+    let waited = user.run(&["verify", "--wait", "3"]).await.failed(1, &["waiting: 0 keys differ, 1 node cannot be"]);
+    assert_eq!(waited.stderr.matches("waiting").count(), 1, "{waited:?}");
     let ended = user.run(&["verify", "--json", "--wait", "1"]).await.failed(1, &[]);
     assert_eq!((&last(&ended)["unread"], &last(&ended)["differences"]), (&1.into(), &0.into()));
     user.run(&["verify", "--wait", "soon"]).await.failed(2, &["--wait"]);
