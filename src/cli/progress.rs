@@ -16,6 +16,9 @@ const LINE_PERIOD: Duration = Duration::from_secs(2);
 /// How often the bar is drawn although nothing happens, so that its times stay true.
 const TICK: Duration = Duration::from_millis(200);
 
+/// How long nothing moves before it is said what is waited for: below that it would only flicker.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
 /// A longer forecast is no help.
 const FORECAST_MAX: Duration = Duration::from_secs(365 * 86_400);
 
@@ -35,6 +38,16 @@ pub(super) struct Progress {
     bytes_all: Option<u64>,
     files: Arc<AtomicU64>,
     bytes: AtomicU64,
+    answers: Arc<Answers>,
+}
+
+/// The files that are sent to their last byte, and of which the server has not answered yet that they are stored.
+#[derive(Debug)]
+struct Answers {
+    started: Instant,
+    files: AtomicU64,
+    /// When something last moved, in milliseconds since the start.
+    moved_ms: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -58,17 +71,27 @@ impl Progress {
     fn begin(output: Output, files: u64, bytes: Option<u64>) -> Arc<Self> {
         let started = Instant::now();
         let done = Arc::new(AtomicU64::new(0));
+        let answers = Arc::new(Answers { started, files: AtomicU64::new(0), moved_ms: AtomicU64::new(0) });
         // A terminal that calls itself dumb cannot go back over a line.
         let terminal = std::io::stderr().is_terminal() && std::env::var_os("TERM").is_some_and(|term| term != "dumb");
         let show = if output.is_quiet() || output.is_json() {
             Show::Nothing
         } else if terminal {
-            Show::Bar(bar(files, bytes, done.clone()))
+            Show::Bar(bar(files, bytes, done.clone(), answers.clone()))
         } else {
             Show::Lines { next: Mutex::new(started + LINE_PERIOD) }
         };
         let bytes_all = bytes;
-        Arc::new(Self { output, show, started, files_all: files, bytes_all, files: done, bytes: AtomicU64::new(0) })
+        Arc::new(Self {
+            output,
+            show,
+            started,
+            files_all: files,
+            bytes_all,
+            files: done,
+            bytes: AtomicU64::new(0),
+            answers,
+        })
     }
 
     /// Since when.
@@ -79,6 +102,7 @@ impl Progress {
     /// Some more bytes are on their way.
     pub(super) fn advance(&self, bytes: u64) {
         let all = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.answers.note_move();
         match &self.show {
             Show::Bar(bar) => bar.inc(bytes),
             Show::Lines { next } => self.line_if_due(next, all),
@@ -94,9 +118,20 @@ impl Progress {
         }
     }
 
+    /// A file is sent whole: from now on its copies are waited for.
+    pub(super) fn file_sent(&self) {
+        self.answers.files.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A file that was sent whole was answered, or never will be.
+    pub(super) fn file_answered(&self) {
+        self.answers.files.fetch_sub(1, Ordering::Relaxed);
+    }
+
     /// One more file is dealt with.
     pub(super) fn file_done(&self) {
         self.files.fetch_add(1, Ordering::Relaxed);
+        self.answers.note_move();
         match &self.show {
             Show::Bar(bar) => bar.tick(),
             Show::Lines { next } => self.line_if_due(next, self.bytes.load(Ordering::Relaxed)),
@@ -144,6 +179,27 @@ impl Progress {
     }
 }
 
+impl Answers {
+    fn note_move(&self) {
+        self.moved_ms.store(self.elapsed_ms(), Ordering::Relaxed);
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// What is waited for `now_ms` after the start, if nothing moves for that.
+    fn waiting(&self, now_ms: u64) -> Option<String> {
+        let still = now_ms.saturating_sub(self.moved_ms.load(Ordering::Relaxed));
+        match self.files.load(Ordering::Relaxed) {
+            files @ 1.. if u128::from(still) >= STANDSTILL.as_millis() => {
+                Some(format!("{} waiting for copies", human::counted(files, "file", "files")))
+            }
+            _ => None,
+        }
+    }
+}
+
 /// How far a transfer is after `elapsed`: what is done of how much.
 fn line((files, files_all): (u64, u64), (bytes, bytes_all): (u64, Option<u64>), elapsed: Duration) -> String {
     let (done, rate) = (human::size(bytes), human::rate(bytes, elapsed));
@@ -170,7 +226,7 @@ impl Drop for Progress {
     }
 }
 
-fn bar(files: u64, bytes: Option<u64>, done: Arc<AtomicU64>) -> ProgressBar {
+fn bar(files: u64, bytes: Option<u64>, done: Arc<AtomicU64>, answers: Arc<Answers>) -> ProgressBar {
     let amount = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
         let done = human::size(state.pos());
         // A bar that cannot be written is not worth an error.
@@ -182,7 +238,11 @@ fn bar(files: u64, bytes: Option<u64>, done: Arc<AtomicU64>) -> ProgressBar {
     let rate = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
         let _ = write!(text, "{}/s", human::size(state.per_sec() as u64));
     };
-    let left = |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+    let left = move |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+        if let Some(waiting) = answers.waiting(answers.elapsed_ms()) {
+            let _ = write!(text, "{waiting}");
+            return;
+        }
         if state.len() == Some(state.pos()) {
             // All is sent, and the answer is on its way.
             let _ = write!(text, "finishing");
@@ -215,6 +275,17 @@ fn bar(files: u64, bytes: Option<u64>, done: Arc<AtomicU64>) -> ProgressBar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_standstill_tells_what_is_waited_for() {
+        let answers = Answers { started: Instant::now(), files: AtomicU64::new(0), moved_ms: AtomicU64::new(5_000) };
+        assert_eq!(answers.waiting(9_000), None, "no file is sent whole");
+        answers.files.store(8, Ordering::Relaxed);
+        assert_eq!(answers.waiting(5_900), None, "it would flicker");
+        assert_eq!(answers.waiting(6_000).as_deref(), Some("8 files waiting for copies"));
+        answers.note_move();
+        assert_eq!(answers.waiting(answers.elapsed_ms()), None);
+    }
 
     #[test]
     fn a_line_tells_rate_and_time_left() {

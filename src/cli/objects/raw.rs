@@ -44,7 +44,15 @@ pub(super) async fn send(
     let (media_type, cache_control) = (served.media_type.as_ref(), served.cache_control.as_ref());
     let upload = Upload { key, size, media_type, cache_control, wait_for: served.wait_for };
     let put = peer.put_object(&upload, body(chunks, size, sent.clone(), progress.clone()));
-    let receipt = put.await.inspect_err(|_| progress.retreat(sent.load(Ordering::Relaxed)))?;
+    if size == 0 {
+        progress.file_sent();
+    }
+    let outcome = put.await;
+    let sent = sent.load(Ordering::Relaxed);
+    if sent == size {
+        progress.file_answered();
+    }
+    let receipt = outcome.inspect_err(|_| progress.retreat(sent))?;
     let stored = receipt.content.hash;
     match hash.try_recv() {
         Ok(hash) if hash == stored && size == receipt.content.size => Ok((size, hash, receipt.copies)),
@@ -66,8 +74,11 @@ fn body(
     let frames = stream::poll_fn(move |context| {
         Poll::Ready(ready!(chunks.poll_recv(context)).map(|piece| {
             let bytes = piece?;
-            sent.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            let all = sent.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64;
             progress.advance(bytes.len() as u64);
+            if all == size {
+                progress.file_sent();
+            }
             Ok(Frame::data(bytes))
         }))
     });
