@@ -94,7 +94,7 @@ fn warn(Answer { status: Status { node, parked, withheld, .. }, unmended }: &Ans
     let id = &node.id;
     if *parked > 0 {
         let parked = human::counted(*parked, "entry waits", "entries wait");
-        output.note(format_args!("warning: at {id} {parked} for their time: a clock is ahead, see `metacdn servers`"));
+        output.note(format_args!("warning: at {id} {parked} for their time: clocks differ, see `metacdn servers`"));
     }
     if *withheld > 0 {
         let withheld = human::counted(*withheld, "entry", "entries");
