@@ -104,7 +104,14 @@ impl Repaired {
         if self.is_done() {
             return;
         }
-        match self.peer.scrub().await {
+        let asked = match self.peer.scrub().await {
+            // It has restarted before it began.
+            Ok(state) if !state.running && Some(state.round.started_unix_ms) == self.before_unix_ms => {
+                self.peer.start_scrub().await
+            }
+            asked => asked,
+        };
+        match asked {
             Ok(state) => (self.state, self.answered) = (Ok(state), Instant::now()),
             Err(_) if self.answered.elapsed() < SILENCE_MAX => {}
             Err(error) => self.state = Err(explain(&error)),

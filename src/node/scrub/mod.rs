@@ -115,10 +115,15 @@ pub(super) async fn run(core: Arc<Core>) {
             continue;
         }
         let pace = if full_speed { &Pace::new(None) } else { &pace };
-        match stop.run_until_cancelled(part(&core, pace)).await {
-            None => return,
-            Some(Ok(())) => {}
-            Some(Err(error)) => {
+        let looked = tokio::select! {
+            () = stop.cancelled() => return,
+            // A slow part takes hours where blobs are large; what it has seen is looked at anew.
+            () = core.scrub.demand.notified() => continue,
+            looked = part(&core, pace) => looked,
+        };
+        match looked {
+            Ok(()) => {}
+            Err(error) => {
                 warn!(error = &error as &dyn std::error::Error, "blobs cannot be looked through, will retry");
                 stop.run_until_cancelled(tokio::time::sleep(REST_OF_STORE)).await;
             }
