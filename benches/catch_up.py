@@ -8,13 +8,15 @@ needs Python 3.11. Everything runs on loopback of this machine, over mutual TLS,
 outage      node C is stopped, A takes many small objects and B takes them from A; then C is started. CPU seconds of each
             until C holds all of them: the goal is less than 60 for 100,000 objects, both sides together
 foreground  as outage, and a client reads from one node at a fixed rate, before and while C catches up; latencies count from
-            when a request was due. The goal: 99 of 100 take at most 1.5 times as long (median of runs in turn)
+            when a request was due. That node and the client have one core for themselves, the other nodes the other one, as
+            if they were machines of their own. The goal: 99 of 100 take at most 1.5 times as long (median of runs in turn)
 idle        many nodes with many keys on few blobs. One node takes all uploads, then the others join and take them from it and
             from each other; when all rest: CPU of each in a minute, and memory. The goal is less than 1 % of a core for each
             of 16 nodes with a million keys
 """
 
 import argparse
+import os
 import shlex
 import statistics
 import sys
@@ -94,16 +96,29 @@ def read(nodes, name, gets, rate):
     return Load(nodes.server(name), gets, connections=16, processes=2, rate=rate)
 
 
+def pin(nodes, reader):
+    """Gives the node that is read from, and what this process starts from now on, the last core, and the others the first."""
+    cores = sorted(os.sched_getaffinity(1))
+    for name, pid in nodes.pids.items():
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), {cores[-1] if name == reader else cores[0]})
+    os.sched_setaffinity(0, {cores[-1]})
+
+
 def read_meanwhile(nodes, reader, gets, number, options):
     """Reads before and while C catches up; answers both loads, when C had all, and for how much of the second that was not."""
+    pin(nodes, reader)
     before = read(nodes, reader, gets, options.rate) if reader == "C" else None
     if before:
         before.finish()
+    os.sched_setaffinity(0, os.sched_getaffinity(1))
     mark = fall_behind(nodes, number, options)
+    pin(nodes, reader)
     if not before:
         before = read(nodes, reader, gets, options.rate)
         before.finish()
     nodes.start("C")
+    pin(nodes, reader)
     during, end = read(nodes, reader, gets, options.rate), None
     while not during.poll(0.1):
         if end is None and nodes.holds("C", mark, options.objects):

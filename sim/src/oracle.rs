@@ -420,8 +420,11 @@ impl Oracle {
 }
 
 /// Whether all can say that they have passed `version`: of a database that is no more they may never, for only who has read
-/// it to its end knows that nothing of it is missing.
+/// it to its end knows that nothing of it is missing. Newcomers that are left alone wait for a cluster, and forget nothing.
 fn will_be_passed(nodes: &[SimNode], version: &Version) -> bool {
+    if !nodes.iter().any(|node| node.status == Status::Up && node.catalog.belongs) {
+        return false;
+    }
     let mut live = nodes.iter().filter(|node| node.status == Status::Up).map(|node| &node.catalog.ledger);
     live.clone().any(|ledger| ledger.origin == version.origin)
         || live.all(|ledger| ledger.vector().is_ok_and(|vector| vector.has_passed(version)))

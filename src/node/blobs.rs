@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Json;
 use axum::body::Body;
@@ -52,6 +53,7 @@ type Hashes = std::vec::IntoIter<ContentHash>;
 
 /// The next part of the answer, and what is not in it yet.
 async fn part(core: &Arc<Core>, mut hashes: Hashes) -> Result<(Bytes, Hashes), ApiError> {
+    let (shared, begun) = (core.clone(), Instant::now());
     let core = core.clone();
     let read = move || -> Result<_, ApiError> {
         let mut answer = Vec::new();
@@ -67,5 +69,7 @@ async fn part(core: &Arc<Core>, mut hashes: Hashes) -> Result<(Bytes, Hashes), A
         }
         Ok((answer.into(), hashes))
     };
-    off_runtime(read).await
+    let part = off_runtime(read).await;
+    shared.foreground.give_way(begun.elapsed()).await;
+    part
 }

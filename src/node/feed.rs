@@ -16,6 +16,7 @@ use super::announce::who_lives_at;
 use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::forget::gone;
+use super::pull::ENTRIES_MAX_BUSY;
 use super::records::{Change, write_record};
 use super::{Core, unix_ms};
 use crate::model::{Node, NodeId, Origin, Principal, RecordKey};
@@ -39,6 +40,8 @@ pub(super) async fn read(
     }
     let Query(query) = query?;
     let limit = query.limit.unwrap_or(ENTRIES_MAX).clamp(1, ENTRIES_MAX);
+    // Users are answered first, also before a follower that has much to read.
+    let limit = if core.foreground.is_busy() { limit.min(ENTRIES_MAX_BUSY) } else { limit };
     let select = if query.records { Select::Records } else { Select::All };
     let epoch = core.catalog.origin().epoch;
     let mut progress = core.catalog.progress();
@@ -48,11 +51,19 @@ pub(super) async fn read(
         progress.mark_unchanged();
         let (catalog, (since, asked)) = (core.catalog.clone(), position);
         let resume = move |head| resume_at(since, asked, epoch, head);
+        let begun = std::time::Instant::now();
         let page = off_runtime(move || catalog.feed_from(resume, limit, select)).await?;
         if let Principal::Node(id) = &principal {
             core.members.follows(id, page.since);
         }
         position = (page.next, Some(epoch));
+        if page.entries.len() == limit {
+            let answer = answer(&core, page);
+            if answer.awaited.is_empty() {
+                core.foreground.give_way(begun.elapsed()).await;
+            }
+            return Ok(Json(answer));
+        }
         if !page.entries.is_empty() || Instant::now() >= deadline {
             return Ok(Json(answer(&core, page)));
         }

@@ -9,6 +9,9 @@ const QUIET: Duration = Duration::from_millis(50);
 /// So long a request keeps its node busy at most: a longer one waits for its client, or for copies.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// How many times as long as it worked a repair rests while users are answered.
+const RESTS: u32 = 5;
+
 /// The longest pause at once, so that a node that is never quiet is mended and filled, too.
 const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 
@@ -21,6 +24,8 @@ pub(super) struct Foreground {
     begun_ms: AtomicU64,
     /// When the last one ended, in milliseconds since the start.
     ended_ms: AtomicU64,
+    /// Held by the one piece of work that is being done.
+    turn: tokio::sync::Mutex<()>,
 }
 
 /// One request; it ends when this is dropped.
@@ -34,6 +39,7 @@ impl Foreground {
             running: AtomicUsize::new(0),
             begun_ms: AtomicU64::new(0),
             ended_ms: AtomicU64::new(0),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -58,11 +64,23 @@ impl Foreground {
         u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).max(1)
     }
 
-    /// After work that took so long: while users are answered it has at most every other moment.
+    /// After work that took so long: while users are answered it has at most every sixth moment.
     pub(super) async fn give_way(&self, worked: Duration) {
         if self.is_busy() {
-            tokio::time::sleep(worked.min(PAUSE_LONGEST)).await;
+            tokio::time::sleep((worked * RESTS).min(PAUSE_LONGEST)).await;
         }
+    }
+
+    /// Does a piece of `work`; while users are answered only one such piece is done at a time, and gives way.
+    pub(super) async fn in_turn<T>(&self, work: impl Future<Output = T>) -> T {
+        if !self.is_busy() {
+            return work.await;
+        }
+        let _turn = self.turn.lock().await;
+        let begun = Instant::now();
+        let done = work.await;
+        self.give_way(begun.elapsed()).await;
+        done
     }
 }
 

@@ -26,7 +26,7 @@ const FEED_WAIT_MS: u64 = WAIT_MS_MAX / 2;
 const EARLY: Duration = Duration::from_millis(100);
 
 /// How many entries are read at once while users are answered: the writer records them in one piece.
-const ENTRIES_MAX_BUSY: usize = 200;
+pub(super) const ENTRIES_MAX_BUSY: usize = 64;
 
 /// Keeps one follower and one heartbeat for each other member, as the view says, until the node stops.
 pub(super) async fn follow_members(core: Arc<Core>) {
@@ -153,11 +153,9 @@ async fn pull(core: &Arc<Core>, id: &NodeId, peer: &Peer, wait_ms: u64) -> Resul
     let pulled = if answer.entries.is_empty() { Pulled::Nothing } else { Pulled::Entries };
     core.metrics.pulled_entries.inc_by(answer.entries.len() as u64);
     // An upload that waits for this copy is a user, too.
-    let gives_way = answer.awaited.is_empty();
-    let begun = Instant::now();
-    record(core, id, answer).await?;
-    if gives_way {
-        core.foreground.give_way(begun.elapsed()).await;
+    match answer.awaited.is_empty() {
+        true => core.foreground.in_turn(record(core, id, answer)).await?,
+        false => record(core, id, answer).await?,
     }
     Ok(pulled)
 }

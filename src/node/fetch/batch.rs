@@ -21,6 +21,9 @@ use crate::store::{FreshBlob, SMALL_BLOB_BYTES_MAX, StoreError, Want};
 /// How many wants are fetched together.
 pub(super) const WANTS_MAX: usize = HASHES_MAX;
 
+/// How many while users are answered: a core reads and hashes so many in a moment.
+pub(super) const WANTS_MAX_BUSY: usize = 32;
+
 const _: () = assert!(BLOB_BYTES_MAX == SMALL_BLOB_BYTES_MAX, "what is wanted in batches is given in batches");
 
 /// How long a peer may take for each part of its answer: the rows are read at once, and another one may be quicker.
@@ -43,7 +46,11 @@ pub(super) async fn fetch(core: &Arc<Core>, wants: &[Want]) -> Result<End, Store
             .filter_map(|want| want.entry.content())
             .map(|content| (content.hash, content.size))
             .collect();
-        let (came, failure) = receive(core, &core.members.peer(&holder), &sizes).await;
+        let peer = core.members.peer(&holder);
+        let receiving = receive(core, &peer, &sizes);
+        // An upload that waits for this copy is a user, too.
+        let hurries = missing.iter().any(|want| core.receipts.is_promised(&want.entry.key));
+        let (came, failure) = if hurries { receiving.await } else { core.foreground.in_turn(receiving).await };
         if let Some(error) = failure {
             debug!(peer = %holder.id, error = &error as &dyn std::error::Error, "a holder failed");
             last = Some(error);

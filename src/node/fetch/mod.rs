@@ -27,7 +27,7 @@ use places::{Places, is_small};
 pub(super) use single::{FetchError, forget_unwanted, receive};
 
 /// How many wants one commit lists at most while users are answered: they wait for it.
-const LISTED_MAX_BUSY: usize = 32;
+const LISTED_MAX_BUSY: usize = 16;
 
 /// What fetches share.
 pub(super) struct Fetching {
@@ -133,6 +133,7 @@ async fn due(core: &Arc<Core>, places: &mut Places) -> Result<Vec<Work>, StoreEr
     let (wants, hot) = read.await?;
     let mut works: Vec<Work> = Vec::new();
     let (mut batch, mut not_yet) = (Vec::new(), Vec::new());
+    let most = if core.foreground.is_busy() { batch::WANTS_MAX_BUSY } else { batch::WANTS_MAX };
     for (place, want) in wants.into_iter().enumerate() {
         let hot = place < hot;
         if !places.may_take(&want) {
@@ -146,7 +147,7 @@ async fn due(core: &Arc<Core>, places: &mut Places) -> Result<Vec<Work>, StoreEr
             true => batch.push(want),
             false => works.push(Work { wants: vec![want] }),
         }
-        if batch.len() == batch::WANTS_MAX {
+        if batch.len() == most {
             places.take_batch();
             works.push(Work { wants: std::mem::take(&mut batch) });
         }
@@ -217,12 +218,11 @@ async fn list(
     // An upload that waits for this copy is a user, too.
     let hurries = wants.iter().any(|want| core.receipts.is_promised(&want.entry.key));
     while !wants.is_empty() {
-        let begun = std::time::Instant::now();
         let gives_way = !hurries && core.foreground.is_busy();
         let count = if gives_way { wants.len().min(LISTED_MAX_BUSY) } else { wants.len() };
         let part: Vec<Want> = wants.drain(..count).collect();
         let blobs = blobs.clone();
-        let listed = core.catalog.transact(move |transaction| {
+        let work = core.catalog.transact(move |transaction| {
             let mut missing = Vec::new();
             let mut held: Vec<(_, Version)> = Vec::new();
             for want in part {
@@ -242,13 +242,11 @@ async fn list(
             }
             Ok((missing, held))
         });
-        let (still_missing, held) = listed.await?;
+        let listed = if gives_way { core.foreground.in_turn(work).await } else { work.await };
+        let (still_missing, held) = listed?;
         missing.extend(still_missing);
         for (key, version) in &held {
             core.receipts.held(key, version);
-        }
-        if gives_way {
-            core.foreground.give_way(begun.elapsed()).await;
         }
     }
     Ok(missing)
