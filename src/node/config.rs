@@ -22,7 +22,7 @@ pub enum Packets {
     Open,
 }
 
-/// What a node needs to know. Addresses that it listens on are given as open sockets, in [`Listeners`].
+/// What a node needs to know. Addresses that it listens on are given as open sockets, in [`super::Listeners`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
