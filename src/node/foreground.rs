@@ -12,6 +12,9 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// How many times as long as it worked a repair rests while users are answered.
 const RESTS: u32 = 5;
 
+/// How long a piece of work waits for its turn: one that hangs, at a peer that is silent, must not stop all others.
+const TURN_WAIT: Duration = Duration::from_millis(500);
+
 /// The longest pause at once, so that a node that is never quiet is mended and filled, too.
 const PAUSE_LONGEST: Duration = Duration::from_millis(100);
 
@@ -71,12 +74,13 @@ impl Foreground {
         }
     }
 
-    /// Does a piece of `work`; while users are answered only one such piece is done at a time, and gives way.
+    /// Does a piece of `work`; while users are answered one such piece is done at a time, and gives way; but
+    /// none waits long for one that hangs.
     pub(super) async fn in_turn<T>(&self, work: impl Future<Output = T>) -> T {
         if !self.is_busy() {
             return work.await;
         }
-        let _turn = self.turn.lock().await;
+        let _turn = tokio::time::timeout(TURN_WAIT, self.turn.lock()).await;
         let begun = Instant::now();
         let done = work.await;
         self.give_way(begun.elapsed()).await;
@@ -94,6 +98,18 @@ impl Drop for Running<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn work_that_hangs_does_not_stop_all_other_work() {
+        let foreground = Foreground::new();
+        let _busy = foreground.begin();
+        let hangs = foreground.in_turn(std::future::pending::<()>());
+        tokio::select! {
+            biased;
+            () = hangs => unreachable!("it hangs"),
+            done = foreground.in_turn(async { 7 }) => assert_eq!(done, 7),
+        }
+    }
 
     #[test]
     fn a_node_is_busy_while_requests_run_and_shortly_after() {

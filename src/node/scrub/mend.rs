@@ -48,7 +48,8 @@ pub(in crate::node) async fn mend_in_time(core: Arc<Core>) {
     }
 }
 
-/// Tries once to mend all that waits for it, up to a failure of the catalogue or a full disk; answers whether nothing waits any more.
+/// Tries once to mend all that waits for it, up to a failure of the catalogue or a full disk; answers whether nothing waits
+/// any more.
 pub(super) async fn mend_all(core: &Arc<Core>) -> Result<bool, StoreError> {
     let _alone = core.scrub.mending.lock().await;
     let mut after = None;
