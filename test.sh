@@ -33,6 +33,8 @@ need_debian() {
     need_command firefox-esr firefox-esr "a browser that shows a published page"
     need_command openssl openssl "makes and reads certificates with code that is not ours"
     need_command python3 python3 "runs the clients that share no code with metacdn"
+    need_command node nodejs "runs the public suite of HTTP caches"
+    need_command npm npm "fetches the public suite of HTTP caches"
     if ! python3 -c 'import ensurepip, venv' 2>/dev/null; then
         need_package python3-venv "gives the Python packages of the tests a place of their own"
     fi
@@ -54,6 +56,27 @@ install_python_packages() {
     cat "$programs" "$photographs" >"$installed"
 }
 
+# npm packages go to .tools/cache_suite. The list of what is installed there is kept beside it and compared. Each is
+# fetched alone and unpacked: none of its scripts runs, and nothing comes along that the list does not name.
+install_cache_suite() {
+    local list=tests/cache_suite/packages.txt to=.tools/cache_suite package hash archive folder
+    if cmp --silent "$list" "$to/installed.txt"; then return; fi
+    echo "installing npm packages into $to: $(grep -v '^#' "$list" | cut -d ' ' -f 1 | tr '\n' ' ')"
+    rm -rf "$to"
+    while read -r package hash; do
+        folder=$to/node_modules/${package%@*}
+        mkdir -p "$folder"
+        archive=$(npm pack --loglevel=error --ignore-scripts --pack-destination "$to" "$package" </dev/null)
+        if [ "sha512-$(openssl dgst -sha512 -binary "$to/$archive" | base64 --wrap=0)" != "$hash" ]; then
+            echo "$package has another hash than $list says" >&2
+            exit 1
+        fi
+        tar --extract --gzip --strip-components=1 --no-same-owner --directory "$folder" --file "$to/$archive"
+        rm "$to/$archive"
+    done < <(grep -v '^#' "$list")
+    cp "$list" "$to/installed.txt"
+}
+
 check_name_spaces() {
     if as_root true 2>/dev/null; then return; fi
     echo "The tests have small disks and networks of their own, which takes root or user name spaces; neither is to be had here." >&2
@@ -67,6 +90,7 @@ install_all() {
     install_missing_packages
     check_name_spaces
     install_python_packages
+    install_cache_suite
 }
 
 stage_fmt() { cargo fmt --check; }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The edge beside nginx: requests a second, and CPU time of the server for each, of the same objects on the same core.
+"""The edge beside nginx and haproxy: requests a second, and CPU time of the server for each, of the same objects on the same core.
 
     cargo build --release && benches/edge.py [--rounds 5] [--seconds 3]
 
-needs Python 3.11, nginx, wrk and two cores. Each server has core 0 for itself while it is asked; the generator (wrk)
+needs Python 3.11, nginx, haproxy, wrk and two cores. Each server has core 0 for itself while it is asked; the generator (wrk)
 and what the servers fetch from, the node and a plain nginx, share core 1. Runs are interleaved (A B C, C B A, ...), figures are
 medians. CPU is that of all threads of a server, from /proc/PID/task/*/schedstat: the figure to compare where the generator is the
 limit, and the one that others on the machine disturb least. "up" is what the node or origin spent for a request: 0 for a hit.
@@ -11,7 +11,7 @@ limit, and the one that others on the machine disturb least. "up" is what the no
 
 hit       metacdn's edge with its cache, nginx with a cache on disk (in the page cache)
 pass node metacdn's edge without its cache, nginx proxying to the same node over TLS with a client certificate, kept alive
-pass http nginx proxying to a plain origin: what TLS to the node costs is the difference
+pass http metacdn's edge without its cache, nginx and haproxy proxying to a plain origin, kept alive
 """
 
 import argparse
@@ -28,7 +28,7 @@ import time
 
 from edge_cluster import NODE_HOST, Cluster, Processes, answers, cpu_ns, free_port, wait_until
 
-OBJECTS = {"1k": (1 << 10, 64), "100k": (100 << 10, 64), "10m": (10 << 20, 16)}
+OBJECTS = {"1k": (1 << 10, 64), "100k": (100 << 10, 64), "1m": (1 << 20, 32), "10m": (10 << 20, 16)}
 SERVER_CORE, CLIENT_CORE = 0, 1
 UNCACHED = "[edge.cache]\ncapacity_bytes = 0"
 
@@ -91,7 +91,45 @@ server {{ listen 127.0.0.1:{ports["node"]}; location / {{
         wait_until("nginx answers", lambda: answers(port, "/1k"))
     hit_targets = {name: Target("hit", f"nginx {name}", proxy_pid, origin_pid, ports[name]) for name in hits}
     node = Target("pass node", "nginx", proxy_pid, cluster.node, ports["node"])
-    return hit_targets, node, Target("pass http", "nginx", proxy_pid, origin_pid, ports["http"])
+    return hit_targets, node, Target("pass http", "nginx", proxy_pid, origin_pid, ports["http"]), origin
+
+
+def start_haproxy(processes, origin, origin_pid):
+    """A proxy on the servers' core."""
+    port = free_port()
+    text = f"""global
+  maxconn 7000
+  nbthread 1
+  tune.bufsize 65536
+  tune.maxrewrite 1024
+defaults
+  mode http
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+  timeout http-keep-alive 600s
+  option http-keep-alive
+  option splice-auto
+  http-reuse always
+frontend users
+  bind 127.0.0.1:{port} backlog 4096
+  default_backend origin
+backend origin
+  server origin 127.0.0.1:{origin} pool-max-conn -1
+"""
+    pid = processes.start("haproxy", ["haproxy", "-db", "-f", processes.write("haproxy.cfg", text)], SERVER_CORE)
+    wait_until("haproxy answers", lambda: answers(port, "/1k"))
+    return Target("pass http", "haproxy", pid, origin_pid, port)
+
+
+def site_of(origin):
+    """The settings of an edge that passes all on to a plain origin."""
+    return f'''{UNCACHED}
+[[edge.site]]
+name = "site"
+hosts = ["127.0.0.1"]
+origins = ["http://127.0.0.1:{origin}"]
+'''
 
 
 def load(target, name, seconds):
@@ -144,7 +182,8 @@ def run(options):
         for name, content in contents.items():
             (www / name).write_bytes(content)
             cluster.put(connection, name, content)
-        hits, *passing = start_nginx(processes, cluster)
+        hits, node, http, origin = start_nginx(processes, cluster)
+        passing = [node, http, start_haproxy(processes, origin, http.upstream)]
         cached = cluster.edge("edge", SERVER_CORE)
         uncached = cached
         if cluster.accepts(UNCACHED):
@@ -153,6 +192,11 @@ def run(options):
             print("This program has no cache: its hits are passed through, too.")
         ours = [Target(kind, "metacdn", pid, cluster.node, port)
                 for kind, (pid, port) in [("hit", cached), ("pass node", uncached)]]
+        if cluster.accepts(site_of(origin)):
+            pid, port = cluster.edge("site", SERVER_CORE, site_of(origin))
+            ours.append(Target("pass http", "metacdn", pid, http.upstream, port))
+        else:
+            print("This program has no sites: it passes nothing on to a plain origin.")
         for name in options.sizes:
             for target in [*ours, *hits.values(), *passing]:
                 check(target, name, contents[name])
@@ -160,21 +204,21 @@ def run(options):
         for name in options.sizes:
             # Of nginx's ways to send a hit the one that is fastest here is compared.
             best = max(hits.values(), key=lambda target: load(target, name, 1)["rate"])
-            measure([ours[0], best, ours[1], *passing], name, options)
+            measure([ours[0], best, *ours[1:], *passing], name, options)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5, help="runs of each server and size")
     parser.add_argument("--seconds", type=int, default=3, help="length of a run")
-    parser.add_argument("--sizes", default=",".join(OBJECTS), type=lambda text: text.split(","), help="of 1k,100k,10m")
+    parser.add_argument("--sizes", default=",".join(OBJECTS), type=lambda text: text.split(","), help="of 1k,100k,1m,10m")
     options = parser.parse_args()
     if unknown := set(options.sizes) - set(OBJECTS):
         parser.error(f"there are no objects of the sizes {unknown}")
-    missing = [program for program in ["nginx", "wrk", "taskset"] if not shutil.which(program)]
+    missing = [program for program in ["nginx", "haproxy", "wrk", "taskset"] if not shutil.which(program)]
     if missing or (os.cpu_count() or 1) < 2:
-        raise SystemExit(f"needs two cores and {', '.join(missing or ['nothing else'])}: apt-get install nginx wrk util-linux")
-    runs = len(options.sizes) * (options.rounds * 5 + 3)
+        raise SystemExit(f"needs two cores and {', '.join(missing or ['nothing else'])}: apt-get install nginx haproxy wrk util-linux")
+    runs = len(options.sizes) * (options.rounds * 7 + 3)
     print(f"$ {shlex.join([sys.argv[0], *sys.argv[1:]])}   (about {runs * (options.seconds + 1) // 60 + 1} min)", flush=True)
     run(options)
 

@@ -28,7 +28,7 @@ fuzz_target!(|input: (Vec<(u8, &[u8])>, u32, bool)| {
         }
     }
     let modified = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds.into());
-    let current = Validators { etag: "\"tag\"", modified };
+    let current = Validators { etag: "\"tag\"", modified: Some(modified) };
     let verdict = evaluate(&Method::GET, &headers, exists.then_some(current));
     if headers.contains_key(header::IF_MATCH) && !exists {
         assert_eq!(verdict, Verdict::Failed);

@@ -1,18 +1,30 @@
-//! One fetch that all read who ask for the same object: they get the bytes as they come, each at its own pace.
+//! One fetch that all read who ask for the same: they get the bytes as they come, each at its own pace.
+//!
+//! A body whose size is known has its memory from the start. One that tells its size by ending takes memory as it grows;
+//! when there is none left, or it is larger than what is kept, it *passes*: only what some reader still lacks stays, the
+//! fetch waits for the slowest of them, and nobody joins any more.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 
-use super::{Cache, CacheKey, Head, Place, charge};
+use super::stored::Birth;
+use super::{Body, Cache, CacheKey, Head, Place, Stored, charge};
 
 /// The most that is copied for a reader at a time while the bytes still come.
 const COPY_BYTES_MAX: usize = 64 << 10;
 
 /// The most that a reader gets at a time of what is there whole.
 const PIECE_BYTES_MAX: usize = 512 << 10;
+
+/// How much memory a body of unknown size takes at a time.
+const GROWTH_BYTES: u64 = 64 << 10;
+
+/// How far the slowest reader of a body that passes may be behind.
+const PASSING_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes with the memory that they take.
 struct Placed {
@@ -31,16 +43,31 @@ impl AsRef<[u8]> for Placed {
 #[error("the fetch that this answer reads along has failed")]
 pub struct Broken;
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flight {
     state: Mutex<State>,
+    /// The number of the newest purge when it began.
+    pub(super) born: u64,
+    /// The number of what it brings, which nothing else has.
+    pub(super) representation: u64,
 }
 
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    readers: BTreeMap<u64, Waker>,
+    readers: BTreeMap<u64, Reading>,
     reader_numbers: u64,
+    /// Whoever brings the bytes, where he waits for the readers.
+    filler: Option<Waker>,
+}
+
+/// How far a reader is.
+#[derive(Debug, Default)]
+struct Reading {
+    read: u64,
+    waker: Option<Waker>,
+    /// He was too slow for the others.
+    left_behind: bool,
 }
 
 #[derive(Debug, Default)]
@@ -48,10 +75,10 @@ enum Phase {
     /// Nothing has come yet.
     #[default]
     Waiting,
-    /// The bytes come.
-    Streaming { head: Arc<Head>, bytes: BytesMut, place: Place },
-    /// All bytes are there.
-    Whole { head: Arc<Head>, bytes: Bytes },
+    /// The bytes come; those from `base` on are here.
+    Streaming { head: Arc<Head>, bytes: BytesMut, base: u64, passes: bool },
+    /// All bytes are there, from `base` on.
+    Whole { head: Arc<Head>, bytes: Bytes, base: u64 },
     /// No more bytes come, and some are missing.
     Failed { head: Arc<Head> },
     /// It is nothing that can be shared.
@@ -60,18 +87,26 @@ enum Phase {
     Left,
 }
 
-/// What those learn who wait for an object that another one is to fetch.
+/// What those learn who wait for what another one is to fetch.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Told {
     /// It comes.
     Comes(Arc<Head>),
     /// Everyone has to fetch for himself.
     Alone,
-    /// Whoever was to fetch it has gone: somebody else is to.
+    /// Whoever was to fetch it has gone, or has found that what is kept is right still: look again.
     Again,
 }
 
 impl Flight {
+    pub(super) const fn birth(&self) -> Birth {
+        Birth { born: self.born, representation: self.representation }
+    }
+
+    pub(super) fn new(born: u64, representation: u64) -> Self {
+        Self { state: Mutex::default(), born, representation }
+    }
+
     pub(super) fn head(&self) -> Option<Arc<Head>> {
         match &self.state().phase {
             Phase::Streaming { head, .. } | Phase::Whole { head, .. } | Phase::Failed { head } => Some(head.clone()),
@@ -79,12 +114,17 @@ impl Flight {
         }
     }
 
+    /// Whoever waits looks again.
+    pub(super) fn leave(&self) {
+        self.change(|phase| *phase = Phase::Left);
+    }
+
     fn change<T>(&self, change: impl FnOnce(&mut Phase) -> T) -> T {
         let mut state = self.state();
         let answer = change(&mut state.phase);
-        let wakers = std::mem::take(&mut state.readers);
+        let wakers: Vec<_> = state.readers.values_mut().filter_map(|reading| reading.waker.take()).collect();
         drop(state);
-        wakers.into_values().for_each(Waker::wake);
+        wakers.into_iter().for_each(Waker::wake);
         answer
     }
 
@@ -93,12 +133,35 @@ impl Flight {
     }
 }
 
-/// The one who is to fetch an object. Dropped, it lets one of those who wait do so.
+impl State {
+    /// Lets go of what all have read, where the bytes pass.
+    fn trim(&mut self) {
+        let slowest = self.readers.values().filter(|reading| !reading.left_behind).map(|reading| reading.read).min();
+        let Phase::Streaming { bytes, base, passes: true, .. } = &mut self.phase else { return };
+        let end = *base + bytes.len() as u64;
+        let read = slowest.unwrap_or(end).saturating_sub(*base) as usize;
+        bytes.advance(read.min(bytes.len()));
+        *base += read as u64;
+        if let Some(filler) = self.filler.take() {
+            filler.wake();
+        }
+    }
+
+    /// How far the fetch is.
+    fn end(&self) -> u64 {
+        match &self.phase {
+            Phase::Streaming { bytes, base, .. } => base + bytes.len() as u64,
+            _ => 0,
+        }
+    }
+}
+
+/// The one who is to fetch something. Dropped, it lets one of those who wait do so.
 #[derive(Debug)]
 pub struct Lead {
-    cache: Arc<Cache>,
-    key: CacheKey,
-    flight: Option<Arc<Flight>>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) key: CacheKey,
+    pub(super) flight: Option<Arc<Flight>>,
 }
 
 impl Lead {
@@ -106,27 +169,36 @@ impl Lead {
         Self { cache, key, flight: Some(flight) }
     }
 
-    /// The object comes: a way to pass its bytes on, and one to read them. `None` if there is no room for it; all who
-    /// wait then fetch for themselves, and whoever leads goes on as it does.
-    pub fn begin(mut self, head: Head) -> Option<(Fill, Reader)> {
-        let room = if self.cache.takes(head.size) {
-            self.cache.reserve(&self.key, charge(&self.key, head.size), &head.version)
-        } else {
-            None
-        };
-        let Some(place) = room else {
+    /// It comes: a way to pass its bytes on, and one to read them. `None` if there is no room for it, or something newer
+    /// was heard of; all who wait then fetch for themselves, and whoever leads goes on as it does. `cost` is what it costs
+    /// to fetch it again, in any unit that is the same for all.
+    pub fn begin(mut self, head: Head, cost: f32) -> Option<(Fill, Reader)> {
+        let expected = head.size.unwrap_or(GROWTH_BYTES);
+        let charged = charge(&self.key, &head, expected);
+        let room = self.cache.takes(expected) && !self.cache.is_outdated(&self.key, &head);
+        let Some(place) = room.then(|| self.cache.reserve(charged)).flatten() else {
             self.refuse();
             return None;
         };
+        // Heard of while there was no head to compare it with: whoever told so has found nothing to remove.
+        if self.cache.is_outdated(&self.key, &head) {
+            self.refuse();
+            return None;
+        }
         let flight = self.flight.take()?;
-        let bytes = BytesMut::with_capacity(head.size as usize);
-        flight.change(|phase| *phase = Phase::Streaming { head: Arc::new(head), bytes, place });
+        let bytes = BytesMut::with_capacity(expected as usize);
+        let head = Arc::new(head);
+        flight.change(|phase| *phase = Phase::Streaming { head: head.clone(), bytes, base: 0, passes: false });
         let reader = Reader::new(flight.clone());
-        Some((Fill { cache: self.cache.clone(), key: self.key.clone(), flight }, reader))
+        let (cache, key) = (self.cache.clone(), self.key.clone());
+        Some((Fill { cache, key, flight, head, place, cost, room: expected, pushed: 0, passes: false }, reader))
     }
-}
 
-impl Lead {
+    /// One more who waits for it.
+    pub fn reader(&self) -> Option<Reader> {
+        self.flight.clone().map(Reader::new)
+    }
+
     /// It is nothing that can be shared: all who wait fetch for themselves.
     pub fn refuse(mut self) {
         self.end(Phase::Released);
@@ -146,49 +218,156 @@ impl Drop for Lead {
     }
 }
 
-/// The bytes of an object on their way into the cache. Dropped before [`Fill::finish`], it fails those who read along.
+/// The bytes of an answer on their way into the cache. Dropped before [`Fill::finish`], it fails those who read along.
 #[derive(Debug)]
 pub struct Fill {
     cache: Arc<Cache>,
     key: CacheKey,
     flight: Arc<Flight>,
+    head: Arc<Head>,
+    /// The memory of the body.
+    place: Place,
+    /// What it costs to fetch it again.
+    cost: f32,
+    /// For how many bytes of the body that is enough.
+    room: u64,
+    pushed: u64,
+    passes: bool,
 }
 
 impl Fill {
-    /// Passes the next bytes on.
+    /// Passes the next bytes on. Where they pass, [`Fill::poll_ready`] is to be awaited before.
     ///
     /// # Errors
-    /// [`Broken`] when they are more than the head said.
+    /// [`Broken`] when they are more than the head said, or nobody reads what will not be kept.
     pub fn push(&mut self, more: &[u8]) -> Result<(), Broken> {
-        self.flight.change(|phase| match phase {
-            Phase::Streaming { head, bytes, .. } if (bytes.len() + more.len()) as u64 <= head.size => {
-                bytes.extend_from_slice(more);
-                Ok(())
-            }
-            _ => Err(Broken),
-        })
+        self.pushed += more.len() as u64;
+        if self.head.size.is_some_and(|size| self.pushed > size) {
+            return Err(Broken);
+        }
+        if !self.passes && self.pushed > self.room && !self.grow() {
+            self.pass();
+        }
+        let mut state = self.flight.state();
+        let read_by_nobody = state.readers.values().all(|reading| reading.left_behind);
+        let Phase::Streaming { bytes, passes, .. } = &mut state.phase else { return Err(Broken) };
+        if *passes && read_by_nobody {
+            return Err(Broken);
+        }
+        bytes.extend_from_slice(more);
+        drop(state);
+        self.flight.change(|_| ());
+        Ok(())
     }
 
-    /// The bytes have ended: they are kept if they are as many as the head said.
+    /// Whether more may be pushed: a body that passes waits for its slowest reader.
+    pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.flight.state();
+        match &state.phase {
+            Phase::Streaming { bytes, passes: true, .. } if bytes.len() >= PASSING_BYTES_MAX => {
+                state.filler = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            _ => Poll::Ready(()),
+        }
+    }
+
+    /// Goes on without those who are slowest, if others have read all that there is: else one reader that stands still
+    /// would hold up all others.
+    pub fn leave_slowest_behind(&self) {
+        let mut state = self.flight.state();
+        let end = state.end();
+        let reads = |reading: &&mut Reading| !reading.left_behind;
+        if !state.readers.values_mut().filter(reads).any(|reading| reading.read == end) {
+            return;
+        }
+        let slowest = state.readers.values_mut().filter(reads).map(|reading| reading.read).min().unwrap_or(end);
+        for reading in state.readers.values_mut().filter(reads).filter(|reading| reading.read == slowest) {
+            reading.left_behind = slowest < end;
+            reading.waker.take().into_iter().for_each(Waker::wake);
+        }
+        state.trim();
+    }
+
+    /// The bytes have ended: they are kept if they are as many as the head said, and did not pass. Answers what is kept.
     ///
     /// # Errors
     /// [`Broken`] when they are fewer.
-    pub fn finish(self) -> Result<(), Broken> {
-        let (head, body) = self.flight.change(|phase| match std::mem::take(phase) {
-            Phase::Streaming { head, bytes, place } if bytes.len() as u64 == head.size => {
+    pub fn finish(self) -> Result<Option<Arc<Stored>>, Broken> {
+        let head = self.head.clone();
+        self.finish_as(head)
+    }
+
+    /// As [`Fill::finish`], with a head that says what is known now that all bytes are there: those who come later get
+    /// this one.
+    ///
+    /// # Errors
+    /// [`Broken`] when they are fewer.
+    pub fn finish_as(mut self, known: Arc<Head>) -> Result<Option<Arc<Stored>>, Broken> {
+        if self.head.size.is_some_and(|size| self.pushed != size) {
+            return Err(Broken);
+        }
+        if !self.passes {
+            self.place.settle(charge(&self.key, &known, self.pushed));
+        }
+        let none = Place::take(&self.place.used, 0, false);
+        let place = std::mem::replace(&mut self.place, none);
+        let body = self.flight.change(|phase| match std::mem::take(phase) {
+            Phase::Streaming { head, bytes, base, .. } => {
                 // Whoever has a part of them, the connections that still write it too, has their place.
-                let bytes = Bytes::from_owner(Placed { bytes: bytes.freeze(), _place: place });
-                *phase = Phase::Whole { head: head.clone(), bytes: bytes.clone() };
-                Ok((head, bytes))
+                let bytes = placed(exact(bytes, &head), place);
+                *phase = Phase::Whole { head, bytes: bytes.clone(), base };
+                Ok(bytes)
             }
             other => {
                 *phase = other;
                 Err(Broken)
             }
         })?;
-        self.cache.keep(&self.key, &self.flight, head, body);
-        Ok(())
+        if self.passes {
+            return Ok(None);
+        }
+        // Now its size is known.
+        let size = Some(body.len() as u64);
+        let head = if known.size == size { known } else { Arc::new(Head { size, ..(*known).clone() }) };
+        let stored = self.cache.keep(&self.key, &self.flight, head, Body::Memory(body), self.cost);
+        if let Some(stored) = &stored {
+            self.cache.to_disk(&self.key, stored, self.cost);
+        }
+        Ok(stored)
     }
+
+    /// Takes more memory for what comes.
+    fn grow(&mut self) -> bool {
+        // By halves, so that a long body asks seldom.
+        let more = (self.pushed - self.room).max(GROWTH_BYTES).max(self.room / 2);
+        let grows = self.cache.takes(self.pushed) && self.cache.extend(&mut self.place, more);
+        if grows {
+            self.room += more;
+        }
+        grows
+    }
+
+    /// What comes is not kept.
+    fn pass(&mut self) {
+        self.cache.release(&self.key, &self.flight);
+        self.passes = true;
+        let mut state = self.flight.state();
+        if let Phase::Streaming { passes, .. } = &mut state.phase {
+            *passes = true;
+        }
+        state.trim();
+    }
+}
+
+/// `bytes` that have `place` for as long as somebody has a part of them.
+pub(super) fn placed(bytes: Bytes, place: Place) -> Bytes {
+    Bytes::from_owner(Placed { bytes, _place: place })
+}
+
+/// `bytes` in memory of their own size, if the size was not known before.
+fn exact(bytes: BytesMut, head: &Head) -> Bytes {
+    if head.size.is_some() { bytes.freeze() } else { Bytes::copy_from_slice(&bytes) }
 }
 
 impl Drop for Fill {
@@ -207,7 +386,8 @@ impl Drop for Fill {
 pub struct Reader {
     flight: Arc<Flight>,
     number: u64,
-    read: usize,
+    /// Where it ends, if it reads but a part.
+    end: Option<u64>,
 }
 
 impl Reader {
@@ -215,63 +395,97 @@ impl Reader {
         let number = {
             let mut state = flight.state();
             state.reader_numbers += 1;
-            state.reader_numbers
+            let number = state.reader_numbers;
+            state.readers.insert(number, Reading::default());
+            number
         };
-        Self { flight, number, read: 0 }
+        Self { flight, number, end: None }
+    }
+
+    /// The number of what comes, which nothing else has.
+    pub fn representation(&self) -> u64 {
+        self.flight.representation
     }
 
     /// What comes.
     pub async fn head(&mut self) -> Told {
-        std::future::poll_fn(|cx| {
-            let mut state = self.flight.state();
-            match &state.phase {
-                Phase::Streaming { head, .. } | Phase::Whole { head, .. } | Phase::Failed { head } => {
-                    Poll::Ready(Told::Comes(head.clone()))
-                }
-                Phase::Released => Poll::Ready(Told::Alone),
-                Phase::Left => Poll::Ready(Told::Again),
-                Phase::Waiting => {
-                    state.readers.insert(self.number, cx.waker().clone());
-                    Poll::Pending
-                }
+        std::future::poll_fn(|cx| self.poll_head(cx)).await
+    }
+
+    /// As [`Reader::head`].
+    pub fn poll_head(&mut self, cx: &Context<'_>) -> Poll<Told> {
+        let mut state = self.flight.state();
+        match &state.phase {
+            Phase::Streaming { head, .. } | Phase::Whole { head, .. } | Phase::Failed { head } => {
+                Poll::Ready(Told::Comes(head.clone()))
             }
-        })
-        .await
+            Phase::Released => Poll::Ready(Told::Alone),
+            Phase::Left => Poll::Ready(Told::Again),
+            Phase::Waiting => {
+                state.readers.entry(self.number).or_default().waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Reads nothing but these bytes of a body of known size.
+    pub fn restrict(&mut self, part: Range<u64>) {
+        self.flight.state().readers.entry(self.number).or_default().read = part.start;
+        self.end = Some(part.end);
     }
 
     /// The next bytes, `None` after the last.
     ///
     /// # Errors
-    /// [`Broken`] when the fetch failed.
+    /// [`Broken`] when the fetch failed, or this reader was too slow for others.
     pub fn poll_bytes(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
         let mut state = self.flight.state();
-        let next = match &state.phase {
-            Phase::Streaming { bytes, .. } if self.read < bytes.len() => {
-                let end = bytes.len().min(self.read + COPY_BYTES_MAX);
-                Bytes::copy_from_slice(&bytes[self.read..end])
+        let State { phase, readers, .. } = &mut *state;
+        let reading = readers.entry(self.number).or_default();
+        if reading.left_behind {
+            return Poll::Ready(Some(Err(Broken)));
+        }
+        let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(reading.read));
+        if left == 0 {
+            return Poll::Ready(None);
+        }
+        let mut next = match phase {
+            Phase::Streaming { bytes, base, .. } if reading.read < *base + bytes.len() as u64 => {
+                let start = (reading.read - *base) as usize;
+                Bytes::copy_from_slice(&bytes[start..bytes.len().min(start + COPY_BYTES_MAX)])
             }
             Phase::Streaming { .. } | Phase::Waiting => {
-                state.readers.insert(self.number, cx.waker().clone());
+                reading.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            Phase::Whole { bytes, .. } if self.read < bytes.len() => {
-                bytes.slice(self.read..bytes.len().min(self.read + PIECE_BYTES_MAX))
+            Phase::Whole { bytes, base, .. } if reading.read < *base + bytes.len() as u64 => {
+                let start = (reading.read - *base) as usize;
+                bytes.slice(start..bytes.len().min(start + PIECE_BYTES_MAX))
             }
             Phase::Whole { .. } => return Poll::Ready(None),
             Phase::Failed { .. } | Phase::Released | Phase::Left => return Poll::Ready(Some(Err(Broken))),
         };
-        self.read += next.len();
+        next.truncate(usize::try_from(left).unwrap_or(usize::MAX));
+        reading.read += next.len() as u64;
+        state.trim();
         Poll::Ready(Some(Ok(next)))
     }
 
-    /// How many bytes are to come.
-    pub fn left(&self) -> u64 {
-        self.flight.head().map_or(0, |head| head.size.saturating_sub(self.read as u64))
+    /// How many bytes are to come; `None` if only their end tells.
+    pub fn left(&self) -> Option<u64> {
+        let size = match self.end {
+            Some(end) => end,
+            None => self.flight.head()?.size?,
+        };
+        let read = self.flight.state().readers.get(&self.number).map_or(0, |reading| reading.read);
+        Some(size.saturating_sub(read))
     }
 }
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.flight.state().readers.remove(&self.number);
+        let mut state = self.flight.state();
+        state.readers.remove(&self.number);
+        state.trim();
     }
 }

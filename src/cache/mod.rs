@@ -1,34 +1,54 @@
-//! What the edge keeps in memory: whole objects, bounded by bytes, each fetched once however many ask.
+//! What the edge keeps in memory: whole answers, bounded by bytes, each fetched once however many ask.
 //!
-//! Knows nothing of nodes or routes: whoever asks first for what is not kept becomes its [`Lead`] and says how it goes
-//! on; all others read along. Entries leave when room is needed (S3-FIFO), or when an object has changed.
+//! Knows nothing of nodes, origins or routes: whoever asks first for what is not kept becomes its [`Lead`] and says how it
+//! goes on; all others read along. Entries leave when room is needed (S3-FIFO), or when what they are has changed.
+//!
+//! Two locks, taken in this order: the queues, by whoever brings or removes something; then the shard of a key. Who only
+//! looks for something takes the shard's alone.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::collections::hash_map::{Entry, RandomState};
+use std::hash::BuildHasher as _;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{ObjectKey, Variant, Version};
+use crate::compress::Coding;
+use crate::model::{ObjectKey, Variant};
 
+pub mod disk;
 mod flight;
 mod heard;
-mod queues;
+mod objects;
+mod place;
+mod purges;
+pub mod queues;
+mod recall;
+pub mod rules;
+mod sliced;
+mod stored;
 
 pub use flight::{Broken, Fill, Lead, Reader, Told};
+pub use purges::Rule;
+pub use sliced::{Fetcher, SLICE_BYTES, Sliced, slice_at};
+pub use stored::{Body, Head, Stored, Terms};
 
 use flight::Flight;
-use heard::Heard;
-use queues::Queues;
+use objects::Objects;
+use place::{Place, Used};
+use purges::{Purges, Verdict};
+use queues::{Departed, Queues};
+use rules::VARIANTS_MAX;
 
-/// What an entry takes besides its body and its key: headers, maps and queues.
-const ENTRY_BYTES: u64 = 2048;
+/// What an entry takes besides its body, its key and its headers: maps and queues.
+const ENTRY_BYTES: u64 = 1024;
 
 /// Objects that take more than this part of the capacity are large: together they get half of it.
 const LARGE_PART: u64 = 16;
+
+/// In how many parts the keys are divided, so that those who look for different ones seldom meet.
+const SHARDS: usize = 64;
 
 /// How much is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,79 +56,65 @@ const LARGE_PART: u64 = 16;
 pub struct Config {
     /// Bytes of memory for what is kept and what is on its way there; 0 keeps nothing.
     pub capacity_bytes: u64,
-    /// The largest object that is kept.
+    /// The largest object that is kept as one. What has a strong entity tag, by which its parts can be asked for, is kept
+    /// in slices of [`SLICE_BYTES`], however large it is, if this is no less than a slice and there is room for some.
     pub object_bytes_max: u64,
+    /// What is kept on the disk besides.
+    pub disk: disk::Config,
 }
 
 impl Default for Config {
     fn default() -> Self {
         // Pages, images and the segments of a film; an edge with it runs on the smallest machine of every cloud.
-        Self { capacity_bytes: 64 << 20, object_bytes_max: 16 << 20 }
+        Self { capacity_bytes: 64 << 20, object_bytes_max: 16 << 20, disk: disk::Config::default() }
     }
 }
 
-/// What is kept: an object, or a variant of an image.
+/// What is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct CacheKey {
-    /// The object.
-    pub key: ObjectKey,
-    /// Which of its sizes.
-    pub variant: Variant,
+pub enum CacheKey {
+    /// An object of the store.
+    Object {
+        /// Which.
+        key: ObjectKey,
+        /// Which of its sizes, of an image.
+        variant: Variant,
+    },
+    /// What the origins of a site answer to a request for a URI: the primary cache key (RFC 9111 section 2).
+    Answer {
+        /// The name of the site.
+        site: Arc<str>,
+        /// The URI.
+        uri: Arc<str>,
+    },
+    /// A slice of a representation.
+    Slice {
+        /// Of which one.
+        of: u64,
+        /// Which slice, counted from 0.
+        slice: u32,
+    },
+    /// A representation in a coding that was made here: found through what it was made of, and of no use without that.
+    Coded {
+        /// The number of what it was made of.
+        of: u64,
+        /// The coding.
+        coding: Coding,
+    },
 }
 
-/// What is known of an object before its bytes.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Head {
-    /// The headers with which it is served.
-    pub headers: HeaderMap,
-    /// The version of the object.
-    pub version: Version,
-    /// The bytes of the body.
-    pub size: u64,
-    /// When the fetch that brought it began.
-    pub validated: Duration,
-}
-
-/// An object in memory.
-#[derive(Debug)]
-pub struct Stored {
-    /// What came before its bytes.
-    pub head: Arc<Head>,
-    /// Its bytes.
-    pub body: Bytes,
-    /// Held by whoever asks the store whether it is right still; all others wait for what he hears.
-    pub checking: tokio::sync::Mutex<()>,
-    number: u64,
-    /// What it takes, for as long as somebody has a part of its body.
-    charged: u64,
-    validated_us: AtomicU64,
-    asked_us: AtomicU64,
-    uses: AtomicU8,
-}
-
-impl Stored {
-    /// When it was last known to be what the store has.
-    pub fn validated(&self) -> Duration {
-        Duration::from_micros(self.validated_us.load(Ordering::Relaxed))
-    }
-
-    /// At `now` it was found to be what the store has.
-    pub fn validate(&self, now: Duration) {
-        self.validated_us.fetch_max(now.as_micros() as u64, Ordering::Relaxed);
-    }
-
-    /// When the store was last asked in vain whether it is right; zero if it never was.
-    pub fn asked_in_vain(&self) -> Duration {
-        Duration::from_micros(self.asked_us.load(Ordering::Relaxed))
-    }
-
-    /// At `now` nobody could say whether it is right.
-    pub fn ask_in_vain(&self, now: Duration) {
-        self.asked_us.fetch_max(now.as_micros() as u64, Ordering::Relaxed);
+impl CacheKey {
+    /// The bytes of its text.
+    fn len(&self) -> u64 {
+        match self {
+            Self::Object { key, .. } => key.as_str().len() as u64,
+            Self::Answer { uri, .. } => uri.len() as u64,
+            Self::Slice { .. } | Self::Coded { .. } => 0,
+        }
     }
 }
 
-/// What became of the wish to read an object through the cache.
+/// What became of the wish to read something through the cache.
 #[derive(Debug)]
 pub enum Lookup {
     /// It is there.
@@ -119,73 +125,66 @@ pub enum Lookup {
     Lead(Lead),
 }
 
-/// The objects in memory. All methods are short and never wait.
+/// The answers in memory. All methods are short and never wait.
 #[derive(Debug)]
 pub struct Cache {
     config: Config,
     used: Arc<Used>,
-    state: Mutex<State>,
+    queues: Mutex<Queues<CacheKey>>,
+    hasher: RandomState,
+    shards: Box<[Mutex<Shard>]>,
+    objects: Mutex<Objects>,
+    purges: Purges,
+    /// What entries took that were purged, and that the queues have not heard of.
+    purged: Mutex<Vec<u32>>,
+    disk: Option<Arc<disk::Disk>>,
+    /// Held by whoever looks on the disk for a key of this shard.
+    recalling: Box<[tokio::sync::Mutex<()>]>,
+    numbers: AtomicU32,
+    representations: AtomicU64,
 }
 
+type Shard = HashMap<CacheKey, Slot>;
+
+/// What there is under one key.
 #[derive(Debug, Default)]
-struct State {
-    slots: HashMap<CacheKey, Slot>,
-    queues: Queues,
-    /// What was heard of lately: nothing older is kept, wherever it comes from.
-    heard: Heard,
-    /// The same of images, by the names of their variants: what was uploaded under such a name may be older and right.
-    images: Heard,
-    numbers: u64,
+struct Slot {
+    /// What is kept, the newest first.
+    kept: Vec<Arc<Stored>>,
+    /// What is on its way.
+    flying: Vec<Arc<Flight>>,
 }
 
-#[derive(Debug)]
-enum Slot {
-    Kept(Arc<Stored>),
-    Flying(Arc<Flight>),
-}
-
-/// Memory that is taken until this is dropped.
-#[derive(Debug)]
-struct Place {
-    used: Arc<Used>,
-    bytes: u64,
-    large: bool,
-}
-
-/// Bytes that are taken.
-#[derive(Debug, Default)]
-struct Used {
-    all: AtomicU64,
-    /// By large objects.
-    large: AtomicU64,
-}
-
-impl Place {
-    fn take(used: &Arc<Used>, bytes: u64, large: bool) -> Self {
-        used.all.fetch_add(bytes, Ordering::Relaxed);
-        if large {
-            used.large.fetch_add(bytes, Ordering::Relaxed);
-        }
-        Self { used: used.clone(), bytes, large }
+impl Slot {
+    fn is_empty(&self) -> bool {
+        self.kept.is_empty() && self.flying.is_empty()
     }
-}
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.used.all.fetch_sub(self.bytes, Ordering::Relaxed);
-        if self.large {
-            self.used.large.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
+    fn numbered(&self, number: u32) -> Option<&Arc<Stored>> {
+        self.kept.iter().find(|stored| stored.number == number)
     }
 }
 
 impl Cache {
-    /// An empty cache.
-    pub fn new(config: Config) -> Self {
-        Self { config, used: Arc::default(), state: Mutex::default() }
+    /// A cache that has nothing in memory, over what is on the `disk`.
+    pub fn new(config: Config, disk: Option<Arc<disk::Disk>>) -> Self {
+        Self {
+            used: Arc::default(),
+            queues: Mutex::new(Queues::new(config.capacity_bytes)),
+            config,
+            hasher: RandomState::new(),
+            shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
+            objects: Mutex::default(),
+            purges: Purges::default(),
+            purged: Mutex::default(),
+            disk,
+            recalling: std::iter::repeat_with(tokio::sync::Mutex::default).take(SHARDS).collect(),
+            numbers: AtomicU32::new(0),
+            representations: AtomicU64::new(0),
+        }
     }
 
-    /// Whether an object of `size` bytes can be kept at all.
+    /// Whether something of `size` bytes can be kept at all.
     pub const fn takes(&self, size: u64) -> bool {
         size <= self.config.object_bytes_max && size.saturating_add(ENTRY_BYTES) <= self.config.capacity_bytes
     }
@@ -195,93 +194,172 @@ impl Cache {
         self.used.all.load(Ordering::Relaxed)
     }
 
-    /// What is kept under `key`.
-    pub fn find(&self, key: &CacheKey) -> Option<Arc<Stored>> {
-        match self.state().slots.get(key)? {
-            Slot::Kept(stored) => Some(used(stored)),
-            Slot::Flying(_) => None,
+    /// The newest of what is kept under `key` that `suits`.
+    pub fn find(&self, key: &CacheKey, suits: impl Fn(&Head) -> bool) -> Option<Arc<Stored>> {
+        self.pick(key, |kept| kept.iter().position(|stored| suits(&stored.head())))
+    }
+
+    /// The one of what is kept under `key` whose place `pick` tells.
+    pub fn pick(&self, key: &CacheKey, pick: impl FnOnce(&[Arc<Stored>]) -> Option<usize>) -> Option<Arc<Stored>> {
+        let mut shard = self.shard(key);
+        let slot = self.settle(key, shard.get_mut(key)?);
+        let picked = pick(&slot.kept).and_then(|place| slot.kept.get(place)).map(Stored::used);
+        if slot.is_empty() {
+            shard.remove(key);
         }
+        picked
     }
 
-    /// What is kept under `key`, or a way to it.
-    pub fn join(self: &Arc<Self>, key: &CacheKey) -> Lookup {
-        let mut state = self.state();
-        match state.slots.get(key) {
-            Some(Slot::Kept(stored)) => Lookup::Found(used(stored)),
-            Some(Slot::Flying(flight)) => Lookup::Flying(Reader::new(flight.clone())),
-            None => {
-                let flight = Arc::new(Flight::default());
-                state.slots.insert(key.clone(), Slot::Flying(flight.clone()));
-                Lookup::Lead(Lead::new(self.clone(), key.clone(), flight))
-            }
+    /// All that is kept under `key`, the newest first.
+    pub fn all(&self, key: &CacheKey) -> Vec<Arc<Stored>> {
+        self.shard(key).get_mut(key).map(|slot| self.settle(key, slot).kept.clone()).unwrap_or_default()
+    }
+
+    /// The slot under `key` without what was purged.
+    fn settle<'s>(&self, key: &CacheKey, slot: &'s mut Slot) -> &'s mut Slot {
+        let latest = self.purges.latest();
+        if slot.kept.iter().any(|stored| stored.settled() < latest) {
+            slot.kept.retain(|stored| match self.purges.judge(key, Some(&stored.head().headers), stored.settled()) {
+                Verdict::Gone => {
+                    self.off_disk(stored);
+                    self.purged.lock().unwrap_or_else(PoisonError::into_inner).push(stored.charged);
+                    false
+                }
+                Verdict::Stale(at) => {
+                    stored.expire(at);
+                    stored.settle_in_memory(latest);
+                    true
+                }
+                Verdict::Stands => {
+                    stored.settle(latest);
+                    true
+                }
+            });
         }
+        slot
     }
 
-    /// The object `key` is now what `version` says: what is older is not served any more, and not kept either when a node
-    /// that lags behind still gives it.
-    pub fn invalidate(&self, key: &ObjectKey, version: &Version) {
-        self.state().heard.note(key, version);
-        self.forget(key, |known| known.is_some_and(|known| known >= version));
+    /// The newest of what is kept under `key` that `suits`, or a way to it. What comes may turn out not to suit.
+    pub fn join(self: &Arc<Self>, key: &CacheKey, suits: impl Fn(&Head) -> bool) -> Lookup {
+        self.join_with(key, |kept| kept.iter().position(|stored| suits(&stored.head())), &suits)
     }
 
-    /// As [`Cache::invalidate`], for the name of a variant whose image is now what `version` says.
-    pub fn invalidate_variant(&self, key: &ObjectKey, version: &Version) {
-        self.state().images.note(key, version);
-        self.forget(key, |known| known.is_some_and(|known| known >= version));
+    /// As [`Cache::join`], with the place of the one of what is kept that `pick` tells.
+    pub fn join_with(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        pick: impl FnOnce(&[Arc<Stored>]) -> Option<usize>,
+        suits: impl Fn(&Head) -> bool,
+    ) -> Lookup {
+        let mut shard = self.shard(key);
+        let slot = self.settle(key, shard.entry(key.clone()).or_default());
+        if let Some(stored) = pick(&slot.kept).and_then(|place| slot.kept.get(place)) {
+            return Lookup::Found(Stored::used(stored));
+        }
+        let latest = self.purges.latest();
+        let stands = |flight: &Flight, head: Option<&Head>| {
+            flight.born == latest
+                || self.purges.judge(key, head.map(|head| &head.headers), flight.born) == Verdict::Stands
+        };
+        let may_suit = |flight: &&Arc<Flight>| {
+            let head = flight.head();
+            head.as_ref().is_none_or(|head| suits(head)) && stands(flight, head.as_deref())
+        };
+        if let Some(flight) = slot.flying.iter().find(may_suit) {
+            return Lookup::Flying(Reader::new(flight.clone()));
+        }
+        let flight = Arc::new(Flight::new(latest, self.next_representation()));
+        slot.flying.push(flight.clone());
+        Lookup::Lead(Lead::new(self.clone(), key.clone(), flight))
     }
 
-    /// Whether the object `key` was heard of in `version` or a newer one.
-    pub fn has_heard(&self, key: &ObjectKey, version: &Version) -> bool {
-        self.state().heard.newest(key).is_some_and(|newest| newest >= version)
+    /// A fetch of its own for `key`, whatever is there or on its way.
+    pub fn lead(self: &Arc<Self>, key: &CacheKey) -> Lead {
+        let flight = Arc::new(Flight::new(self.purges.latest(), self.next_representation()));
+        self.shard(key).entry(key.clone()).or_default().flying.push(flight.clone());
+        Lead::new(self.clone(), key.clone(), flight)
     }
 
-    /// The version of the object `key` that is to be looked for at `now`: the newest that was heard of, unless no node
-    /// could give it a moment ago.
-    pub fn sought(&self, key: &ObjectKey, now: Duration) -> Option<Version> {
-        self.state().heard.worth_seeking(key, now).cloned()
-    }
-
-    /// At `now` no node could give the newest version of the object `key` that was heard of.
-    pub fn missed(&self, key: &ObjectKey, now: Duration) {
-        self.state().heard.miss(key, now);
-    }
-
-    /// Whether `stored` is what is kept under `key` still.
+    /// Whether `stored` is kept under `key` still.
     pub fn keeps(&self, key: &CacheKey, stored: &Stored) -> bool {
-        matches!(self.state().slots.get(key), Some(Slot::Kept(kept)) if kept.number == stored.number)
+        self.shard(key).get(key).is_some_and(|slot| slot.numbered(stored.number).is_some())
     }
 
-    /// Nothing is known of the object `key` any more.
-    pub fn remove(&self, key: &ObjectKey) {
-        self.forget(key, |_| false);
+    /// Nothing is known of `key` any more: what is on its way is not kept either.
+    pub fn remove(&self, key: &CacheKey) {
+        if let Some(disk) = &self.disk {
+            disk.remove_key(key);
+        }
+        self.forget(key, |_| true);
     }
 
-    fn forget(&self, key: &ObjectKey, is_current: impl Fn(Option<&Version>) -> bool) {
-        let mut state = self.state();
-        for variant in [Variant::Original, Variant::Medium, Variant::Low] {
-            let key = CacheKey { key: key.clone(), variant };
-            let current = match state.slots.get(&key) {
-                None => continue,
-                Some(Slot::Kept(stored)) => is_current(Some(&stored.head.version)),
-                Some(Slot::Flying(flight)) => is_current(flight.head().map(|head| head.version.clone()).as_ref()),
-            };
-            if !current && let Some(Slot::Kept(stored)) = state.slots.remove(&key) {
-                let size = stored.head.size;
-                state.queues.removed(charge(&key, size));
+    /// `stored` is not kept under `key` any more.
+    pub fn discard(&self, key: &CacheKey, stored: &Stored) {
+        // Also where memory has let it go, or has it as a file by now.
+        self.off_disk(stored);
+        let mut queues = self.queues();
+        let mut shard = self.shard(key);
+        let Entry::Occupied(mut slot) = shard.entry(key.clone()) else { return };
+        slot.get_mut().kept.retain(|kept| {
+            let goes = kept.representation() == stored.representation();
+            if goes {
+                self.off_disk(kept);
+                queues.removed(kept.charged);
             }
+            !goes
+        });
+        if slot.get().is_empty() {
+            slot.remove();
         }
     }
 
-    /// Takes memory for an object, and lets others go for it; `None` if there is something newer than `version`, or
-    /// those who still read take all of it.
-    fn reserve(&self, key: &CacheKey, bytes: u64, version: &Version) -> Option<Place> {
-        let capacity = self.config.capacity_bytes;
-        let mut state = self.state();
-        if state.heard.is_newer(&key.key, version) || state.images.is_newer(&key.key, version) {
-            return None;
+    /// Forgets what is under `key` and `is_old`, as far as its head is known; what is on its way without one is.
+    fn forget(&self, key: &CacheKey, is_old: impl Fn(Option<&Head>) -> bool) {
+        let mut queues = self.queues();
+        let mut shard = self.shard(key);
+        let Entry::Occupied(mut slot) = shard.entry(key.clone()) else { return };
+        slot.get_mut().kept.retain(|stored| {
+            let old = is_old(Some(&stored.head()));
+            if old {
+                self.off_disk(stored);
+                queues.removed(stored.charged);
+            }
+            !old
+        });
+        slot.get_mut().flying.retain(|flight| !is_old(flight.head().as_deref()));
+        if slot.get().is_empty() {
+            slot.remove();
         }
+    }
+
+    /// Takes memory for something, and lets others go for it; `None` if those who still read take all of it.
+    fn reserve(&self, bytes: u64) -> Option<Place> {
+        let mut queues = self.queues();
+        let large = self.is_large(bytes);
+        self.make_room(&mut queues, bytes, large)?;
+        Some(Place::take(&self.used, bytes, large))
+    }
+
+    /// Takes `more` memory for what has `place` already; false if there is none.
+    fn extend(&self, place: &mut Place, more: u64) -> bool {
+        let mut queues = self.queues();
+        let large = self.is_large(place.bytes + more);
+        // What becomes large counts among the large ones as a whole.
+        let makes_room = self.make_room(&mut queues, more, large).is_some();
+        if makes_room {
+            place.grow(more, large);
+        }
+        makes_room
+    }
+
+    const fn is_large(&self, bytes: u64) -> bool {
+        bytes > self.config.capacity_bytes / LARGE_PART
+    }
+
+    /// Lets others go until there is room for `bytes`.
+    fn make_room(&self, queues: &mut Queues<CacheKey>, bytes: u64, large: bool) -> Option<()> {
+        let capacity = self.config.capacity_bytes;
         // A few slow readers of large objects must not take the place of all others.
-        let large = bytes > capacity / LARGE_PART;
         let large_used = || self.used.large.load(Ordering::Relaxed);
         let is_full = || {
             self.used_bytes().saturating_add(bytes) > capacity
@@ -291,82 +369,95 @@ impl Cache {
         while is_full() {
             // What is let go may still be read. So it is looked whether it would be enough before anything goes, and
             // no more than twice the size goes for it.
-            let freed_at_most = state.queues.kept_bytes();
+            let freed_at_most = queues.kept_bytes();
             if self.used_bytes().saturating_sub(freed_at_most) + bytes > capacity || evicted > bytes.saturating_mul(2) {
                 return None;
             }
-            evicted += state.evict_one(capacity)?;
+            evicted += self.evict_one(queues)?;
         }
-        Some(Place::take(&self.used, bytes, large))
+        Some(())
     }
 
-    /// Keeps what `flight` has brought, if nothing has changed since it began.
-    fn keep(&self, key: &CacheKey, flight: &Arc<Flight>, head: Arc<Head>, body: Bytes) {
-        let mut state = self.state();
-        if !matches!(state.slots.get(key), Some(Slot::Flying(current)) if Arc::ptr_eq(current, flight)) {
-            return;
+    /// Lets one answer go and tells how many bytes that were; `None` if there is none.
+    fn evict_one(&self, queues: &mut Queues<CacheKey>) -> Option<u64> {
+        let Departed { key, number, .. } =
+            queues.evict(|key, number| match self.shard(key).get(key).and_then(|slot| slot.numbered(number)) {
+                None => queues::Fate::Gone,
+                Some(stored) => queues::Fate::Used(stored.uses.swap(0, Ordering::Relaxed)),
+            })?;
+        let mut shard = self.shard(&key);
+        let Entry::Occupied(mut slot) = shard.entry(key) else { return Some(0) };
+        let place = slot.get().kept.iter().position(|stored| stored.number == number);
+        let charged = place.map_or(0, |place| u64::from(slot.get_mut().kept.remove(place).charged));
+        if slot.get().is_empty() {
+            slot.remove();
         }
-        state.numbers += 1;
-        let number = state.numbers;
-        let charged = charge(key, head.size);
-        let stored = Stored {
-            validated_us: AtomicU64::new(head.validated.as_micros() as u64),
-            asked_us: AtomicU64::new(0),
-            uses: AtomicU8::new(0),
-            checking: tokio::sync::Mutex::const_new(()),
-            head,
-            body,
-            number,
-            charged,
-        };
-        state.slots.insert(key.clone(), Slot::Kept(Arc::new(stored)));
-        state.queues.insert(key, number, charged);
-        let State { slots, queues, .. } = &mut *state;
-        queues.compact(|key, number| matches!(slots.get(key), Some(Slot::Kept(stored)) if stored.number == number));
+        Some(charged)
+    }
+
+    /// Keeps what `flight` has brought, if nothing has changed since it began. It takes the place of what was kept for
+    /// the same requests.
+    fn keep(
+        &self,
+        key: &CacheKey,
+        flight: &Arc<Flight>,
+        head: Arc<Head>,
+        body: Body,
+        cost: f32,
+    ) -> Option<Arc<Stored>> {
+        let mut queues = self.queues();
+        let mut shard = self.shard(key);
+        let slot = shard.get_mut(key)?;
+        let place = slot.flying.iter().position(|flying| Arc::ptr_eq(flying, flight))?;
+        slot.flying.remove(place);
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let in_memory = body.in_memory().map_or(0, |bytes| bytes.len() as u64);
+        let charged = u32::try_from(charge(key, &head, in_memory)).ok()?;
+        slot.kept.retain(|stored| {
+            let goes = stored.head().is_replaced_by(&head);
+            if goes {
+                self.off_disk(stored);
+                queues.removed(stored.charged);
+            }
+            !goes
+        });
+        for stored in slot.kept.drain((VARIANTS_MAX - 1).min(slot.kept.len())..) {
+            queues.removed(stored.charged);
+        }
+        let stored = Arc::new(Stored::new(head, body, number, charged, flight.birth()));
+        slot.kept.insert(0, stored.clone());
+        drop(shard);
+        queues.insert(key.clone(), number, charged, cost);
+        queues.compact(|key, number| self.shard(key).get(key).is_some_and(|slot| slot.numbered(number).is_some()));
+        Some(stored)
     }
 
     /// Nobody fetches `key` by `flight` any more.
     fn release(&self, key: &CacheKey, flight: &Arc<Flight>) {
-        let mut state = self.state();
-        if matches!(state.slots.get(key), Some(Slot::Flying(current)) if Arc::ptr_eq(current, flight)) {
-            state.slots.remove(key);
+        let mut shard = self.shard(key);
+        let Entry::Occupied(mut slot) = shard.entry(key.clone()) else { return };
+        slot.get_mut().flying.retain(|flying| !Arc::ptr_eq(flying, flight));
+        if slot.get().is_empty() {
+            slot.remove();
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn queues(&self) -> MutexGuard<'_, Queues<CacheKey>> {
+        let mut queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        let purged = std::mem::take(&mut *self.purged.lock().unwrap_or_else(PoisonError::into_inner));
+        purged.into_iter().for_each(|charged| queues.removed(charged));
+        queues
+    }
+
+    fn shard(&self, key: &CacheKey) -> MutexGuard<'_, Shard> {
+        let number = self.hasher.hash_one(key) as usize % SHARDS;
+        self.shards[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    /// Lets one object go and answers how many bytes that were; `None` if there is none.
-    fn evict_one(&mut self, capacity_bytes: u64) -> Option<u64> {
-        let Self { slots, queues, .. } = self;
-        let uses = |key: &CacheKey, number: u64| match slots.get(key) {
-            Some(Slot::Kept(stored)) if stored.number == number => Some(&stored.uses),
-            _ => None,
-        };
-        let key = queues.evict(capacity_bytes, |key, number| match uses(key, number) {
-            None => queues::Fate::Gone,
-            Some(uses) => queues::Fate::Used(uses.swap(0, Ordering::Relaxed)),
-        })?;
-        match slots.remove(&key) {
-            Some(Slot::Kept(stored)) => Some(stored.charged),
-            _ => Some(0),
-        }
-    }
-}
-
-fn used(stored: &Arc<Stored>) -> Arc<Stored> {
-    if stored.uses.load(Ordering::Relaxed) < queues::USES_MAX {
-        stored.uses.fetch_add(1, Ordering::Relaxed);
-    }
-    stored.clone()
-}
-
-/// What an object of `size` bytes takes.
-fn charge(key: &CacheKey, size: u64) -> u64 {
-    size + key.key.as_str().len() as u64 + ENTRY_BYTES
+/// What an answer with `size` bytes takes.
+fn charge(key: &CacheKey, head: &Head, size: u64) -> u64 {
+    size + key.len() + head.bytes() + ENTRY_BYTES
 }
 
 #[cfg(test)]

@@ -3,14 +3,22 @@
 use std::future::Future as _;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Epoch, HybridTime, Origin};
+use crate::model::{Epoch, HybridTime, Origin, Version};
 
 fn key(name: &str) -> CacheKey {
-    CacheKey { key: name.parse().expect("a key"), variant: Variant::Original }
+    CacheKey::Object { key: object(name), variant: Variant::Original }
+}
+
+fn object(name: &str) -> ObjectKey {
+    name.parse().expect("a key")
 }
 
 fn version(at_ms: u64) -> Version {
@@ -19,22 +27,35 @@ fn version(at_ms: u64) -> Version {
 }
 
 fn head(size: u64) -> Head {
-    Head { headers: HeaderMap::new(), version: version(1), size, validated: Duration::ZERO }
+    of_version(1, size)
+}
+
+fn of_version(at_ms: u64, size: u64) -> Head {
+    let terms = Terms::Object { version: version(at_ms), validated: Duration::ZERO };
+    Head { status: StatusCode::OK, headers: HeaderMap::new(), size: Some(size), terms }
+}
+
+fn find(cache: &Cache, name: &str) -> Option<Arc<Stored>> {
+    cache.find(&key(name), |_| true)
+}
+
+fn in_memory(stored: &Stored) -> Bytes {
+    stored.body.in_memory().expect("it is small").clone()
 }
 
 fn cache(capacity_bytes: u64) -> Arc<Cache> {
-    Arc::new(Cache::new(Config { capacity_bytes, object_bytes_max: 16 << 20 }))
+    Arc::new(Cache::new(Config { capacity_bytes, ..Config::default() }, None))
 }
 
 fn lead(cache: &Arc<Cache>, name: &str) -> Lead {
-    match cache.join(&key(name)) {
+    match cache.join(&key(name), |_| true) {
         Lookup::Lead(lead) => lead,
         other => panic!("{name}: {other:?}"),
     }
 }
 
 fn join(cache: &Arc<Cache>, name: &str) -> Reader {
-    match cache.join(&key(name)) {
+    match cache.join(&key(name), |_| true) {
         Lookup::Flying(reader) => reader,
         other => panic!("{name}: {other:?}"),
     }
@@ -42,7 +63,7 @@ fn join(cache: &Arc<Cache>, name: &str) -> Reader {
 
 /// Puts an object there, if there is room for it.
 fn put(cache: &Arc<Cache>, name: &str, bytes: &[u8]) -> bool {
-    let Some((mut fill, _)) = lead(cache, name).begin(head(bytes.len() as u64)) else { return false };
+    let Some((mut fill, _)) = lead(cache, name).begin(head(bytes.len() as u64), 1.0) else { return false };
     fill.push(bytes).expect("as many as said");
     fill.finish().expect("all of them");
     true
@@ -66,18 +87,18 @@ fn one_fetches_and_all_read_along_at_their_own_pace() {
     let lead = lead(&cache, "a");
     let mut early = join(&cache, "a");
     assert!(head_of(&mut early).is_pending());
-    let (mut fill, mut own) = lead.begin(head(6)).expect("there is room");
+    let (mut fill, mut own) = lead.begin(head(6), 1.0).expect("there is room");
     assert_eq!(head_of(&mut early), Poll::Ready(Told::Comes(Arc::new(head(6)))));
     fill.push(b"abc").expect("fits");
     let mut late = join(&cache, "a");
     assert_eq!((read(&mut own), read(&mut own)), (bytes("abc"), Poll::Pending));
-    assert_eq!((read(&mut late), late.left()), (bytes("abc"), 3));
+    assert_eq!((read(&mut late), late.left()), (bytes("abc"), Some(3)));
     fill.push(b"def").expect("fits");
-    assert!(cache.find(&key("a")).is_none(), "it is not whole yet");
+    assert!(find(&cache, "a").is_none(), "it is not whole yet");
     fill.finish().expect("whole");
     assert_eq!((read(&mut own), read(&mut own)), (bytes("def"), Poll::Ready(None)));
     assert_eq!((read(&mut early), read(&mut early)), (bytes("abcdef"), Poll::Ready(None)));
-    assert_eq!(cache.find(&key("a")).expect("kept").body, "abcdef");
+    assert_eq!(in_memory(&find(&cache, "a").expect("kept")), "abcdef");
 }
 
 #[tokio::test]
@@ -94,14 +115,14 @@ async fn those_who_wait_are_woken() {
         (head.size, body)
     });
     tokio::task::yield_now().await;
-    let (mut fill, _) = lead.begin(head(2)).expect("there is room");
+    let (mut fill, _) = lead.begin(head(2), 1.0).expect("there is room");
     for byte in [b"x", b"y"] {
         tokio::task::yield_now().await;
         fill.push(byte).expect("fits");
     }
     tokio::task::yield_now().await;
     fill.finish().expect("whole");
-    assert_eq!(reader.await.expect("it ends"), (2, b"xy".to_vec()));
+    assert_eq!(reader.await.expect("it ends"), (Some(2), b"xy".to_vec()));
 }
 
 #[test]
@@ -113,7 +134,7 @@ fn a_leader_that_cannot_share_releases_the_others() {
     assert_eq!(head_of(&mut waiting), Poll::Ready(Told::Alone));
     let too_large = lead(&cache, "a");
     let mut waiting = join(&cache, "a");
-    assert!(too_large.begin(head(17 << 20)).is_none());
+    assert!(too_large.begin(head(17 << 20), 1.0).is_none());
     assert_eq!(head_of(&mut waiting), Poll::Ready(Told::Alone));
     let gone = lead(&cache, "a");
     let mut waiting = join(&cache, "a");
@@ -125,17 +146,17 @@ fn a_leader_that_cannot_share_releases_the_others() {
 #[test]
 fn a_fetch_that_fails_fails_its_readers_and_keeps_nothing() {
     let cache = cache(1 << 20);
-    let (mut fill, mut reader) = lead(&cache, "a").begin(head(6)).expect("there is room");
+    let (mut fill, mut reader) = lead(&cache, "a").begin(head(6), 1.0).expect("there is room");
     fill.push(b"abc").expect("fits");
     drop(fill);
     assert_eq!(read(&mut reader), Poll::Ready(Some(Err(Broken))));
     for wrong in [&b"ab"[..], b"abcd"] {
-        let (mut fill, mut reader) = lead(&cache, "a").begin(head(3)).expect("there is room");
+        let (mut fill, mut reader) = lead(&cache, "a").begin(head(3), 1.0).expect("there is room");
         let pushed = fill.push(wrong);
         assert!(pushed.and_then(|()| fill.finish()).is_err());
         assert_eq!(read(&mut reader), Poll::Ready(Some(Err(Broken))));
     }
-    assert!(cache.find(&key("a")).is_none());
+    assert!(find(&cache, "a").is_none());
     drop(reader);
     assert_eq!(cache.used_bytes(), 0);
 }
@@ -144,47 +165,47 @@ fn a_fetch_that_fails_fails_its_readers_and_keeps_nothing() {
 fn what_has_changed_is_gone_and_what_is_as_new_stays() {
     let cache = cache(1 << 20);
     assert!(put(&cache, "a", b"old"));
-    let object = key("a").key;
-    cache.invalidate(&object, &version(1));
-    assert!(cache.find(&key("a")).is_some(), "the version that is kept is heard of again from every node");
-    cache.invalidate(&object, &version(2));
-    assert!(cache.find(&key("a")).is_none());
-    let variant = CacheKey { variant: Variant::Low, ..key("a") };
-    let Lookup::Lead(leader) = cache.join(&variant) else { panic!("nothing is kept") };
-    leader.begin(Head { version: version(2), ..head(0) }).expect("there is room").0.finish().expect("whole");
-    assert!(cache.find(&variant).is_some());
-    cache.invalidate(&object, &version(3));
-    assert!(cache.find(&variant).is_none(), "the sizes of an image go with it");
+    let a = object("a");
+    cache.invalidate(&a, &version(1));
+    assert!(find(&cache, "a").is_some(), "the version that is kept is heard of again from every node");
+    cache.invalidate(&a, &version(2));
+    assert!(find(&cache, "a").is_none());
+    let variant = CacheKey::Object { key: a.clone(), variant: Variant::Low };
+    let Lookup::Lead(leader) = cache.join(&variant, |_| true) else { panic!("nothing is kept") };
+    leader.begin(of_version(2, 0), 1.0).expect("there is room").0.finish().expect("whole");
+    assert!(cache.find(&variant, |_| true).is_some());
+    cache.invalidate(&a, &version(3));
+    assert!(cache.find(&variant, |_| true).is_none(), "the sizes of an image go with it");
 }
 
 #[test]
 fn what_changes_while_it_is_fetched_is_not_kept() {
     let cache = cache(1 << 20);
-    let object = key("a").key;
-    let (mut fill, mut first) = lead(&cache, "a").begin(head(1)).expect("there is room");
-    cache.invalidate(&object, &version(2));
+    let a = object("a");
+    let (mut fill, mut first) = lead(&cache, "a").begin(head(1), 1.0).expect("there is room");
+    cache.invalidate(&a, &version(2));
     let newer = lead(&cache, "a");
     fill.push(b"x").expect("fits");
     fill.finish().expect("whole");
     assert_eq!(read(&mut first), bytes("x"), "who asked before the change gets what there was");
-    assert!(cache.find(&key("a")).is_none());
-    let (mut fill, _) = newer.begin(Head { version: version(2), ..head(1) }).expect("there is room");
+    assert!(find(&cache, "a").is_none());
+    let (mut fill, _) = newer.begin(of_version(2, 1), 1.0).expect("there is room");
     fill.push(b"y").expect("fits");
     fill.finish().expect("whole");
-    assert_eq!(cache.find(&key("a")).expect("kept").body, "y");
+    assert_eq!(in_memory(&find(&cache, "a").expect("kept")), "y");
     // Told before the head has come.
     let leader = lead(&cache, "b");
-    cache.invalidate(&key("b").key, &version(2));
+    cache.invalidate(&object("b"), &version(2));
     let another = lead(&cache, "b");
-    assert!(leader.begin(head(1)).is_none());
-    assert!(another.begin(Head { version: version(2), ..head(1) }).is_some());
+    assert!(leader.begin(head(1), 1.0).is_none());
+    assert!(another.begin(of_version(2, 1), 1.0).is_some());
 }
 
 #[test]
 fn what_was_validated_last_counts() {
     let cache = cache(1 << 20);
     assert!(put(&cache, "a", b"x"));
-    let stored = cache.find(&key("a")).expect("kept");
+    let stored = find(&cache, "a").expect("kept");
     stored.validate(Duration::from_secs(2));
     stored.validate(Duration::from_secs(1));
     assert_eq!(stored.validated(), Duration::from_secs(2));
@@ -198,11 +219,11 @@ fn what_is_asked_for_again_outlasts_a_scan() {
     }
     for scanned in 0..1_000 {
         for name in 0..20 {
-            cache.find(&key(&format!("hot{name}")));
+            find(&cache, &format!("hot{name}"));
         }
         assert!(put(&cache, &format!("scan{scanned}"), &[0; 1_000]));
     }
-    let hot = (0..20).filter(|name| cache.find(&key(&format!("hot{name}"))).is_some()).count();
+    let hot = (0..20).filter(|name| find(&cache, &format!("hot{name}")).is_some()).count();
     assert_eq!(hot, 20);
 }
 
@@ -211,11 +232,11 @@ fn what_just_went_and_comes_back_is_not_new() {
     let cache = cache(100 * (1_000 + ENTRY_BYTES + 8));
     let fill = |range: std::ops::Range<u32>| range.for_each(|n| assert!(put(&cache, &format!("n{n}"), &[0; 1_000])));
     fill(0..150);
-    assert!(cache.find(&key("n0")).is_none());
+    assert!(find(&cache, "n0").is_none());
     // It goes to the main queue, in which the next hundred that nobody asks for again do not push it out.
     assert!(put(&cache, "n0", &[0; 1_000]));
     fill(1_000..1_080);
-    assert!(cache.find(&key("n0")).is_some());
+    assert!(find(&cache, "n0").is_some());
 }
 
 #[test]
@@ -225,7 +246,7 @@ fn slow_readers_keep_memory_and_so_others_wait_outside() {
     let mut slow = Vec::new();
     for name in 0..100 {
         assert!(put(&cache, &name.to_string(), &[0; 1_000]));
-        slow.push(cache.find(&key(&name.to_string())).expect("kept").body.slice(1..2));
+        slow.push(in_memory(&find(&cache, &name.to_string()).expect("kept")).slice(1..2));
     }
     assert!(!put(&cache, "c", &[0; 1_000]), "what would be let go is still read");
     assert!(cache.used_bytes() <= room);
@@ -236,10 +257,10 @@ fn slow_readers_keep_memory_and_so_others_wait_outside() {
 #[test]
 fn a_reader_along_keeps_the_memory_that_it_reads() {
     let cache = cache(4 * (5_000 + ENTRY_BYTES));
-    let (mut fill, reader) = lead(&cache, "a").begin(head(5_000)).expect("there is room");
+    let (mut fill, reader) = lead(&cache, "a").begin(head(5_000), 1.0).expect("there is room");
     fill.push(&[0; 5_000]).expect("fits");
     fill.finish().expect("whole");
-    cache.remove(&key("a").key);
+    cache.remove_object(&object("a"));
     assert!(cache.used_bytes() > 5_000);
     drop(reader);
     assert_eq!(cache.used_bytes(), 0);
@@ -248,7 +269,7 @@ fn a_reader_along_keeps_the_memory_that_it_reads() {
 #[test]
 fn what_a_reader_has_handed_on_still_counts() {
     let cache = cache(20_000);
-    let (mut fill, mut reader) = lead(&cache, "a").begin(head(4_000)).expect("there is room");
+    let (mut fill, mut reader) = lead(&cache, "a").begin(head(4_000), 1.0).expect("there is room");
     fill.push(&[1; 4_000]).expect("fits");
     fill.finish().expect("whole");
     let Poll::Ready(Some(Ok(handed_on))) = read(&mut reader) else { panic!("all of it") };
@@ -261,8 +282,7 @@ fn what_a_reader_has_handed_on_still_counts() {
 #[test]
 fn large_objects_take_half_of_the_memory_at_most() {
     let cache = cache(100_000);
-    let large: Vec<_> =
-        ["a", "b", "c"].map(|name| put(&cache, name, &[0; 20_000]).then(|| cache.find(&key(name)))).into();
+    let large: Vec<_> = ["a", "b", "c"].map(|name| put(&cache, name, &[0; 20_000]).then(|| find(&cache, name))).into();
     assert!(large[0].is_some() && large[1].is_some() && large[2].is_none(), "two are being read, so a third waits");
     assert!((0..10).all(|name| put(&cache, &name.to_string(), &[0; 2_000])));
 }
@@ -270,12 +290,12 @@ fn large_objects_take_half_of_the_memory_at_most() {
 #[test]
 fn what_is_older_than_what_was_heard_of_is_not_kept() {
     let cache = cache(1 << 20);
-    cache.invalidate(&key("a").key, &version(2));
+    cache.invalidate(&object("a"), &version(2));
     assert!(!put(&cache, "a", b"of a node that lags behind"));
-    let (mut fill, _) = lead(&cache, "a").begin(Head { version: version(2), ..head(1) }).expect("it is new enough");
+    let (mut fill, _) = lead(&cache, "a").begin(of_version(2, 1), 1.0).expect("it is new enough");
     fill.push(b"x").expect("fits");
     fill.finish().expect("whole");
-    assert!(cache.find(&key("a")).is_some());
+    assert!(find(&cache, "a").is_some());
 }
 
 #[test]
@@ -290,9 +310,9 @@ fn places_of_what_was_removed_do_not_pile_up() {
     let cache = cache(1 << 20);
     for _ in 0..10_000 {
         assert!(put(&cache, "a", b"x"));
-        cache.remove(&key("a").key);
+        cache.remove_object(&object("a"));
     }
-    assert!(cache.state().queues.places() < 1_000);
+    assert!(cache.queues().places() < 1_000);
 }
 
 proptest! {
@@ -305,23 +325,34 @@ proptest! {
         let mut held = Vec::new();
         for (name, size, act) in steps {
             let name = name.to_string();
-            match (act, cache.join(&key(&name))) {
+            match (act, cache.join(&key(&name), |_| true)) {
                 (0, Lookup::Found(stored)) => held.push(stored),
-                (1, _) => cache.remove(&key(&name).key),
+                (1, _) => cache.remove_object(&object(&name)),
                 (2, _) => drop(held.pop()),
-                (_, Lookup::Lead(lead)) => if let Some((mut fill, _)) = lead.begin(head(size as u64)) {
+                (_, Lookup::Lead(lead)) => if let Some((mut fill, _)) = lead.begin(head(size as u64), 1.0) {
                     fill.push(&vec![0; size]).expect("fits");
                     fill.finish().expect("whole");
                 },
                 _ => {}
             }
-            let real: u64 = held.iter().map(|stored| stored.head.size).sum();
+            let real: u64 = held.iter().map(|stored| stored.body.size()).sum();
             prop_assert!(cache.used_bytes() <= capacity_bytes && real <= capacity_bytes);
         }
         held.clear();
         for name in 0..30 {
-            cache.remove(&key(&name.to_string()).key);
+            cache.remove_object(&object(&name.to_string()));
         }
         prop_assert_eq!(cache.used_bytes(), 0);
     }
+}
+
+#[test]
+fn what_was_purged_leaves_nothing_under_its_key() {
+    let cache = cache(1 << 20);
+    assert!(put(&cache, "a", b"x"));
+    cache.purge(&Rule::Exact("/a".to_owned()), None);
+    assert!(find(&cache, "a").is_none());
+    assert!(cache.shards.iter().all(|shard| shard.lock().expect("nobody panicked").is_empty()));
+    assert!(put(&cache, "b", b"y"), "its place is free again");
+    assert_eq!(cache.queues().kept(), 1);
 }

@@ -28,6 +28,7 @@ mod prices;
 mod profile;
 mod progress;
 pub mod proxy;
+mod purge;
 mod repair;
 pub mod roles;
 pub mod run;
@@ -108,6 +109,8 @@ pub enum Command {
     Forget(forget::ForgetArgs),
     /// Show or change what providers charge
     Prices(prices::PricesArgs),
+    /// Have the caches of all edges, or of one, forget something
+    Purge(purge::PurgeArgs),
     /// Show what each node holds
     Status,
     /// Compare what all nodes hold, and say where they differ
@@ -161,6 +164,7 @@ impl Cli {
             Command::Drain(args) => ask(drain::run(args, &options)),
             Command::Forget(args) => ask(forget::run(args, &options)),
             Command::Prices(args) => ask(prices::run(args, &options)),
+            Command::Purge(args) => ask(purge::run(args, &options)),
             Command::Status => ask(status::run(&options)),
             Command::Verify(args) => ask(verify::run(args, &options)),
             Command::Repair(args) => ask(repair::run(args, &options)),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -77,6 +77,10 @@ impl Roles {
         if let Some(edge) = &config.edge {
             let listeners = edge::Listeners {
                 public: listen("edge.listen", edge.listen).await?,
+                tls: match edge.tls_listen {
+                    Some(at) => Some(listen_tls(listen("edge.tls_listen", at).await?, edge.http3)?),
+                    None => None,
+                },
                 admin: listen("edge.admin_listen", edge.admin_listen).await?,
             };
             roles.edge = Some((edge.clone(), listeners));
@@ -97,6 +101,9 @@ impl Roles {
         }
         if let Some((_, listeners)) = &self.edge {
             addresses.push(("edge.listen", listeners.public.local_addr()?));
+            if let Some(tls) = &listeners.tls {
+                addresses.push(("edge.tls_listen", tls.tcp.local_addr()?));
+            }
             addresses.push(("edge.admin_listen", listeners.admin.local_addr()?));
         }
         Ok(addresses)
@@ -171,6 +178,19 @@ pub fn raise_file_limit(needed: u64) {
             needed, "more connections are configured than files may be open: raise the limit, ulimit -n"
         );
     }
+}
+
+/// The socket of HTTP/3 beside that of TLS.
+fn listen_tls(tcp: TcpListener, http3: bool) -> anyhow::Result<edge::TlsListeners> {
+    let udp = if http3 && cfg!(feature = "http3") {
+        let at = tcp.local_addr()?;
+        let advice = "free its UDP port, or set edge.http3 to false";
+        let bound = UdpSocket::bind(at).context(advice);
+        Some(bound.with_context(|| format!("cannot use {at} for HTTP/3 (edge.tls_listen)"))?)
+    } else {
+        None
+    };
+    Ok(edge::TlsListeners { tcp, udp })
 }
 
 async fn listen(

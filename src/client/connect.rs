@@ -3,25 +3,19 @@
 
 use std::future::Future;
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::Uri;
-use hyper_util::client::legacy::connect::{Connected, Connection};
-use hyper_util::rt::TokioIo;
+use http::HeaderValue;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_util::either::Either;
-use tower::Service;
 
+use super::http1::{Gulping, Transport, Wire};
 use crate::model::{Address, NodeId, Principal};
 
-/// Opens connections to one server, whatever URI it is asked for: who answers is decided by the certificate's name,
-/// never by the address.
+/// Opens connections to one server: who answers is decided by the certificate's name, never by the address.
 #[derive(Clone)]
 pub(super) struct Connector {
     /// With whom, and under which name; none for TCP alone.
@@ -39,6 +33,8 @@ pub(super) enum Expected<'a> {
     AnyNode,
     /// Any edge of the cluster.
     AnyEdge,
+    /// Whoever has a certificate for this DNS name or IP address.
+    Host(&'a str),
 }
 
 impl std::fmt::Debug for Connector {
@@ -62,9 +58,23 @@ impl Connector {
         Self { tls: None, address, deadline }
     }
 
-    /// How URIs begin that lead through it: their port is left out where it is the scheme's own.
-    pub(super) const fn scheme(&self) -> &'static str {
-        if self.tls.is_some() { "https" } else { "http" }
+    /// What requests say of whom they are for (RFC 9110 section 7.2): the port is left out where it is the scheme's own.
+    pub(super) fn host(&self) -> HeaderValue {
+        let text = self.address.to_string();
+        let own = if self.tls.is_some() { ":443" } else { ":80" };
+        HeaderValue::from_str(text.strip_suffix(own).unwrap_or(&text)).expect("an address is visible ASCII")
+    }
+
+    /// A new connection.
+    pub(super) async fn connect(&self) -> io::Result<Wire> {
+        let connecting = async {
+            let tcp = dial(&self.address).await?;
+            Ok(match &self.tls {
+                Some((tls, name)) => Transport::Tls(Box::new(tls.connect(name.clone(), Gulping::new(tcp)).await?)),
+                None => Transport::Plain(tcp),
+            })
+        };
+        within(self.deadline, connecting).await.map(|transport| Wire::new(transport, Instant::now()))
     }
 }
 
@@ -90,11 +100,13 @@ impl<'a> From<Option<&'a NodeId>> for Expected<'a> {
 
 fn server_name(expected: Expected<'_>) -> ServerName<'static> {
     let name = match expected {
+        Expected::Host(name) => name.to_owned(),
         Expected::Node(id) => Principal::Node(id.clone()).dns_name().unwrap_or_default(),
         Expected::AnyNode => Principal::ANY_NODE.to_owned(),
         Expected::AnyEdge => Principal::ANY_EDGE.to_owned(),
     };
-    ServerName::try_from(name).expect("the name of a node is a DNS label")
+    ServerName::try_from(name)
+        .expect("the name of a node is a DNS label, and an address has a DNS name or an IP address")
 }
 
 async fn dial(address: &Address) -> io::Result<TcpStream> {
@@ -106,108 +118,4 @@ async fn dial(address: &Address) -> io::Result<TcpStream> {
 async fn within<T>(deadline: Duration, connecting: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let late = || io::Error::new(io::ErrorKind::TimedOut, format!("no connection within {} ms", deadline.as_millis()));
     tokio::time::timeout(deadline, connecting).await.map_err(|_| late())?
-}
-
-impl Service<Uri> for Connector {
-    type Response = PooledStream;
-    type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<PooledStream>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let Self { tls, address, deadline } = self.clone();
-        Box::pin(async move {
-            let connecting = async {
-                let stream = dial(&address).await?;
-                Ok(match tls {
-                    Some((tls, name)) => Either::Left(tls.connect(name, stream).await?),
-                    None => Either::Right(stream),
-                })
-            };
-            let stream = within(deadline, connecting).await?;
-            Ok(PooledStream { stream: TokioIo::new(stream), opened: Opened(Instant::now()) })
-        })
-    }
-}
-
-/// A connection as the pool wants it.
-pub(super) struct PooledStream {
-    stream: TokioIo<Either<TlsStream<TcpStream>, TcpStream>>,
-    opened: Opened,
-}
-
-/// The failure to read on, in words for those who know nothing of how TLS ends a connection.
-fn cut_off(error: io::Error) -> io::Error {
-    match error.kind() {
-        kind @ io::ErrorKind::UnexpectedEof => {
-            io::Error::new(kind, "the other side closed the connection in the middle")
-        }
-        _ => error,
-    }
-}
-
-/// When the connection of an answer stood ready; in the extensions of the answer. It tells those who measure how much of
-/// the time to the first byte was the handshake's.
-#[derive(Debug, Clone, Copy)]
-pub struct Opened(pub Instant);
-
-impl Connection for PooledStream {
-    fn connected(&self) -> Connected {
-        Connected::new().extra(self.opened)
-    }
-}
-
-impl hyper::rt::Read for PooledStream {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: hyper::rt::ReadBufCursor<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf).map_err(cut_off)
-    }
-}
-
-impl hyper::rt::Write for PooledStream {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_that_is_cut_off_is_told_in_plain_words() {
-        let of_tls =
-            io::Error::new(io::ErrorKind::UnexpectedEof, "peer closed connection without sending TLS close_notify");
-        let told = cut_off(of_tls);
-        assert_eq!(told.kind(), io::ErrorKind::UnexpectedEof);
-        assert_eq!(told.to_string(), "the other side closed the connection in the middle");
-        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert_eq!(cut_off(reset).kind(), io::ErrorKind::ConnectionReset);
-    }
 }

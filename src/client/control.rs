@@ -4,12 +4,13 @@ use http::Method;
 
 use super::objects::encode_query;
 use super::{ClientError, Peer};
-use crate::model::{Entry, EntryKey, Epoch, MemberState, Node, NodeId, Provider, Tariff, Version};
+use crate::model::{Entry, EntryKey, Epoch, MemberState, Node, NodeId, Provider, Purge, Tariff, Version};
 use crate::protocol::feed::{Digests, FeedAnswer, FeedQuery, Receipts, Welcome};
 use crate::protocol::scrub::ScrubStatus;
 use crate::protocol::status::{Pong, Servers, Settled, Status};
 use crate::protocol::{
-    DIGESTS, FEED, PING, PRICES, RECEIPTS, SCRUB, SERVERS, STATUS, WITHHELD, price_path, server_path, state_path,
+    DIGESTS, FEED, PING, PRICES, PURGES, RECEIPTS, SCRUB, SERVERS, STATUS, WITHHELD, price_path, server_path,
+    state_path,
 };
 
 /// What providers charge, by name.
@@ -173,6 +174,14 @@ impl Peer {
     /// When the node does not answer or refuses.
     pub async fn set_price(&self, provider: &Provider, tariff: &Tariff) -> Result<(), ClientError> {
         self.send_json(Method::PUT, &price_path(provider), tariff).await.map(drop)
+    }
+
+    /// Has all edges of the cluster forget something, or, where the peer is the admin listener of an edge, this one.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn purge(&self, purge: &Purge) -> Result<(), ClientError> {
+        self.send_json(Method::POST, PURGES, purge).await.map(drop)
     }
 
     /// Removes the prices of a provider.

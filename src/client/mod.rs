@@ -5,7 +5,9 @@
 mod blobs;
 mod connect;
 mod control;
+mod http1;
 mod objects;
+mod public;
 mod reader;
 
 use std::error::Error as StdError;
@@ -15,13 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST, HeaderValue};
+use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Empty, Full};
-use hyper::body::Incoming;
-use hyper_util::client::legacy;
-use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,15 +28,15 @@ use crate::model::{Address, NodeId};
 use crate::protocol::CONTROL_BODY_MAX;
 use crate::protocol::problem::Problem;
 use connect::{Connector, Expected};
+use http1::Http;
 
 pub use blobs::BlobsReply;
-pub use connect::{Opened, connect};
+pub use connect::connect;
 pub use control::Prices;
+pub use http1::{AnswerBody, Asked, ExchangeError, OnInterim, Unsendable, Upgraded};
 pub use objects::{ObjectReply, Upload};
+pub use public::{public_tls, tls_of_authorities};
 pub use reader::Reader;
-
-/// Enough for fast transfers; hyper's own limit of 400 KiB, times all downloads, would be the memory of a machine.
-const BUFFER_BYTES: usize = 32 * 1024;
 
 /// The body of a request.
 pub type Body = UnsyncBoxBody<Bytes, Box<dyn StdError + Send + Sync>>;
@@ -63,7 +62,7 @@ impl Default for Deadlines {
 /// Why a peer did not answer as asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// No connection, or it broke before an answer.
+    /// No connection, or it broke before an answer, or what came is none.
     #[error("cannot reach {address}")]
     Unreachable {
         /// The peer.
@@ -136,7 +135,7 @@ impl ClientError {
     /// Whether the peer may have got the request, so that it may have been done.
     pub fn may_have_arrived(&self) -> bool {
         match self {
-            Self::Unreachable { source, .. } => !source.downcast_ref().is_some_and(legacy::Error::is_connect),
+            Self::Unreachable { source, .. } => !source.downcast_ref().is_some_and(ExchangeError::is_unsent),
             _ => true,
         }
     }
@@ -156,8 +155,7 @@ impl ClientError {
 pub struct Peer {
     address: Address,
     deadlines: Deadlines,
-    scheme: &'static str,
-    http: legacy::Client<Connector, Body>,
+    http: Arc<Http>,
 }
 
 impl Peer {
@@ -182,15 +180,18 @@ impl Peer {
         Self::through(Connector::plain(address.clone(), deadlines.connect), address, deadlines)
     }
 
+    /// An origin of a site: over TLS under the name of its address, if there is `tls`. Requests keep their `Host`.
+    pub fn origin(tls: Option<Arc<rustls::ClientConfig>>, address: Address, deadlines: Deadlines) -> Self {
+        let connector = match tls {
+            Some(tls) => Connector::new(tls, Expected::Host(address.host()), address.clone(), deadlines.connect),
+            None => Connector::plain(address.clone(), deadlines.connect),
+        };
+        Self { http: Arc::new(Http::new(connector, None)), address, deadlines }
+    }
+
     fn through(connector: Connector, address: Address, deadlines: Deadlines) -> Self {
-        let scheme = connector.scheme();
-        let http = legacy::Client::builder(TokioExecutor::new())
-            .pool_idle_timeout(Duration::from_secs(50))
-            .pool_max_idle_per_host(64)
-            .pool_timer(hyper_util::rt::TokioTimer::new())
-            .http1_max_buf_size(BUFFER_BYTES)
-            .build(connector);
-        Self { address, deadlines, scheme, http }
+        let host = connector.host();
+        Self { http: Arc::new(Http::new(connector, Some(host))), address, deadlines }
     }
 
     /// Where the node is reached.
@@ -202,22 +203,21 @@ impl Peer {
     ///
     /// # Errors
     /// [`ClientError::Unreachable`] or [`ClientError::Late`].
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
-        let after = self.deadlines.connect + self.deadlines.first_byte;
-        match tokio::time::timeout(after, self.http.request(self.addressed(request)?)).await {
-            Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(self.unreachable(error)),
-            Err(_) => Err(ClientError::Late { address: self.address.clone(), after }),
-        }
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<AnswerBody>, ClientError> {
+        let (head, body) = request.into_parts();
+        self.ask_for(&Asked::of(&head), body).await
     }
 
-    /// `request` with the peer's address in front of its path.
-    fn addressed(&self, mut request: Request<Body>) -> Result<Request<Body>, ClientError> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri = format!("{}://{}{path}", self.scheme, self.address);
-        *request.uri_mut() = uri.parse().map_err(|error: http::uri::InvalidUri| self.not_understood(&error))?;
-        request.headers_mut().remove(HOST);
-        Ok(request)
+    /// As [`Peer::send`], of what others are asked for, too.
+    ///
+    /// # Errors
+    /// As [`Peer::send`].
+    pub async fn ask_for(&self, asked: &Asked<'_>, body: Body) -> Result<Response<AnswerBody>, ClientError> {
+        let after = self.deadlines.connect + self.deadlines.first_byte;
+        match tokio::time::timeout(after, self.http.send(asked, body, None)).await {
+            Ok(answered) => answered.map_err(|error| self.failed(error)),
+            Err(_) => Err(ClientError::Late { address: self.address.clone(), after }),
+        }
     }
 
     /// As [`Peer::send`], for a request whose body may take any time as long as it moves: the deadline for the first
@@ -225,23 +225,27 @@ impl Peer {
     ///
     /// # Errors
     /// As [`Peer::send`].
-    async fn send_while_moving(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+    pub async fn send_while_moving(&self, request: Request<Body>) -> Result<Response<AnswerBody>, ClientError> {
+        let (head, body) = request.into_parts();
+        self.ask_for_while_moving(&Asked::of(&head), body).await
+    }
+
+    /// As [`Peer::send_while_moving`], of what others are asked for, too.
+    ///
+    /// # Errors
+    /// As [`Peer::send`].
+    pub async fn ask_for_while_moving(
+        &self,
+        asked: &Asked<'_>,
+        body: Body,
+    ) -> Result<Response<AnswerBody>, ClientError> {
         let moved = Arc::new(AtomicU64::new(0));
-        let counter = moved.clone();
-        let request = request.map(|body| {
-            body.map_frame(move |frame| {
-                counter.fetch_add(1, Ordering::Relaxed);
-                frame
-            })
-            .boxed_unsync()
-        });
         let mut seen = 0;
-        let mut sending = pin!(self.http.request(self.addressed(request)?));
+        let mut sending = pin!(self.http.send(asked, body, Some(moved.clone())));
         let after = self.deadlines.connect + self.deadlines.first_byte;
         loop {
             match tokio::time::timeout(after, &mut sending).await {
-                Ok(Ok(response)) => return Ok(response),
-                Ok(Err(error)) => return Err(self.unreachable(error)),
+                Ok(answered) => return answered.map_err(|error| self.failed(error)),
                 Err(_) if moved.load(Ordering::Relaxed) == seen => {
                     return Err(ClientError::Late { address: self.address.clone(), after });
                 }
@@ -254,7 +258,7 @@ impl Peer {
     ///
     /// # Errors
     /// [`ClientError::Refused`] for every status that is not a success, or as [`Peer::send`].
-    pub async fn ask(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+    pub async fn ask(&self, request: Request<Body>) -> Result<Response<AnswerBody>, ClientError> {
         let response = self.send(request).await?;
         if response.status().is_success() { Ok(response) } else { Err(self.refusal(response).await) }
     }
@@ -277,7 +281,7 @@ impl Peer {
         method: Method,
         path: &str,
         value: &T,
-    ) -> Result<Response<Incoming>, ClientError> {
+    ) -> Result<Response<AnswerBody>, ClientError> {
         let json = serde_json::to_vec(value).map_err(|error| self.not_understood(&error))?;
         let mut request = self.request(method, path, full(json))?;
         request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -288,13 +292,13 @@ impl Peer {
     ///
     /// # Errors
     /// When it breaks off, is late, too large or not the JSON that is expected.
-    pub async fn read_json<T: DeserializeOwned>(&self, response: Response<Incoming>) -> Result<T, ClientError> {
+    pub async fn read_json<T: DeserializeOwned>(&self, response: Response<AnswerBody>) -> Result<T, ClientError> {
         let bytes = self.reader(response.into_body()).read_all(CONTROL_BODY_MAX).await?;
         serde_json::from_slice(&bytes).map_err(|error| self.not_understood(&error))
     }
 
     /// Reads the body of an answer with the deadline of each part.
-    pub fn reader(&self, body: Incoming) -> Reader {
+    pub fn reader(&self, body: AnswerBody) -> Reader {
         Reader::new(body, self.address.clone(), self.deadlines.idle)
     }
 
@@ -306,7 +310,7 @@ impl Peer {
         Request::builder().method(method).uri(path).body(body).map_err(|error| self.not_understood(&error))
     }
 
-    async fn refusal(&self, response: Response<Incoming>) -> ClientError {
+    async fn refusal(&self, response: Response<AnswerBody>) -> ClientError {
         let status = response.status();
         let words = status.canonical_reason().unwrap_or("refused").to_owned();
         let address = self.address.clone();
@@ -320,7 +324,7 @@ impl Peer {
         }
     }
 
-    fn unreachable(&self, error: legacy::Error) -> ClientError {
+    fn failed(&self, error: ExchangeError) -> ClientError {
         ClientError::Unreachable { address: self.address.clone(), source: error.into() }
     }
 

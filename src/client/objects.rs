@@ -2,9 +2,8 @@
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue, RANGE};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
 
-use super::{Body, ClientError, Peer, Reader, empty};
+use super::{AnswerBody, Body, ClientError, Peer, Reader, empty};
 use crate::model::{ContentHash, FieldValue, ObjectKey, WaitFor};
 use crate::protocol::status::{Known, Objects, Receipt};
 use crate::protocol::{COPIES_HEADER, OBJECTS, blob_path, encode_path, entry_path, object_path};
@@ -60,7 +59,7 @@ impl Peer {
     ///
     /// # Errors
     /// When the node does not answer, or the body fails.
-    pub async fn pass_on(&self, request: Request<Body>) -> Result<Response<Incoming>, ClientError> {
+    pub async fn pass_on(&self, request: Request<Body>) -> Result<Response<AnswerBody>, ClientError> {
         self.send_while_moving(request).await
     }
 

@@ -4,21 +4,20 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 
-use super::ClientError;
+use super::{AnswerBody, ClientError};
 use crate::model::Address;
 
 /// Reads the body of an answer; a peer that falls silent is given up.
 #[derive(Debug)]
 pub struct Reader {
-    body: Incoming,
+    body: AnswerBody,
     address: Address,
     idle: Duration,
 }
 
 impl Reader {
-    pub(super) const fn new(body: Incoming, address: Address, idle: Duration) -> Self {
+    pub(super) const fn new(body: AnswerBody, address: Address, idle: Duration) -> Self {
         Self { body, address, idle }
     }
 

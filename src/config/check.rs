@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::{Config, ConfigError, Effective, Problem};
 use crate::model::{Address, Principal};
 use crate::protocol::identity::Identity;
-use crate::{membership, serve};
+use crate::{compress, edge, membership, serve};
 
 /// A certificate that ends within this time is worth a warning: two weeks leave room for a holiday.
 const EXPIRY_WARNING: Duration = Duration::from_secs(14 * 24 * 3600);
@@ -56,6 +56,17 @@ impl Effective {
             && let Err(error) = probe(&node.data)
         {
             found.push(("node.data".to_owned(), format!("cannot write in {}: {error}", node.data.display())));
+        }
+        if let Some(edge) = &self.config.edge {
+            match edge.check_certificates() {
+                Ok(all) => warnings.extend(all.iter().filter_map(|(file, expires)| {
+                    let left = expires.duration_since(now).unwrap_or_default();
+                    let days = left.as_secs() / (24 * 3600);
+                    let reason = format!("the certificate {} expires in {days} days: renew it", file.display());
+                    (left < EXPIRY_WARNING).then(|| self.problem(("edge.certificate".to_owned(), reason)))
+                })),
+                Err(error) => found.push(("edge.certificate".to_owned(), chain(&error))),
+            }
         }
         match identity {
             Ok(identity) if found.is_empty() => Ok(Verified { identity, warnings }),
@@ -115,8 +126,8 @@ pub(super) fn rules(config: &Config) -> Vec<(String, String)> {
         limits("node.serve", &node.serve, &mut refuse);
     }
     if let Some(edge) = &config.edge {
-        if edge.seeds.is_empty() {
-            refuse("edge.seeds", "an edge needs the address of a node".to_owned());
+        if edge.seeds.is_empty() && edge.site.is_empty() {
+            refuse("edge.seeds", "an edge needs the address of a node, or a site".to_owned());
         }
         let times = [
             ("connect_ms_max", edge.connect_ms_max),
@@ -125,6 +136,11 @@ pub(super) fn rules(config: &Config) -> Vec<(String, String)> {
             ("stall_ms_max", edge.stall_ms_max),
         ];
         positive("edge", &times, &mut refuse);
+        certificates(edge, &mut refuse);
+        if let Err(error) = edge.compression.check() {
+            refuse("edge.compression", error.to_string());
+        }
+        sites(edge, &mut refuse);
         hosts("edge.hosts", &edge.hosts, &mut refuse);
         silence("edge.membership", &edge.membership, &mut refuse);
         limits("edge.serve", &edge.serve, &mut refuse);
@@ -136,6 +152,33 @@ pub(super) fn rules(config: &Config) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// What is wrong with sites.
+fn sites(edge: &edge::Config, refuse: &mut impl FnMut(&str, String)) {
+    if let Err(error) = edge.check_sites() {
+        refuse("edge.site", error.to_string());
+    }
+    for site in &edge.site {
+        let times = [
+            ("first_byte_ms_max", site.first_byte_ms_max),
+            ("stall_ms_max", site.stall_ms_max),
+            ("request_ms_max", site.request_ms_max),
+        ];
+        positive("edge.site", &times, refuse);
+        if let Some(Err(error)) = site.compression.as_ref().map(compress::Config::check) {
+            refuse("edge.site", format!("compression.{error} (site {})", site.name));
+        }
+    }
+}
+
+fn certificates(edge: &edge::Config, refuse: &mut impl FnMut(&str, String)) {
+    positive("edge", &[("certificate_check_ms", edge.certificate_check_ms)], refuse);
+    match (edge.tls_listen, edge.certificate.is_empty()) {
+        (Some(_), true) => refuse("edge.tls_listen", "TLS needs a certificate: add an [[edge.certificate]]".to_owned()),
+        (None, false) => refuse("edge.certificate", "nobody would be shown it: set edge.tls_listen".to_owned()),
+        _ => {}
+    }
 }
 
 fn silence(table: &str, config: &membership::Config, refuse: &mut impl FnMut(&str, String)) {

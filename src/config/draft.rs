@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, ValueDeserializer};
 
-use super::fields::{FIELDS, PATHS, flatten, insert, section_of, to_tree};
+use super::fields::{FIELDS, PATHS, PATHS_IN_TABLES, flatten, insert, section_of, to_tree};
 use super::{Config, ConfigError, Problem, check, read};
 
 /// Short for the variable of `log.filter`.
@@ -104,9 +104,7 @@ impl Draft {
             if FIELDS.is_field(&path) && !name.get_ref().contains('.') {
                 let source = file.source(value.span().start);
                 let mut value = to_json(value);
-                if let Value::String(text) = &mut value
-                    && PATHS.contains(&&*path)
-                {
+                for text in paths_in(&path, &mut value) {
                     *text = file.folder().join(&*text).to_string_lossy().into_owned();
                 }
                 self.given.insert(path, Given { value, source });
@@ -266,6 +264,20 @@ impl Effective {
 
     pub(super) fn problem(&self, (field, reason): (String, String)) -> Problem {
         Problem { source: self.source(&field).clone(), field, reason }
+    }
+}
+
+/// The names of files and folders that are in the value of the field `path`.
+fn paths_in<'v>(path: &str, value: &'v mut Value) -> Vec<&'v mut String> {
+    match value {
+        Value::String(text) if PATHS.contains(&path) => vec![text],
+        Value::Array(tables) => {
+            let is_path = |name: &str| PATHS_IN_TABLES.iter().any(|(list, field)| *list == path && *field == name);
+            let fields = tables.iter_mut().filter_map(Value::as_object_mut).flatten();
+            let texts = fields.filter_map(|(name, value)| if is_path(name) { Some(value) } else { None });
+            texts.filter_map(|value| if let Value::String(text) = value { Some(text) } else { None }).collect()
+        }
+        _ => Vec::new(),
     }
 }
 

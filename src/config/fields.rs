@@ -2,7 +2,7 @@
 //! list has to be kept.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::num::NonZeroU64;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -10,13 +10,24 @@ use serde_json::{Map, Value};
 
 use super::{ClientConfig, Config, IdentityFiles};
 use crate::model::Address;
-use crate::{edge, node, telemetry};
+use crate::{cache, edge, node, telemetry};
 
 /// The fields of [`Config`].
 pub(super) static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::read_off);
 
 /// The fields that name a file or folder: relative ones start at the folder of the file that says so.
-pub(super) const PATHS: [&str; 4] = ["identity.authority", "identity.certificate", "identity.key", "node.data"];
+pub(super) const PATHS: [&str; 6] = [
+    "identity.authority",
+    "identity.certificate",
+    "identity.key",
+    "node.data",
+    "edge.origin_authority",
+    "edge.cache.disk.folder",
+];
+
+/// The same within lists of tables.
+pub(super) const PATHS_IN_TABLES: [(&str, &str); 2] =
+    [("edge.certificate", "certificate"), ("edge.certificate", "key")];
 
 /// The whole paths of all fields, in their order.
 pub fn field_names() -> impl Iterator<Item = &'static str> {
@@ -56,6 +67,16 @@ impl Fields {
             advertise: Some(address.clone()),
             download_advertise: Some(address),
             ..node
+        });
+        sample.edge = Some(edge::Config {
+            tls_listen: Some("127.0.0.1:8443".parse().expect("an address")),
+            origin_authority: Some("authority.pem".into()),
+            threads: NonZeroUsize::new(2),
+            cache: cache::Config {
+                disk: cache::disk::Config { folder: Some("cache".into()), ..Default::default() },
+                ..Default::default()
+            },
+            ..edge::Config::default()
         });
         let sample = to_tree(&sample);
         let leaves = flatten(&sample);

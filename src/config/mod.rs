@@ -77,6 +77,7 @@ impl Config {
         }
         if let Some(edge) = &self.edge {
             listeners.push(("edge.listen", edge.listen));
+            listeners.extend(edge.tls_listen.map(|listen| ("edge.tls_listen", listen)));
             listeners.push(("edge.admin_listen", edge.admin_listen));
         }
         listeners

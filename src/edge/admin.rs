@@ -1,29 +1,32 @@
 //! What an operator and a monitor ask of an edge: health, readiness, metrics, and the table by which it routes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use axum::extract::rejection::QueryRejection;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Extension, Query, Request, State};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
-use http::StatusCode;
 use http::header::CONTENT_TYPE;
+use http::{StatusCode, Version};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::{Deserialize, Serialize};
 
 use super::Core;
-use crate::model::{NodeId, ObjectKey, Principal};
+use crate::compress::{Coding, Made};
+use crate::model::{NodeId, ObjectKey, Principal, Purge};
 use crate::price::PriceBasis;
 use crate::protocol::problem::{self, Problem};
-use crate::protocol::{HEALTH, METRICS, READY, ROUTES};
+use crate::protocol::{HEALTH, METRICS, PURGES, READY, ROUTES};
 use crate::route::{self, Explanation, Policy};
 use crate::serve::guard::{self, AllowedHosts};
 
@@ -34,21 +37,70 @@ const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset
 pub(super) struct Metrics {
     registry: Registry,
     requests: Family<StatusLabels, Counter>,
+    protocols: Family<ProtocolLabels, Counter>,
+    certificates: Family<CertificateLabels, Gauge>,
     routed: Family<NodeLabels, Counter>,
     cache: Family<OutcomeLabels, Counter>,
     fetches: Family<NodeLabels, Counter>,
     fetched_bytes: Family<NodeLabels, Counter>,
     fetching_seconds: Family<NodeLabels, Counter<f64, AtomicU64>>,
+    encodings: Family<CodingLabels, Counter>,
+    encoded_source_bytes: Family<CodingLabels, Counter>,
+    encoded_bytes: Family<CodingLabels, Counter>,
     pub(super) sent_bytes: Counter,
+    /// Hits that were answered without an `http::Request`.
+    pub(super) hot: Counter,
     /// Tries after which another node was asked.
     pub(super) retries: Counter,
     /// Bodies that another node went on with.
     pub(super) resumed: Counter,
+    /// Purges that were heard of.
+    pub(super) purges: Counter,
+}
+
+/// What counts the requests to one node.
+pub(super) struct NodeCounts {
+    fetches: Counter,
+    fetched_bytes: Counter,
+    fetching_seconds: Counter<f64, AtomicU64>,
+}
+
+impl NodeCounts {
+    /// A request is over: the node sent so many bytes and, being idle now, has been at work for so long.
+    pub(super) fn fetched(&self, bytes: u64, worked: Duration) {
+        self.fetches.inc();
+        self.fetched_bytes.inc_by(bytes);
+        if !worked.is_zero() {
+            self.fetching_seconds.inc_by(worked.as_secs_f64());
+        }
+    }
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct StatusLabels {
     status: u16,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ProtocolLabels {
+    protocol: &'static str,
+    scheme: &'static str,
+}
+
+/// What a version of HTTP is called in the log and in metrics.
+pub(super) const fn protocol_name(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        Version::HTTP_3 => "3",
+        _ => "1.1",
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CertificateLabels {
+    /// Its file.
+    certificate: String,
 }
 
 /// What the cache did for an answer.
@@ -78,11 +130,27 @@ struct NodeLabels {
     node: String,
 }
 
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CodingLabels {
+    coding: &'static str,
+}
+
+impl CodingLabels {
+    const fn of(coding: Coding) -> Self {
+        Self { coding: coding.as_str() }
+    }
+}
+
 impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("metacdn_edge");
         let requests = Family::default();
         registry.register("requests", "Requests answered", requests.clone());
+        let protocols = Family::default();
+        registry.register("protocols", "Requests answered by how they came", protocols.clone());
+        let certificates = Family::default();
+        let help = "When a certificate for users expires, in seconds since 1970";
+        registry.register_with_unit("certificate_expiry", help, Unit::Seconds, certificates.clone());
         let routed = Family::default();
         registry.register("routed", "Answers by the node that gave them", routed.clone());
         let sent_bytes = Counter::default();
@@ -91,6 +159,10 @@ impl Metrics {
         registry.register("retries", "Tries that were made because the one before failed", retries.clone());
         let resumed = Counter::default();
         registry.register("resumed", "Bodies that broke off and went on at another node", resumed.clone());
+        let purges = Counter::default();
+        registry.register("purges", "Purges that were heard of", purges.clone());
+        let hot = Counter::default();
+        registry.register("hot", "Answers from memory by the short way", hot.clone());
         let cache = Family::default();
         registry.register("cache", "Answers by what the cache did for them", cache.clone());
         let (fetches, fetched_bytes, fetching_seconds) = (Family::default(), Family::default(), Family::default());
@@ -99,34 +171,86 @@ impl Metrics {
         registry.register_with_unit("fetched", help, Unit::Bytes, fetched_bytes.clone());
         let help = "Time in which a node had a request of this edge, or several";
         registry.register_with_unit("fetching", help, Unit::Seconds, fetching_seconds.clone());
+        let (encodings, encoded_source_bytes, encoded_bytes) =
+            (Family::default(), Family::default(), Family::default());
+        registry.register("encodings", "Answers that were coded to their end", encodings.clone());
+        let help = "Bytes of those answers before";
+        registry.register_with_unit("encoded_source", help, Unit::Bytes, encoded_source_bytes.clone());
+        registry.register_with_unit("encoded", "Bytes of those answers after", Unit::Bytes, encoded_bytes.clone());
+        // There from the start: a counter that begins with its first sample hides that one.
+        for labels in Coding::ALL.map(CodingLabels::of) {
+            for family in [&encodings, &encoded_source_bytes, &encoded_bytes] {
+                drop(family.get_or_create(&labels));
+            }
+        }
         Self {
             registry,
             requests,
+            protocols,
+            certificates,
             routed,
             cache,
             fetches,
             fetched_bytes,
             fetching_seconds,
+            encodings,
+            encoded_source_bytes,
+            encoded_bytes,
             sent_bytes,
+            hot,
             retries,
             resumed,
+            purges,
         }
     }
 
-    /// A request to `node` is over: it sent so many bytes and, being idle now, has been at work for so long.
-    pub(super) fn fetched(&self, node: &NodeId, bytes: u64, worked: Duration) {
+    /// What counts what `node` does, to be looked for once rather than for each request.
+    pub(super) fn of_node(&self, node: &NodeId) -> NodeCounts {
         let labels = NodeLabels { node: node.to_string() };
-        self.fetches.get_or_create(&labels).inc();
-        self.fetched_bytes.get_or_create(&labels).inc_by(bytes);
-        self.fetching_seconds.get_or_create(&labels).inc_by(worked.as_secs_f64());
+        NodeCounts {
+            fetches: self.fetches.get_or_create(&labels).clone(),
+            fetched_bytes: self.fetched_bytes.get_or_create(&labels).clone(),
+            fetching_seconds: self.fetching_seconds.get_or_create(&labels).clone(),
+        }
+    }
+
+    /// An answer was coded to its end.
+    pub(super) fn encoded(&self, made: &Made) {
+        let labels = CodingLabels::of(made.coding);
+        self.encodings.get_or_create(&labels).inc();
+        self.encoded_source_bytes.get_or_create(&labels).inc_by(made.source_bytes);
+        self.encoded_bytes.get_or_create(&labels).inc_by(made.size_bytes);
     }
 
     pub(super) fn answered(&self, status: StatusCode) {
         self.requests.get_or_create(&StatusLabels { status: status.as_u16() }).inc();
     }
 
+    /// What counts the answers to requests that came so.
+    pub(super) fn protocol(&self, version: Version, secured: bool) -> Counter {
+        let scheme = if secured { "https" } else { "http" };
+        self.protocols.get_or_create(&ProtocolLabels { protocol: protocol_name(version), scheme }).clone()
+    }
+
+    /// The certificate in this file expires then.
+    pub(super) fn expires(&self, certificate: &Path, at: SystemTime) {
+        let labels = CertificateLabels { certificate: certificate.display().to_string() };
+        let seconds = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        self.certificates.get_or_create(&labels).set(i64::try_from(seconds).unwrap_or(i64::MAX));
+    }
+
     pub(super) fn looked_up(&self, outcome: Outcome) {
         self.cache.get_or_create(&OutcomeLabels { outcome }).inc();
+    }
+
+    /// What counts the answers for which the cache did this.
+    pub(super) fn lookups(&self, outcome: Outcome) -> Counter {
+        self.cache.get_or_create(&OutcomeLabels { outcome }).clone()
+    }
+
+    /// What counts the answers with this status.
+    pub(super) fn answers(&self, status: StatusCode) -> Counter {
+        self.requests.get_or_create(&StatusLabels { status: status.as_u16() }).clone()
     }
 
     pub(super) fn routed(&self, node: &NodeId) {
@@ -141,6 +265,7 @@ pub(super) fn router(core: &Arc<Core>, hosts: Option<AllowedHosts>) -> Router {
         .route(READY, get(ready))
         .route(METRICS, get(metrics))
         .route(ROUTES, get(routes))
+        .route(PURGES, post(purge))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
         .with_state(core.clone());
     let Some(hosts) = hosts.map(Arc::new) else { return router };
@@ -173,6 +298,24 @@ async fn metrics(State(core): State<Arc<Core>>, Extension(principal): Extension<
     match encode(&mut text, &core.metrics.registry) {
         Ok(()) => ([(CONTENT_TYPE, METRICS_TYPE)], text).into_response(),
         Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the metrics cannot be written"),
+    }
+}
+
+/// `POST /v1/purges`: has this edge, and no other, forget what the body says.
+async fn purge(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    purge: Result<Json<Purge>, JsonRejection>,
+) -> Response {
+    if !matches!(principal, Principal::Operator | Principal::Client(_)) {
+        return refuse(StatusCode::FORBIDDEN, "this needs a client certificate of the cluster");
+    }
+    match purge {
+        Ok(Json(purge)) => {
+            core.purge(&purge);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(rejection) => refuse(rejection.status(), rejection.body_text()),
     }
 }
 

@@ -1,18 +1,20 @@
 //! One try: a request to one node, and what it teaches about the node.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Response, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 use tracing::debug;
 
+use super::admin::NodeCounts;
 use super::freshness::version_of;
 use super::node_body::NodeBody;
-use super::observe::failure;
+use super::observe::{Observations, failure};
 use super::refresh::since_sent;
-use super::{Core, Routes, Upstream};
-use crate::client::{ClientError, empty};
+use super::{Core, Routes};
+use crate::client::{Asked, ClientError, empty};
 use crate::model::{NodeId, Version};
 use crate::route::{FailureKind, Source, Try};
 
@@ -37,16 +39,17 @@ pub(super) async fn attempt(
     routes: &Routes,
     id: &NodeId,
     method: &Method,
-    target: &str,
+    target: &PathAndQuery,
     headers: &HeaderMap,
 ) -> Attempt {
     let unreached = Attempt::Failed { reached: false };
-    let Some(Upstream { peer, free }) = routes.upstreams.get(id) else { return unreached };
-    let Ok(place) = free.clone().try_acquire_owned() else { return Attempt::Busy };
-    let Ok(mut request) = peer.request(method.clone(), target, empty()) else { return unreached };
-    request.headers_mut().extend(headers.iter().map(|(name, value)| (name.clone(), value.clone())));
-    let mut running = Running::begin(core.clone(), id.clone(), place);
-    let response = match peer.send(request).await {
+    let Some(upstream) = routes.upstreams.get(id) else { return unreached };
+    let Ok(place) = upstream.free.clone().try_acquire_owned() else { return Attempt::Busy };
+    let asked = Asked { method, path: target, headers, on_interim: None };
+    let stall = core.config.body_stall();
+    let counts = upstream.counts(&core.metrics, id);
+    let mut running = Running::begin(counts, core.observations.clone(), id.clone(), place, stall);
+    let response = match upstream.peer.ask_for(&asked, empty()).await {
         Ok(response) => response,
         Err(error) => {
             debug!(node = %id, error = &error as &dyn std::error::Error, "try failed");
@@ -60,7 +63,7 @@ pub(super) async fn attempt(
         running.saw(&Try::Failure { kind: FailureKind::Error, after: running.start.elapsed() });
         return Attempt::Failed { reached: true };
     }
-    running.saw(&Try::FirstByte { after: since_sent(response.extensions().get(), running.start) });
+    running.saw(&Try::FirstByte { after: since_sent(response.body().opened(), running.start) });
     match status {
         StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE => {}
         refused if refused.is_client_error() => {
@@ -86,19 +89,41 @@ fn is_failure(status: StatusCode) -> bool {
 
 /// A request to a node that is under way. If it is dropped before anything was seen, nobody waits for it any longer.
 pub(super) struct Running {
-    pub(super) core: Arc<Core>,
+    counts: Arc<NodeCounts>,
+    /// Whom it teaches.
+    observations: Arc<Observations>,
     pub(super) id: NodeId,
-    start: Instant,
+    pub(super) start: Instant,
+    /// How long its body may be silent.
+    pub(super) stall: Duration,
     seen: bool,
+    /// What comes now says nothing of it.
+    muted: bool,
     /// What its body had so far.
     bytes: u64,
     _place: OwnedSemaphorePermit,
 }
 
 impl Running {
-    fn begin(core: Arc<Core>, id: NodeId, place: OwnedSemaphorePermit) -> Self {
-        core.observations.begin(&id);
-        Self { core, id, start: Instant::now(), seen: false, bytes: 0, _place: place }
+    pub(super) fn begin(
+        counts: Arc<NodeCounts>,
+        observations: Arc<Observations>,
+        id: NodeId,
+        place: OwnedSemaphorePermit,
+        stall: Duration,
+    ) -> Self {
+        observations.begin(&id);
+        Self {
+            counts,
+            observations,
+            id,
+            start: Instant::now(),
+            stall,
+            seen: false,
+            muted: false,
+            bytes: 0,
+            _place: place,
+        }
     }
 
     /// So many bytes of the body came.
@@ -108,7 +133,14 @@ impl Running {
 
     pub(super) fn saw(&mut self, seen: &Try) {
         self.seen = true;
-        self.core.observations.saw(&self.id, seen, Source::Request);
+        if !self.muted {
+            self.observations.saw(&self.id, seen, Source::Request);
+        }
+    }
+
+    /// Nothing that is seen from now on teaches anything: the body of an answer that tells of a failure is no success.
+    pub(super) const fn mute(&mut self) {
+        self.muted = true;
     }
 
     /// The answer has ended well and had no body worth a measurement.
@@ -122,7 +154,7 @@ impl Drop for Running {
         if !self.seen {
             self.saw(&Try::Abandoned { after: self.start.elapsed() });
         }
-        let worked = self.core.observations.end(&self.id);
-        self.core.metrics.fetched(&self.id, self.bytes, worked);
+        let worked = self.observations.end(&self.id);
+        self.counts.fetched(self.bytes, worked);
     }
 }

@@ -58,7 +58,7 @@ pub(super) fn choose(core: &Core, key: &ObjectKey, uri: &Uri, client: &Client) -
         return Ok(Choice { variant: if resizes { variant } else { Variant::Original }, adaptive: false });
     }
     // Who names a variant has chosen.
-    if !resizes || !is_resized(key) || Variant::named_by(key).is_some() {
+    if !may_vary(core, key) {
         return Ok(Choice { variant: Variant::Original, adaptive: false });
     }
     let variant = match client.peer {
@@ -68,6 +68,11 @@ pub(super) fn choose(core: &Core, key: &ObjectKey, uri: &Uri, client: &Client) -
         None => Variant::Original,
     };
     Ok(Choice { variant, adaptive: true })
+}
+
+/// Whether clients that do not name a variant of `key` may get different ones.
+pub(super) fn may_vary(core: &Core, key: &ObjectKey) -> bool {
+    core.routes.load().resizes && is_resized(key) && Variant::named_by(key).is_none()
 }
 
 /// What the query of `uri` asks for.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::header::HeaderName;
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use tokio::time::timeout_at;
 use tracing::debug;
@@ -15,6 +16,7 @@ use super::download::{Download, Rest};
 use super::freshness::{Sought, Worth, version_of};
 use super::node_body::NodeBody;
 use super::search::Search;
+use crate::cache::CacheKey;
 use crate::model::{ImageMode, NodeId, ObjectKey, Variant, Version};
 use crate::protocol::{VARIANT_QUERY, object_path};
 use crate::route::{Policy, Ranking, Reason, Request, Route};
@@ -50,12 +52,18 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// The path at a node.
-    pub(super) fn target(&self) -> String {
+    pub(super) fn target(&self) -> PathAndQuery {
         let path = object_path(&self.key);
-        match self.variant {
+        let target = match self.variant {
             Variant::Original => path,
             variant => format!("{path}?{VARIANT_QUERY}={variant}"),
-        }
+        };
+        target.try_into().expect("keys are encoded for a path, and are shorter than what a URI holds")
+    }
+
+    /// Under what it is kept.
+    pub(super) fn cache_key(&self) -> CacheKey {
+        CacheKey::Object { key: self.key.clone(), variant: self.variant }
     }
 
     pub(super) fn rank(&self, core: &Core) -> Ranking {

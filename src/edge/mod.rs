@@ -4,73 +4,108 @@
 //! plane is gone, requests go on with the last known view.
 
 mod admin;
+mod alt_svc;
 mod attempt;
 mod body;
 mod budget;
+mod certificates;
 mod choice;
+mod coding;
 mod coherence;
 mod download;
 mod fetch;
+mod fill;
 mod freshness;
 mod hosts;
+mod hot;
 mod links;
+mod listen;
 mod memory;
 mod node_body;
 mod observe;
 mod obtain;
 mod proxy;
+mod purge;
 mod refresh;
 mod resume;
 mod revalidate;
 mod search;
+mod several;
+pub mod site;
 mod sizes;
+mod slices;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::service_fn;
 use tracing::info;
 
-use crate::cache::{self, Cache};
-use crate::client::{Deadlines, Peer};
+use crate::cache::disk::{Disk, DiskError};
+use crate::cache::{self, Cache, SLICE_BYTES};
+use crate::client::{self, Deadlines, Peer};
+use crate::compress;
 use crate::membership;
 use crate::model::{Address, NodeId, View};
 use crate::protocol::identity::{Identity, TlsVersions};
 use crate::resize::choose::Thresholds;
 use crate::route::{self, RouteTable};
 use crate::serve::guard::AllowedHosts;
-use crate::serve::{self, Handlers, Transport, serve};
-use admin::Metrics;
+use crate::serve::http1::Workers;
+use crate::serve::{self, Handlers, Transport, http1, serve};
+use admin::{Metrics, NodeCounts};
+use alt_svc::AltSvc;
 use budget::RetryBudget;
+use coding::Coders;
 use coherence::Coherence;
 use hosts::Hosts;
 use links::Links;
+use listen::Doors;
 use observe::Observations;
+use site::Sites;
 use sizes::Sizes;
+
+pub use certificates::{CertificateConfig, CertificateFileError};
+pub use listen::TlsListeners;
+pub use site::{OriginConfig, OriginUrl, SiteError};
 
 /// What an edge needs to know.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Where users are answered.
+    /// Where users are answered over plain HTTP.
     pub listen: SocketAddr,
+    /// Where users are answered over TLS, by HTTP/1.1 and HTTP/2, and over QUIC, by HTTP/3.
+    pub tls_listen: Option<SocketAddr>,
+    /// The certificates that users are shown there. Clients that name no host are shown the first one, or the default.
+    pub certificate: Vec<CertificateConfig>,
+    /// How often the files of the certificates are looked at.
+    pub certificate_check_ms: u64,
+    /// Whether HTTP/3 is spoken where TLS is.
+    pub http3: bool,
     /// Where health, readiness, metrics and routes are served.
     pub admin_listen: SocketAddr,
     /// Addresses of nodes of the cluster; one that answers is enough.
     pub seeds: Vec<Address>,
-    /// Host names that it serves, besides its own addresses, `localhost` and names below `metacdn.internal`.
+    /// Sites whose content comes from HTTP servers; all other hosts are answered from the cluster's store.
+    pub site: Vec<site::Config>,
+    /// A file with certificates of authorities, in PEM, that origins of sites are trusted by, besides those that the
+    /// system trusts.
+    pub origin_authority: Option<PathBuf>,
+    /// Host names that it serves from the store, besides its own addresses, `localhost` and names below `metacdn.internal`.
     pub hosts: Vec<String>,
     /// Addresses of clients that may choose a policy by the header `metacdn-policy`.
     pub trusted: Vec<IpAddr>,
@@ -95,12 +130,16 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// What is kept in memory.
     pub cache: cache::Config,
+    /// What is compressed: of the store, and of sites that say nothing else.
+    pub compression: compress::Config,
     /// How large an object is taken to be before it was seen.
     pub assumed_size_bytes: u64,
     /// How requests are routed.
     pub route: route::Config,
     /// When a silent node is suspect or down.
     pub membership: membership::Config,
+    /// How many threads answer users; without it, one for each core.
+    pub threads: Option<NonZeroUsize>,
     /// The limits of the listener for users.
     pub serve: serve::Config,
 }
@@ -111,8 +150,14 @@ impl Default for Config {
         Self {
             // The reference's port.
             listen: loopback(8080),
+            tls_listen: None,
+            certificate: Vec::new(),
+            certificate_check_ms: 5_000,
+            http3: true,
             admin_listen: loopback(8081),
             seeds: Vec::new(),
+            site: Vec::new(),
+            origin_authority: None,
             hosts: Vec::new(),
             trusted: Vec::new(),
             // As many as are scored in full.
@@ -131,9 +176,11 @@ impl Default for Config {
             stall_ms_max: 2_000,
             thresholds: Thresholds::default(),
             cache: cache::Config::default(),
+            compression: compress::Config::default(),
             assumed_size_bytes: 100_000,
             route: route::Config::default(),
             membership: membership::Config::default(),
+            threads: None,
             // Most are idle between two requests and hold little. All at their worst, with 64 KiB read ahead, take
             // 512 MiB; bodies on their way are bounded by `node_requests_max`.
             serve: serve::Config { connections_max: 8192, ..serve::Config::default() },
@@ -142,16 +189,31 @@ impl Default for Config {
 }
 
 impl Config {
+    /// How many threads answer users.
+    fn threads(&self) -> io::Result<NonZeroUsize> {
+        self.threads.map_or_else(std::thread::available_parallelism, Ok)
+    }
+
     const fn body_stall(&self) -> Duration {
         Duration::from_millis(self.stall_ms_max)
+    }
+
+    const fn deadlines(&self) -> Deadlines {
+        Deadlines {
+            connect: Duration::from_millis(self.connect_ms_max),
+            first_byte: Duration::from_millis(self.first_byte_ms_max),
+            idle: self.body_stall(),
+        }
     }
 }
 
 /// The open sockets of an edge.
 #[derive(Debug)]
 pub struct Listeners {
-    /// For users.
+    /// For users, over plain HTTP.
     pub public: TcpListener,
+    /// For users, over TLS and QUIC.
+    pub tls: Option<TlsListeners>,
     /// For operators.
     pub admin: TcpListener,
 }
@@ -160,8 +222,20 @@ pub struct Listeners {
 #[derive(Debug, thiserror::Error)]
 pub enum EdgeError {
     /// It knows no node.
-    #[error("an edge needs the address of a node: set edge.seeds")]
+    #[error("an edge needs the address of a node or a site: set edge.seeds or [[edge.site]]")]
     NoSeeds,
+    /// Its sites contradict each other.
+    #[error(transparent)]
+    Site(#[from] SiteError),
+    /// It has no authorities by which it could trust origins.
+    #[error("cannot read the authorities that origins are trusted by")]
+    Authorities(#[source] io::Error),
+    /// What is kept on the disk cannot be used.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// It has no certificates that it could show.
+    #[error(transparent)]
+    Certificates(#[from] CertificateFileError),
     /// A socket fails.
     #[error("the system refuses")]
     System(#[from] io::Error),
@@ -171,18 +245,21 @@ pub enum EdgeError {
 struct Core {
     config: Config,
     hosts: Hosts,
+    sites: Sites,
     via: HeaderValue,
     tls: Arc<rustls::ClientConfig>,
     view: watch::Sender<Arc<View>>,
-    observations: Observations,
+    observations: Arc<Observations>,
     routes: ArcSwap<Routes>,
     sizes: Sizes,
     retries: RetryBudget,
     cache: Arc<Cache>,
+    coders: Coders,
     /// Told when a feed has told of an object.
     news: Notify,
     coherence: Coherence,
     links: Links,
+    alt_svc: AltSvc,
     metrics: Metrics,
     /// When this edge started: what its moments count from.
     started: Instant,
@@ -194,12 +271,51 @@ struct Core {
 }
 
 impl Core {
-    const fn deadlines(&self) -> Deadlines {
-        Deadlines {
-            connect: Duration::from_millis(self.config.connect_ms_max),
-            first_byte: Duration::from_millis(self.config.first_byte_ms_max),
-            idle: self.config.body_stall(),
-        }
+    fn new(
+        mut config: Config,
+        identity: &Identity,
+        public_at: SocketAddr,
+        stop: CancellationToken,
+    ) -> Result<Self, EdgeError> {
+        let routes = Routes {
+            table: RouteTable::new(&config.route, Vec::new()),
+            upstreams: BTreeMap::new(),
+            settled: false,
+            ready: false,
+            covered_since: None,
+            resizes: false,
+        };
+        // An IPv4 client on an IPv6 socket is the IPv4 client, however it was configured.
+        config.trusted.iter_mut().for_each(|trusted| *trusted = trusted.to_canonical());
+        let sites = Sites::new(&config, &origin_tls(&config)?)?;
+        Ok(Self {
+            sites,
+            hosts: Hosts::new(public_at, &config.hosts),
+            via: HeaderValue::from_static("1.1 metacdn"),
+            tls: identity.client_config(),
+            view: watch::channel(Arc::default()).0,
+            observations: Arc::new(Observations::new(config.route.clone(), &config.membership)),
+            routes: ArcSwap::from_pointee(routes),
+            sizes: Sizes::new(config.assumed_size_bytes),
+            retries: RetryBudget::new(config.retry_per_cent, config.retry_burst),
+            cache: Arc::new(Cache::new(config.cache.clone(), Disk::open(&config.cache.disk, SLICE_BYTES)?)),
+            coders: Coders::new(config.threads()?),
+            news: Notify::new(),
+            coherence: Coherence::default(),
+            links: Links::default(),
+            alt_svc: AltSvc::default(),
+            metrics: Metrics::new(),
+            started: Instant::now(),
+            fills: TaskTracker::new(),
+            stop,
+            drained: CancellationToken::new(),
+            config,
+        })
+    }
+
+    /// Whether what the client at `peer` says is believed.
+    fn trusts(&self, peer: SocketAddr) -> bool {
+        self.config.trusted.contains(&peer.ip().to_canonical())
     }
 }
 
@@ -223,6 +339,46 @@ struct Upstream {
     peer: Peer,
     /// A place for each request that it may be sent at a time.
     free: Arc<Semaphore>,
+    counts: Arc<OnceLock<Arc<NodeCounts>>>,
+}
+
+impl Upstream {
+    fn new(peer: Peer, requests_max: NonZeroUsize) -> Self {
+        Self { peer, free: Arc::new(Semaphore::new(requests_max.get())), counts: Arc::default() }
+    }
+
+    /// What counts the requests to it, under the name `id`.
+    fn counts(&self, metrics: &Metrics, id: &NodeId) -> Arc<NodeCounts> {
+        self.counts.get_or_init(|| Arc::new(metrics.of_node(id))).clone()
+    }
+}
+
+impl Config {
+    /// When each of its certificates for users expires, by its file.
+    ///
+    /// # Errors
+    /// With the first one that cannot be used.
+    pub fn check_certificates(&self) -> Result<Vec<(PathBuf, SystemTime)>, CertificateFileError> {
+        let all = certificates::read(&self.certificate)?.into_iter().zip(&self.certificate);
+        Ok(all.map(|(shown, config)| (config.certificate.clone(), shown.certificate.expires_at())).collect())
+    }
+
+    /// Whether its sites can be served.
+    ///
+    /// # Errors
+    /// With the first thing that is wrong with them.
+    pub fn check_sites(&self) -> Result<(), SiteError> {
+        Sites::new(self, &client::tls_of_authorities(rustls::RootCertStore::empty())).map(drop)
+    }
+}
+
+/// How origins that speak TLS are called; made only where there is one.
+fn origin_tls(config: &Config) -> Result<Arc<rustls::ClientConfig>, EdgeError> {
+    let speaks_tls = config.site.iter().flat_map(|site| &site.origins).any(|origin| origin.url.tls);
+    if !speaks_tls {
+        return Ok(client::tls_of_authorities(rustls::RootCertStore::empty()));
+    }
+    client::public_tls(config.origin_authority.as_deref()).map_err(EdgeError::Authorities)
 }
 
 /// Runs an edge until `stop`; then it lets running answers end and returns.
@@ -230,46 +386,17 @@ struct Upstream {
 /// # Errors
 /// When it cannot start.
 pub async fn run(
-    mut config: Config,
+    config: Config,
     identity: Identity,
     listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), EdgeError> {
-    if config.seeds.is_empty() {
+    if config.seeds.is_empty() && config.site.is_empty() {
         return Err(EdgeError::NoSeeds);
     }
     let public_at = listeners.public.local_addr()?;
     let admin_at = listeners.admin.local_addr()?;
-    let routes = Routes {
-        table: RouteTable::new(&config.route, Vec::new()),
-        upstreams: BTreeMap::new(),
-        settled: false,
-        ready: false,
-        covered_since: None,
-        resizes: false,
-    };
-    // An IPv4 client on an IPv6 socket is the IPv4 client, however it was configured.
-    config.trusted.iter_mut().for_each(|trusted| *trusted = trusted.to_canonical());
-    let core = Arc::new(Core {
-        hosts: Hosts::new(public_at, &config.hosts),
-        via: HeaderValue::from_static("1.1 metacdn"),
-        tls: identity.client_config(),
-        view: watch::channel(Arc::default()).0,
-        observations: Observations::new(config.route.clone(), &config.membership),
-        routes: ArcSwap::from_pointee(routes),
-        sizes: Sizes::new(config.assumed_size_bytes),
-        retries: RetryBudget::new(config.retry_per_cent, config.retry_burst),
-        cache: Arc::new(Cache::new(config.cache.clone())),
-        news: Notify::new(),
-        coherence: Coherence::default(),
-        links: Links::default(),
-        metrics: Metrics::new(),
-        started: Instant::now(),
-        fills: TaskTracker::new(),
-        stop: stop.clone(),
-        drained: CancellationToken::new(),
-        config,
-    });
+    let core = Arc::new(Core::new(config, &identity, public_at, stop.clone())?);
     // Web pages reach only loopback in the operator's name; elsewhere callers prove who they are.
     let (admin_transport, admin_hosts) = if admin_at.ip().is_loopback() {
         (Transport::Loopback, Some(AllowedHosts::loopback(admin_at.port())))
@@ -277,14 +404,32 @@ pub async fn run(
         (Transport::Tls(identity.server_config(TlsVersions::Only13)), None)
     };
     let answering = core.clone();
-    let users = Handlers { http: service_fn(move |request| proxy::answer(answering.clone(), request)), packets: None };
+    let users = http1::Handlers {
+        http: service_fn(move |request| proxy::answer(answering.clone(), request)),
+        hot: Arc::new(hot::Hits::new(core.clone())),
+    };
     let admin = Handlers { http: admin::router(&core, admin_hosts), packets: None };
     let mut tasks = JoinSet::new();
-    tasks.spawn(serve(listeners.public, Transport::Plain, core.config.serve.clone(), users, stop.clone()));
-    tasks.spawn(serve(listeners.admin, admin_transport, serve::Config::default(), admin, stop.clone()));
+    let (limits, count) = (core.config.serve.clone(), core.config.threads()?);
+    let (doors, admin_listener) = Doors::new(&core, listeners)?;
+    doors.watch(&core, &mut tasks);
+    #[cfg(feature = "http3")]
+    if let (Some(socket), Some(certificates)) = (doors.udp, doors.certificates) {
+        listen::serve(&core, listen::Quic { socket, certificates }, users.clone(), &mut tasks)?;
+    }
+    let mut workers = Workers::start(doors.tcp, count, limits, users, &stop)?;
+    let (give_back, drained) = oneshot::channel();
+    tasks.spawn(async move {
+        workers.drained().await.expect("a part of the users would be served by nobody");
+        let _ = give_back.send(workers);
+    });
+    tasks.spawn(serve(admin_listener, admin_transport, serve::Config::default(), admin, stop.clone()));
     tasks.spawn(refresh::rebuild(core.clone()));
     tasks.spawn(refresh::follow_nodes(core.clone()));
     tasks.spawn(links::run(core.clone()));
+    for site in core.sites.iter() {
+        tasks.spawn(site::rebuild(core.clone(), site.clone()));
+    }
     info!(address = %public_at, admin = %admin_at, policy = %core.config.route.policy, "edge started");
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended
@@ -297,6 +442,11 @@ pub async fn run(
     core.drained.cancel();
     core.fills.close();
     core.fills.wait().await;
+    // Fetches for the cache ran there, too.
+    if let Ok(workers) = drained.await {
+        workers.end().await;
+    }
+    core.cache.close().await;
     info!(address = %public_at, "edge stopped");
     Ok(())
 }

@@ -5,16 +5,17 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use hyper::body::{Body as _, Frame, Incoming, SizeHint};
+use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::attempt::Running;
+use crate::client::{AnswerBody, ExchangeError, Upgraded};
 use crate::model::NodeId;
 use crate::route::{FailureKind, Try};
 
 /// The body of a node's answer. It measures the node and gives it up when it falls silent.
 pub(super) struct NodeBody {
-    body: Incoming,
+    body: AnswerBody,
     node: NodeId,
     /// Until the body has ended, well or not.
     running: Option<Running>,
@@ -33,13 +34,13 @@ pub(super) enum NodeBodyError {
     #[error("the node fell silent for {} ms", .0.as_millis())]
     Silent(Duration),
     #[error("the node's answer broke off")]
-    BrokenOff(#[source] hyper::Error),
+    BrokenOff(#[source] ExchangeError),
     #[error("the node's answer ended {0} bytes too soon")]
     TooShort(u64),
 }
 
 impl NodeBody {
-    pub(super) fn new(body: Incoming, mut running: Running) -> Self {
+    pub(super) fn new(body: AnswerBody, mut running: Running) -> Self {
         let ended = body.is_end_stream();
         if ended {
             running.ended();
@@ -47,7 +48,7 @@ impl NodeBody {
         Self {
             body,
             node: running.id.clone(),
-            stall: running.core.config.body_stall(),
+            stall: running.stall,
             running: Some(running).filter(|_| !ended),
             deadline: None,
             begun: Instant::now(),
@@ -60,6 +61,11 @@ impl NodeBody {
     /// Whose answer it is.
     pub(super) const fn node(&self) -> &NodeId {
         &self.node
+    }
+
+    /// The connection, behind an answer that changes its protocol.
+    pub(super) fn take_upgraded(&mut self) -> Option<Upgraded> {
+        self.body.take_upgraded()
     }
 
     /// Whether most of the time the client was waited for: then the transfer says nothing of the node.

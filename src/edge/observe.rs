@@ -118,7 +118,8 @@ impl Observations {
 
     /// This was seen of a try at `id`.
     pub(super) fn saw(&self, id: &NodeId, seen: &Try, source: Source) {
-        self.change(id, |observed, now| {
+        let answers = matches!(seen, Try::FirstByte { .. } | Try::Body { .. });
+        self.change_and(id, answers, |observed, now| {
             observed.measurements.record(seen, now, &self.config.measure);
             // Without randomness the full time is right, too.
             let chance = || getrandom::u32().map_or(1.0, |bits| f64::from(bits) / f64::from(u32::MAX));
@@ -129,19 +130,24 @@ impl Observations {
                 observed.rate_at = Some(now);
             }
         });
-        if matches!(seen, Try::FirstByte { .. } | Try::Body { .. }) {
-            let mut state = self.state();
-            if state.measured.contains_key(id) {
-                state.detector.heard(id, self.started.elapsed());
-            }
-        }
     }
 
     /// A request may outlast its node: what is then learnt concerns nobody.
     fn change(&self, id: &NodeId, change: impl FnOnce(&mut Observed, Duration)) {
-        if let Some(observed) = self.state().measured.get_mut(id) {
-            change(observed, self.started.elapsed());
+        self.change_and(id, false, change);
+    }
+
+    /// The same of a node that was `heard` of.
+    fn change_and(&self, id: &NodeId, heard: bool, change: impl FnOnce(&mut Observed, Duration)) {
+        let mut state = self.state();
+        if let Some(observed) = state.measured.get_mut(id) {
+            let now = self.started.elapsed();
+            change(observed, now);
+            if heard {
+                state.detector.heard(id, now);
+            }
         }
+        drop(state);
         self.changed.notify_one();
     }
 

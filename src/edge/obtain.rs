@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, ETAG, RANGE};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use http_body_util::BodyExt as _;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use tokio::time::{sleep_until, timeout_at};
-use tracing::debug;
 
 use super::Core;
-use super::download::Download;
+use super::body::Inner;
 use super::fetch::{Answer, Unanswered, Wanted, fetch};
+use super::fill;
 use super::freshness::{self, heard_of};
 use super::proxy::end_to_end;
 use super::revalidate::{Use, check};
-use crate::cache::{CacheKey, Fill, Head, Lead, Lookup, Reader, Stored, Told};
+use super::slices::{Fetched, covers, part_of, widened};
+use crate::cache::{Head, Lead, Lookup, Reader, Stored, Terms, Told, slice_at};
 use crate::model::{NodeId, Variant};
 use crate::protocol::VARIANT_HEADER;
 use crate::route::Route;
@@ -27,6 +27,8 @@ pub(super) enum Obtained {
     Kept(Arc<Stored>, Use),
     /// A fetch that this request has begun and that others may read along.
     Led { route: Route, passed: Vec<NodeId>, head: Arc<Head>, reader: Reader },
+    /// As [`Obtained::Led`], of what is kept in slices: what was fetched begins with the slice `first`.
+    Begun { route: Route, passed: Vec<NodeId>, stored: Arc<Stored>, first: u32, fetched: Fetched },
     /// A fetch that another request has begun.
     Joined { head: Arc<Head>, reader: Reader },
     /// A node, for this request alone.
@@ -55,23 +57,30 @@ pub(super) async fn obtain(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Inst
 async fn obtain_now(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) -> Result<Obtained, Unanswered> {
     let alone = || async { fetch(core, &wanted, deadline).await.map(Obtained::Fetched) };
     // Whoever names a policy wants to see which node it chooses.
-    if wanted.policy.is_some() || !core.cache.takes(0) || has_several_ranges(&wanted.headers) {
+    if wanted.policy.is_some() || !core.cache.takes(0) {
         return alone().await;
     }
-    let key = CacheKey { key: wanted.key.clone(), variant: wanted.variant };
-    let leads = wanted.method == Method::GET && wanted.headers.is_empty();
-    let will_do = |head: &Head| wanted.min_version.as_ref().is_none_or(|min| head.version >= *min);
+    let key = wanted.cache_key();
+    // A part is fetched with all that its slices have.
+    let widened = core.cache.has_slices().then(|| widened(&wanted.method, &wanted.headers)).flatten();
+    let leads = wanted.method == Method::GET && (wanted.headers.is_empty() || widened.is_some());
+    let will_do = |head: &Head| {
+        wanted.min_version.as_ref().is_none_or(|min| head.version().is_some_and(|version| version >= min))
+    };
     loop {
+        if !core.cache.has_any(&key) {
+            core.cache.recall(&key).await;
+        }
         let found = match leads {
-            true => core.cache.join(&key),
-            false => match core.cache.find(&key) {
+            true => core.cache.join(&key, |_| true),
+            false => match core.cache.find(&key, |_| true) {
                 Some(stored) => Lookup::Found(stored),
                 None => return alone().await,
             },
         };
         match found {
             // What the client has seen is not known here yet: that is no reason to forget what serves others.
-            Lookup::Found(stored) if !will_do(&stored.head) => return alone().await,
+            Lookup::Found(stored) if !will_do(&stored.head()) => return alone().await,
             Lookup::Found(stored) => {
                 // What is not kept any more is fetched, and the next one finds it.
                 if let Some(usable) = check(core, &wanted, &key, &stored, deadline).await? {
@@ -86,40 +95,84 @@ async fn obtain_now(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) ->
             },
             Lookup::Lead(lead) => {
                 let began = core.started.elapsed();
-                return match fetch(core, &wanted, deadline).await {
-                    Ok(answer) => Ok(share(core, &wanted, lead, began, answer)),
+                let asked = widened.as_ref().map_or_else(|| wanted.clone(), |wide| with_range(&wanted, &wide.value));
+                let answer = match fetch(core, &asked, deadline).await {
+                    Ok(answer) => answer,
                     Err(unanswered) => {
                         lead.refuse();
-                        Err(unanswered)
+                        return Err(unanswered);
                     }
+                };
+                return match share(core, &asked, lead, began, answer) {
+                    Shared::Obtained(obtained) => Ok(obtained),
+                    // It has more than was asked for.
+                    Shared::Wide => alone().await,
                 };
             }
         }
     }
 }
 
-/// Whether the request asks for several ranges, whose answer only nodes make.
+/// Whether the request asks for several ranges.
 pub(super) fn has_several_ranges(headers: &HeaderMap) -> bool {
     headers.get(RANGE).is_some_and(|range| range.as_bytes().contains(&b','))
 }
 
-/// Lets others read along what was fetched, if it can be kept.
-fn share(core: &Arc<Core>, wanted: &Wanted, lead: Lead, began: Duration, answer: Answer) -> Obtained {
-    let Some(head) = head_of(core, wanted, &answer.response, began) else {
-        lead.refuse();
-        return Obtained::Fetched(answer);
-    };
-    let Some((fill, reader)) = lead.begin(head.clone()) else { return Obtained::Fetched(answer) };
-    let Answer { route, response, passed } = answer;
-    core.fills.spawn(core.drained.clone().run_until_cancelled_owned(fill_from(fill, response.into_body())));
-    Obtained::Led { route, passed, head: Arc::new(head), reader }
+/// The same, of which this range is asked for.
+fn with_range(wanted: &Wanted, range: &HeaderValue) -> Arc<Wanted> {
+    Arc::new(Wanted { headers: HeaderMap::from_iter([(RANGE, range.clone())]), ..wanted.clone() })
 }
 
-/// What is kept of an answer; `None` if it must not be.
-fn head_of(core: &Core, wanted: &Wanted, response: &Response<Download>, began: Duration) -> Option<Head> {
-    let field =
-        |name: http::HeaderName| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    if response.status() != StatusCode::OK || !field(ETAG)?.starts_with('"') {
+/// What became of an answer.
+#[expect(clippy::large_enum_variant, reason = "it lives for a moment, and it is the common case that is large")]
+enum Shared {
+    Obtained(Obtained),
+    /// It is a part that is not kept, and more than the client wants.
+    Wide,
+}
+
+/// Lets others read along what was fetched, if it can be kept.
+fn share(core: &Arc<Core>, wanted: &Wanted, lead: Lead, began: Duration, answer: Answer) -> Shared {
+    let is_part = answer.response.status() == StatusCode::PARTIAL_CONTENT;
+    let (part, head) = match part_of(&answer.response) {
+        Some((part, headers)) => (part, head_of(core, wanted, answer.response.status(), &headers, began)),
+        None => (0..0, None),
+    };
+    let not_kept = |answer| if is_part { Shared::Wide } else { Shared::Obtained(Obtained::Fetched(answer)) };
+    let Some(head) = head else {
+        lead.refuse();
+        return not_kept(answer);
+    };
+    let cost = cost(&answer.route);
+    if core.cache.slices(&head) {
+        let Some(stored) = lead.slice(head, cost) else { return not_kept(answer) };
+        let Answer { route, response, passed } = answer;
+        let from = route.node.id.clone();
+        let fetched = Fetched { body: Inner::Node(Box::new(response.into_body())), cost, from };
+        return Shared::Obtained(Obtained::Begun { route, passed, stored, first: slice_at(part.start), fetched });
+    }
+    if !covers(&part, head.size) {
+        lead.refuse();
+        return not_kept(answer);
+    }
+    let Some((fill, reader)) = lead.begin(head.clone(), cost) else { return not_kept(answer) };
+    let Answer { route, response, passed } = answer;
+    core.fills.spawn(core.drained.clone().run_until_cancelled_owned(fill::run(fill, response.into_body())));
+    Shared::Obtained(Obtained::Led { route, passed, head: Arc::new(head), reader })
+}
+
+/// What it costs to fetch again what came by `route`: the seconds that it takes, as far as they are known.
+pub(super) fn cost(route: &Route) -> f32 {
+    // Most clouds are nearer than this.
+    const UNKNOWN_S: f64 = 0.1;
+    route.time_s.unwrap_or(UNKNOWN_S) as f32
+}
+
+/// What is kept of an answer, or of the whole that it is a part of; `None` if it must not be.
+fn head_of(core: &Core, wanted: &Wanted, status: StatusCode, headers: &HeaderMap, began: Duration) -> Option<Head> {
+    let field = |name: http::HeaderName| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    let has_bytes = matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+    if !has_bytes || !field(ETAG)?.starts_with('"') {
         return None;
     }
     let refused = |directive: &str| {
@@ -134,28 +187,16 @@ fn head_of(core: &Core, wanted: &Wanted, response: &Response<Download>, began: D
         field(http::HeaderName::from_static(VARIANT_HEADER))?;
     }
     let size: u64 = field(CONTENT_LENGTH)?.parse().ok()?;
-    let version = freshness::version_of(response.headers())?;
+    let version = freshness::version_of(headers)?;
     // Of what a node keeps for itself alone no feed tells when it changes.
-    if !core.cache.takes(size) || version.sequence == 0 {
+    if version.sequence == 0 {
         return None;
     }
-    let mut headers = response.headers().clone();
+    let mut headers = headers.clone();
     end_to_end(&mut headers, &core.via);
     // Each answer says when it is given.
     headers.remove(http::header::DATE);
-    Some(Head { headers, version, size, validated: began })
-}
-
-async fn fill_from(mut fill: Fill, mut body: Download) {
-    while let Some(frame) = body.frame().await {
-        let pushed = match frame {
-            Ok(frame) => frame.data_ref().map_or(Ok(()), |bytes| fill.push(bytes)),
-            Err(error) => return debug!(error = &error as &dyn std::error::Error, "a fetch for the cache failed"),
-        };
-        if pushed.is_err() {
-            return;
-        }
-    }
-    // What is too short fails its readers by being dropped.
-    let _ = fill.finish();
+    let terms = Terms::Object { version, validated: began };
+    let head = Head { status: StatusCode::OK, headers, size: Some(size), terms };
+    (core.cache.slices(&head) || core.cache.takes(size)).then_some(head)
 }

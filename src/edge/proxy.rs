@@ -2,45 +2,51 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_RANGE, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
-    VIA,
+    AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, VIA,
 };
 use http::uri::Scheme;
-use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request};
 use http_body_util::Full;
 
 use super::Core;
 use super::admin::Outcome;
 use super::body::{Inner, Log, ProxyBody};
 use super::choice::{Client, choose, conditions, mark_adaptive};
+use super::coding;
 use super::fetch::{Answer, Unanswered, Wanted, forwarded};
-use super::memory;
-use super::obtain::{Obtained, has_several_ranges, obtain};
+use super::obtain::{Obtained, obtain};
 use super::revalidate::Use;
-use crate::cache::{Head, Reader, Stored};
+use super::site::{self, Site};
+use super::slices::{self, Walk};
+use crate::cache::{Sliced, Stored};
+use crate::compress::{Wish, tag};
 use crate::model::{NodeId, ObjectKey, Variant, Version};
 use crate::protocol::problem::{self, Problem};
 use crate::protocol::{
     POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path, min_version, without_dot_segments,
 };
 use crate::route::{Policy, Route};
-use crate::serve::RequestBody;
 use crate::serve::guard::Target;
+use crate::serve::{RequestBody, Secured};
 
 /// The page for a folder, and for what is missing.
-const INDEX: &str = "index.html";
+pub(super) const INDEX: &str = "index.html";
 const NOT_FOUND: &str = "404.html";
 
 /// What the cache did for an answer (RFC 9211).
 const CACHE_STATUS: &str = "cache-status";
 
 /// Why no node was asked.
-const CACHED: &str = "reason=cached";
+pub(super) const CACHED: &str = "reason=cached";
+/// What the cache says of what it had.
+pub(super) const HIT: &str = "metacdn; hit";
+
 const JOINED: &str = "reason=joined";
 
 const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
@@ -61,9 +67,12 @@ const HOP_BY_HOP: [HeaderName; 8] = [
 pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Result<Response<ProxyBody>, Infallible> {
     let start = Instant::now();
     let client = Client::of(request.extensions(), request.headers());
-    let (head, _) = request.into_parts();
+    let (head, body) = request.into_parts();
+    let (version, secured) = (head.version, head.extensions.get::<Secured>().is_some());
     let mut log = Log {
         core: core.clone(),
+        version,
+        secured,
         method: head.method.clone(),
         path: head.uri.path().to_owned(),
         status: None,
@@ -74,24 +83,22 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
         resumed: 0,
         broken: Some("the client left before the answer began".to_owned()),
     };
-    let response = match check(&core, &head.method, &head.uri, &head.headers, client.peer) {
-        Ok(Checked { path, policy, min_version }) => {
-            let deadline = start + Duration::from_millis(core.config.request_ms_max);
-            match forwarded(&head.headers) {
-                Some(headers) => {
-                    let (uri, method) = (&head.uri, &head.method);
-                    let asked = Asked { uri, method, headers, policy, min_version, client: &client, deadline };
-                    respond(&core, path, &asked).await
-                }
-                None => {
-                    let detail = "the conditions and ranges of the request are too long";
-                    problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
-                }
-            }
+    let deadline = start + Duration::from_millis(core.config.request_ms_max);
+    let mut response = match addressee(&core, &head) {
+        Ok(Addressee::Site(site, target)) => {
+            let trusted = client.peer.is_some_and(|peer| core.trusts(peer));
+            let patience = start + site.patience();
+            let incoming = site::Incoming::new(head, target, site.compression(), client.peer, trusted, patience);
+            site.answer(&core, incoming, body).await
         }
+        Ok(Addressee::Store) => from_store(&core, &head, &client, deadline).await,
         Err(refusal) => refusal.into_response(),
     };
     core.metrics.answered(response.status());
+    core.metrics.protocol(version, secured).inc();
+    if let Some(offer) = core.alt_svc.for_answer(version, secured) {
+        response.headers_mut().insert(header::ALT_SVC, offer);
+    }
     log.status = Some(response.status());
     log.node = response.extensions().get().cloned();
     log.broken = None;
@@ -99,6 +106,75 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
         core.links.watch(peer, link, response.body().left());
     }
     Ok(response.map(|body| ProxyBody { body, log }))
+}
+
+/// Whose content a request asks for.
+enum Addressee {
+    /// A site's; with the target, scheme and host included.
+    Site(Arc<Site>, Uri),
+    /// The cluster's.
+    Store,
+}
+
+/// Whose content a request with this head asks for.
+fn addressee(core: &Core, head: &request::Parts) -> Result<Addressee, Refusal> {
+    if head.method == Method::CONNECT || head.method == Method::TRACE {
+        let detail = format!("{} is not for this edge: it is no tunnel, and shows nobody's requests", head.method);
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail));
+    }
+    let target =
+        Target::of(&head.uri, &head.headers).map_err(|error| Refusal::new(error.status(), error.to_string()))?;
+    let secured = head.extensions.get::<Secured>();
+    // Whoever was shown another host's certificate has nobody's word for this one (RFC 9110 section 7.4).
+    if secured.is_some_and(|secured| !secured.covers(target.host())) {
+        let detail = format!("the certificate of this connection is not for {}", target.host());
+        return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail));
+    }
+    let site = core.sites.of(target.host());
+    if site.is_none() && !core.hosts.contain(target.host()) {
+        let detail = format!("this edge does not serve {}", target.host());
+        return Err(Refusal::new(StatusCode::FORBIDDEN, detail));
+    }
+    // An answer for `https` would vouch for what came over no such connection (RFC 9110 section 7.4).
+    let scheme = if secured.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+    if let Some(other) = head.uri.scheme().filter(|other| **other != scheme) {
+        let detail = format!("on this connection {} is served by {scheme}, not by {other}", target.host());
+        return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail));
+    }
+    let Some(site) = site else { return Ok(Addressee::Store) };
+    if head.uri.path() == "*" {
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            "ask for a path: what stands for all of them is not passed on",
+        ));
+    }
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    let authority = target.authority(default_port(&scheme));
+    let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
+    match uri {
+        Ok(uri) => Ok(Addressee::Site(site.clone(), uri)),
+        Err(error) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the target is no URI: {error}"))),
+    }
+}
+
+/// The port that a URI of this scheme need not name (RFC 9110 section 4.2).
+pub(super) fn default_port(scheme: &Scheme) -> u16 {
+    if *scheme == Scheme::HTTPS { 443 } else { 80 }
+}
+
+/// An answer from the cluster's store.
+async fn from_store(core: &Arc<Core>, head: &request::Parts, client: &Client, deadline: Instant) -> Response<Inner> {
+    let Checked { path, policy, min_version } = match check(core, &head.method, &head.uri, &head.headers, client.peer) {
+        Ok(checked) => checked,
+        Err(refusal) => return refusal.into_response(),
+    };
+    let Some(headers) = forwarded(&head.headers) else {
+        let detail = "the conditions and ranges of the request are too long";
+        return problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail);
+    };
+    let wish = Wish::of(&head.method, &head.headers, &core.config.compression.codings);
+    let asked = Asked { uri: &head.uri, method: &head.method, headers, wish, policy, min_version, client, deadline };
+    respond(core, path, &asked).await
 }
 
 /// Why a request is not for this edge.
@@ -144,16 +220,6 @@ fn check(
         let detail = format!("{method} is not for this edge: it serves GET and HEAD");
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail));
     }
-    let target = Target::of(uri, headers).map_err(|error| Refusal::new(error.status(), error.to_string()))?;
-    if !core.hosts.contain(target.host()) {
-        let detail = format!("this edge does not serve {}", target.host());
-        return Err(Refusal::new(StatusCode::FORBIDDEN, detail));
-    }
-    // An answer for `https` would vouch for what came over no such connection (RFC 9110 section 7.4).
-    if let Some(scheme) = uri.scheme().filter(|scheme| **scheme != Scheme::HTTP) {
-        let detail = format!("this edge serves {} by http, not by {scheme}", target.host());
-        return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail));
-    }
     let Some(path) = uri.path().strip_prefix('/') else {
         return Err(Refusal::new(StatusCode::BAD_REQUEST, "the path must start with /"));
     };
@@ -164,8 +230,7 @@ fn check(
 
 fn asked_policy(core: &Core, headers: &HeaderMap, client: Option<SocketAddr>) -> Result<Option<Policy>, Refusal> {
     let Some(value) = headers.get(POLICY_HEADER) else { return Ok(None) };
-    let trusted = client.is_some_and(|client| core.config.trusted.contains(&client.ip().to_canonical()));
-    if !trusted {
+    if !client.is_some_and(|client| core.trusts(client)) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "only clients in edge.trusted may choose a policy"));
     }
     let words = value.to_str().map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the policy is not text"))?;
@@ -178,6 +243,8 @@ struct Asked<'a> {
     method: &'a Method,
     /// Conditions and ranges.
     headers: HeaderMap,
+    /// What it says of codings.
+    wish: Wish,
     policy: Option<Policy>,
     min_version: Option<Version>,
     client: &'a Client,
@@ -186,6 +253,11 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// What of it, with these conditions and ranges, matters to the form of its answer.
+    fn form<'r>(&'r self, core: &'r Core, headers: &'r HeaderMap) -> coding::Request<'r> {
+        coding::Request { config: &core.config.compression, wish: self.wish, method: self.method, headers }
+    }
+
     /// The same of `key`, by another method, with other conditions and in any version.
     fn of(&self, key: &ObjectKey, method: &Method, headers: HeaderMap, variant: Variant) -> Wanted {
         let (key, method) = (key.clone(), method.clone());
@@ -205,11 +277,15 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
         Ok(choice) => choice,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
     };
-    let wanted = asked.of(&key, asked.method, conditions(choice, &asked.headers), choice.variant);
+    let headers = conditions(choice, &asked.headers);
+    let mut known_to_nodes = headers.clone();
+    tag::for_origin(&mut known_to_nodes, asked.wish.accepted);
+    let wanted = asked.of(&key, asked.method, known_to_nodes, choice.variant);
     let wanted = Arc::new(Wanted { min_version: asked.min_version.clone(), ..wanted });
     match obtain(core, wanted.clone(), asked.deadline).await {
         Ok(obtained) => {
-            let mut response = answer_from(core, &wanted, obtained);
+            let request = asked.form(core, &headers);
+            let mut response = answer_from(core, &wanted, request, obtained).await;
             if choice.adaptive {
                 mark_adaptive(response.headers_mut());
             }
@@ -226,49 +302,72 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
     }
 }
 
-/// The answer with what was obtained.
-fn answer_from(core: &Core, wanted: &Wanted, obtained: Obtained) -> Response<Inner> {
+/// The answer to `request` with what was obtained.
+async fn answer_from(
+    core: &Arc<Core>,
+    wanted: &Arc<Wanted>,
+    request: coding::Request<'_>,
+    obtained: Obtained,
+) -> Response<Inner> {
     match obtained {
-        Obtained::Kept(stored, usage) => from_memory(core, wanted, &stored, usage),
+        Obtained::Kept(stored, usage) => from_memory(core, wanted, request, &stored, usage).await,
         Obtained::Led { route, passed, head, reader } => {
             core.metrics.looked_up(Outcome::Miss);
-            marked(core, along(&head, reader), &route, &passed, "metacdn; fwd=uri-miss; stored")
+            let mut response = coding::along(core, request, &head, reader).await;
+            tell_cache(response.headers_mut(), "metacdn; fwd=uri-miss; stored");
+            marked(core, response, &route, &passed)
+        }
+        Obtained::Begun { route, passed, stored, first, fetched } => {
+            core.metrics.looked_up(Outcome::Miss);
+            let mut fetched = Some(fetched);
+            let walk = |sliced: &Arc<Sliced>, part| {
+                let walk = walk(core, wanted, &stored, sliced, part);
+                match fetched.take() {
+                    Some(fetched) => walk.with(first, fetched),
+                    None => walk,
+                }
+            };
+            let mut response = coding::kept(core, request, &stored, &stored.head(), walk).await;
+            tell_cache(response.headers_mut(), "metacdn; fwd=uri-miss; stored");
+            marked(core, response, &route, &passed)
         }
         Obtained::Joined { head, reader } => {
             core.metrics.looked_up(Outcome::Joined);
-            let mut response = along(&head, reader);
-            tell(response.headers_mut(), JOINED, "metacdn; fwd=uri-miss; collapsed");
+            let mut response = coding::along(core, request, &head, reader).await;
+            tell_route(response.headers_mut(), JOINED);
+            tell_cache(response.headers_mut(), "metacdn; fwd=uri-miss; collapsed");
             response
         }
         Obtained::Fetched(Answer { route, response, passed }) => {
             core.metrics.looked_up(Outcome::Passed);
             let mut response = response.map(|body| Inner::Node(Box::new(body)));
             end_to_end(response.headers_mut(), &core.via);
+            let is_for_all = coding::is_for_all(response.headers());
+            let mut response = coding::passed(core, request, is_for_all, response);
             let why = if wanted.policy.is_some() {
                 "metacdn; fwd=request"
-            } else if !core.cache.takes(0) || has_several_ranges(&wanted.headers) {
+            } else if !core.cache.takes(0) {
                 "metacdn; fwd=bypass"
             } else {
                 "metacdn; fwd=uri-miss"
             };
-            marked(core, response, &route, &passed, why)
+            tell_cache(response.headers_mut(), why);
+            marked(core, response, &route, &passed)
         }
     }
 }
 
-fn from_memory(core: &Core, wanted: &Wanted, stored: &Stored, usage: Use) -> Response<Inner> {
-    let mut response = memory::answer(stored, &wanted.method, &wanted.headers).map(Inner::Kept);
-    if let StatusCode::PRECONDITION_FAILED | StatusCode::RANGE_NOT_SATISFIABLE = response.status() {
-        let range = response.headers_mut().remove(CONTENT_RANGE);
-        let detail = match response.status() {
-            StatusCode::PRECONDITION_FAILED => "the object is not the one that the conditions name".to_owned(),
-            _ => format!("there are {} bytes", stored.head.size),
-        };
-        response = problem(response.status(), detail);
-        response.headers_mut().extend(range.map(|range| (CONTENT_RANGE, range)));
-    }
+async fn from_memory(
+    core: &Arc<Core>,
+    wanted: &Arc<Wanted>,
+    request: coding::Request<'_>,
+    stored: &Arc<Stored>,
+    usage: Use,
+) -> Response<Inner> {
+    let walk = |sliced: &Arc<Sliced>, part| walk(core, wanted, stored, sliced, part);
+    let mut response = coding::kept(core, request, stored, &stored.head(), walk).await;
     let (outcome, status) = match usage {
-        Use::Fresh => (Outcome::Hit, "metacdn; hit"),
+        Use::Fresh => (Outcome::Hit, HIT),
         Use::Revalidated => (Outcome::Revalidated, "metacdn; fwd=stale; fwd-status=304"),
         Use::Unchecked(age) => {
             response.headers_mut().insert(AGE, HeaderValue::from(age));
@@ -276,43 +375,40 @@ fn from_memory(core: &Core, wanted: &Wanted, stored: &Stored, usage: Use) -> Res
         }
     };
     core.metrics.looked_up(outcome);
-    tell(response.headers_mut(), CACHED, status);
+    tell_route(response.headers_mut(), CACHED);
+    tell_cache(response.headers_mut(), status);
     response
 }
 
-/// An answer that reads a fetch along.
-fn along(head: &Head, reader: Reader) -> Response<Inner> {
-    let mut response = Response::new(Inner::Shared(reader));
-    response.headers_mut().clone_from(&head.headers);
-    response
+/// The bytes `part` of what is `stored` in slices.
+fn walk(core: &Arc<Core>, wanted: &Arc<Wanted>, stored: &Arc<Stored>, sliced: &Arc<Sliced>, part: Range<u64>) -> Walk {
+    let known = slices::Known { key: wanted.cache_key(), stored: stored.clone() };
+    Walk::new(core, sliced, Arc::new(slices::Object::new(wanted.clone(), known)), part)
 }
 
 /// `response` with the node that gave it, and why.
-fn marked(
-    core: &Core,
-    mut response: Response<Inner>,
-    route: &Route,
-    passed: &[NodeId],
-    cache_status: &str,
-) -> Response<Inner> {
+pub(super) fn marked(core: &Core, mut response: Response<Inner>, route: &Route, passed: &[NodeId]) -> Response<Inner> {
     let mut why = route.header_value();
     if !passed.is_empty() {
         let names: Vec<_> = passed.iter().map(NodeId::as_str).collect();
         why = format!("{why}; passed={}", names.join(","));
     }
-    tell(response.headers_mut(), &why, cache_status);
+    tell_route(response.headers_mut(), &why);
     core.metrics.routed(&route.node.id);
     response.extensions_mut().insert(route.node.id.clone());
     response
 }
 
-/// Says where an answer comes from (RFC 9211 for what the cache did).
-fn tell(headers: &mut HeaderMap, route: &str, cache_status: &str) {
-    for (name, value) in [(ROUTE_HEADER, route), (CACHE_STATUS, cache_status)] {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            headers.insert(HeaderName::from_static(name), value);
-        }
+/// Says who gave an answer, and why it was asked.
+pub(super) fn tell_route(headers: &mut HeaderMap, route: &str) {
+    if let Ok(value) = HeaderValue::from_str(route) {
+        headers.insert(HeaderName::from_static(ROUTE_HEADER), value);
     }
+}
+
+/// Says what the cache did for an answer (RFC 9211).
+fn tell_cache(headers: &mut HeaderMap, status: &'static str) {
+    headers.insert(HeaderName::from_static(CACHE_STATUS), HeaderValue::from_static(status));
 }
 
 /// A redirect to the folder of that name, if it has a page.
@@ -333,9 +429,13 @@ async fn redirect(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Optio
 async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Response<Inner> {
     let page: ObjectKey = NOT_FOUND.parse().expect("it is a key");
     let wanted = Arc::new(asked.of(&page, asked.method, HeaderMap::new(), Variant::Original));
-    let obtained = obtain(core, wanted.clone(), asked.deadline).await;
-    match obtained.map(|obtained| answer_from(core, &wanted, obtained)) {
-        Ok(mut response) if response.status() == StatusCode::OK => {
+    let none = HeaderMap::new();
+    let response = match obtain(core, wanted.clone(), asked.deadline).await {
+        Ok(obtained) => Some(answer_from(core, &wanted, asked.form(core, &none), obtained).await),
+        Err(_) => None,
+    };
+    match response {
+        Some(mut response) if response.status() == StatusCode::OK => {
             *response.status_mut() = StatusCode::NOT_FOUND;
             // They are about the page, not about what is missing.
             for name in [header::ETAG, header::LAST_MODIFIED, header::ACCEPT_RANGES, header::AGE, VERSION] {
@@ -386,7 +486,7 @@ fn try_again(detail: String) -> Response<Inner> {
     response
 }
 
-fn problem(status: StatusCode, detail: impl Into<String>) -> Response<Inner> {
+pub(super) fn problem(status: StatusCode, detail: impl Into<String>) -> Response<Inner> {
     let json = Bytes::from(Problem::new(status, detail).to_json());
     let mut response = Response::new(Inner::Own(Full::new(json)));
     *response.status_mut() = status;

@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Method;
-use tokio::sync::Semaphore;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
 use super::observe::{Seen, failure};
 use super::{Core, Routes, Upstream};
-use crate::client::{ClientError, Deadlines, Opened, Peer, empty};
+use crate::client::{ClientError, Deadlines, Peer, empty};
 use crate::model::{Address, EntryKey, ImageMode, Liveness, NodeId, ObjectKey, Variant, Version};
 use crate::protocol::feed::{FeedAnswer, FeedQuery, WAIT_MS_MAX};
 use crate::protocol::status::Pong;
@@ -71,10 +70,10 @@ fn build(core: &Core) -> Routes {
     for node in view.nodes().values() {
         let upstream = match known.upstreams.get(&node.id) {
             Some(upstream) if *upstream.peer.address() == node.address => upstream.clone(),
-            _ => Upstream {
-                peer: Peer::new(core.tls.clone(), Some(&node.id), node.address.clone(), core.deadlines()),
-                free: Arc::new(Semaphore::new(core.config.node_requests_max.get())),
-            },
+            _ => Upstream::new(
+                Peer::new(core.tls.clone(), Some(&node.id), node.address.clone(), core.config.deadlines()),
+                core.config.node_requests_max,
+            ),
         };
         upstreams.insert(node.id.clone(), upstream);
         let Seen { measurements, liveness, standing } = core.observations.of(&node.id);
@@ -82,7 +81,9 @@ fn build(core: &Core) -> Routes {
         let (node, state) = (Arc::new(node.clone()), view.state(&node.id));
         candidates.push(Candidate { node, liveness, state, tariff, measurements, standing });
     }
-    let (settled, ready) = readiness(&candidates, known.settled);
+    // An edge without a cluster has its sites alone, and nobody to look for.
+    let (settled, ready) =
+        if core.config.seeds.is_empty() { (true, true) } else { readiness(&candidates, known.settled) };
     let seen = candidates.iter().map(|candidate| (&candidate.node.id, candidate.liveness));
     let covered_since = core.coherence.since(seen, core.started.elapsed());
     let resizes = candidates.iter().any(|candidate| candidate.node.images != ImageMode::Off);
@@ -141,7 +142,7 @@ pub(super) async fn follow_nodes(core: Arc<Core>) {
 
 /// Learns the members from the seeds at the start, and again whenever all known ones are silent: they may have moved.
 async fn ask_seeds(core: Arc<Core>) {
-    let peer = |seed: &Address| Peer::new(core.tls.clone(), None, seed.clone(), core.deadlines());
+    let peer = |seed: &Address| Peer::new(core.tls.clone(), None, seed.clone(), core.config.deadlines());
     // Each with whether its silence was complained of.
     let mut seeds: Vec<_> = core.config.seeds.iter().map(|seed| (peer(seed), false)).collect();
     loop {
@@ -222,7 +223,15 @@ async fn read_records(core: &Core, peer: &Peer, query: &FeedQuery) -> Result<Fee
         let mut changed = false;
         for entry in &answer.entries {
             match next.merge(entry) {
-                Ok(news) => changed |= news,
+                Ok(true) => {
+                    changed = true;
+                    if let EntryKey::Record(key) = &entry.key
+                        && let Some(purge) = next.purge(key)
+                    {
+                        core.purge(purge);
+                    }
+                }
+                Ok(false) => {}
                 Err(error) => warn!(%error, "a record is passed over"),
             }
         }
@@ -244,7 +253,7 @@ fn invalidate(core: &Core, key: &ObjectKey, version: &Version) {
     }
     // The variants of the image have its version, which says nothing of this object.
     if let Some((image, _)) = Variant::named_by(key) {
-        core.cache.remove(&image);
+        core.cache.remove_object(&image);
     }
 }
 
@@ -292,7 +301,7 @@ async fn probe_once(
 ) -> Result<Option<Pong>, ClientError> {
     let path = if bytes == 0 { PING.to_owned() } else { format!("{PROBE}/{bytes}") };
     let response = peer.ask(peer.request(Method::GET, &path, empty())?).await?;
-    learn(&Try::FirstByte { after: since_sent(response.extensions().get(), start) });
+    learn(&Try::FirstByte { after: since_sent(response.body().opened(), start) });
     let begun = Instant::now();
     let mut body = peer.reader(response.into_body());
     if bytes == 0 {
@@ -309,8 +318,8 @@ async fn probe_once(
 }
 
 /// How long the first byte took since the request could be sent: on a new connection, since that stood ready.
-pub(super) fn since_sent(opened: Option<&Opened>, start: Instant) -> Duration {
-    opened.map_or(start, |opened| opened.0.max(start)).elapsed()
+pub(super) fn since_sent(opened: Instant, start: Instant) -> Duration {
+    opened.max(start).elapsed()
 }
 
 #[cfg(test)]

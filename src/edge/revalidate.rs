@@ -56,17 +56,24 @@ pub(super) async fn check(
     }
 }
 
+/// Whether it is what the store has, as far as is known.
+pub(super) fn is_fresh(core: &Core, stored: &Stored) -> bool {
+    known(core, stored) == Some(Use::Fresh)
+}
+
 /// Why it may be used, without asking anyone.
 fn known(core: &Core, stored: &Stored) -> Option<Use> {
     let now = core.started.elapsed();
     let (validated, in_vain) = (stored.validated(), stored.asked_in_vain());
     let age = now.saturating_sub(validated);
     let covered = core.routes.load().covered_since;
-    if age < VALID_FOR || covered.is_some_and(|since| validated >= since) {
+    // Zero is not the begin of this edge: what an earlier life has left, or was purged softly, nobody has looked at.
+    let looked_at = !validated.is_zero();
+    if looked_at && (age < VALID_FOR || covered.is_some_and(|since| validated >= since)) {
         return Some(Use::Fresh);
     }
     let asked_just_now = !in_vain.is_zero() && now.saturating_sub(in_vain) < ASK_AGAIN;
-    let usable = asked_just_now && may_be_used_unchecked(&stored.head.headers, age);
+    let usable = asked_just_now && may_be_used_unchecked(&stored.head().headers, age);
     usable.then_some(Use::Unchecked(age.as_secs()))
 }
 
@@ -74,9 +81,10 @@ fn known(core: &Core, stored: &Stored) -> Option<Use> {
 async fn ask(core: &Arc<Core>, wanted: &Wanted, stored: &Stored, deadline: Instant) -> Result<Option<Use>, Unanswered> {
     let now = core.started.elapsed();
     let age = now.saturating_sub(stored.validated());
-    let usable = may_be_used_unchecked(&stored.head.headers, age);
+    let head = stored.head();
+    let usable = may_be_used_unchecked(&head.headers, age);
     let deadline = if usable { deadline.min(Instant::now() + QUESTION_MAX) } else { deadline };
-    let headers = stored.head.headers.get(ETAG).map(|etag| (IF_NONE_MATCH, etag.clone()));
+    let headers = head.headers.get(ETAG).map(|etag| (IF_NONE_MATCH, etag.clone()));
     let question = Wanted { method: Method::HEAD, headers: headers.into_iter().collect(), ..wanted.clone() };
     let version = match fetch(core, &Arc::new(question), deadline).await {
         Ok(answer) => version_of(&answer),
@@ -87,16 +95,17 @@ async fn ask(core: &Arc<Core>, wanted: &Wanted, stored: &Stored, deadline: Insta
         }
         Err(unanswered @ (Unanswered::Unavailable { .. } | Unanswered::Behind)) => return Err(unanswered),
         Err(gone) => {
-            core.cache.remove(&wanted.key);
+            core.cache.remove_object(&wanted.key);
             return Err(gone);
         }
     };
     // A node that has something older lags behind. What is newer may have the same bytes, and other headers.
-    if version.is_some_and(|(version, same)| version < stored.head.version || same && version == stored.head.version) {
+    let is_right = |known: &Version, (version, same): (Version, bool)| version < *known || same && version == *known;
+    if head.version().zip(version).is_some_and(|(known, told)| is_right(known, told)) {
         stored.validate(now);
         return Ok(Some(Use::Revalidated));
     }
-    core.cache.remove(&wanted.key);
+    core.cache.remove_object(&wanted.key);
     Ok(None)
 }
 

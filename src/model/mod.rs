@@ -8,6 +8,7 @@ mod members;
 mod node;
 mod object;
 mod principal;
+mod purge;
 mod record;
 mod tariff;
 mod variant;
@@ -20,12 +21,13 @@ pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
 pub use members::{MemberSet, MembersDigest};
 pub use node::{
-    Address, AddressError, CallerName, ImageMode, Liveness, MemberState, NameError, Node, NodeId, Provider,
+    Address, AddressError, CallerName, ImageMode, Liveness, MemberState, NameError, Node, NodeId, Provider, SiteName,
 };
 pub use object::{
     Content, Entry, EntryKey, EntryKeyError, EntryState, FieldValue, FieldValueError, ObjectMeta, UnsoundEntry,
 };
 pub use principal::{Principal, PrincipalError};
+pub use purge::{Purge, PurgeError, PurgeTarget};
 pub use record::{Record, RecordError, RecordKey};
 pub use tariff::{MoneyError, NanoDollars, Tariff};
 pub use variant::{Variant, VariantError};

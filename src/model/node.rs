@@ -89,6 +89,11 @@ name! {
     CallerName
 }
 
+name! {
+    /// The name of a site of an edge, under the same rule.
+    SiteName
+}
+
 /// Where a listener is reached: a DNS name, IPv4 address or bracketed IPv6 address, and a port.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -5,11 +5,12 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Address, MemberState, Node, NodeId, Provider, RESERVED_PREFIX, Tariff};
+use super::{Address, ContentHash, MemberState, Node, NodeId, Provider, Purge, RESERVED_PREFIX, Tariff};
 
 const DOWNLOADS: &str = "downloads";
 const NODES: &str = "nodes";
 const PRICES: &str = "prices";
+const PURGES: &str = "purges";
 const STATES: &str = "states";
 
 /// The longest name of a record, in bytes.
@@ -51,6 +52,11 @@ impl RecordKey {
     /// The record of a provider's prices.
     pub fn price(provider: &Provider) -> Self {
         Self(format!("{RESERVED_PREFIX}{PRICES}/{provider}"))
+    }
+
+    /// The record of a purge: the same purge again is a newer version of the same record.
+    pub fn purge(purge: &Purge) -> Self {
+        Self(format!("{RESERVED_PREFIX}{PURGES}/{}", ContentHash::of(purge.to_string().as_bytes())))
     }
 
     /// The names of the records of nodes, and no others.
@@ -134,6 +140,9 @@ pub enum Record {
     Price(Provider, Option<Tariff>),
     /// What a member is for; everything, without it.
     State(NodeId, Option<MemberState>),
+    /// What caches are to forget of all that they fetched before they heard of it. Removed, it is no longer told to those who
+    /// come.
+    Purge(Option<Purge>),
 }
 
 impl Record {
@@ -162,6 +171,7 @@ impl Record {
                 let provider: Provider = name.parse().map_err(|e| error(format!("{e}")))?;
                 Ok(Some(Self::Price(provider, parse(json).map_err(error)?)))
             }
+            PURGES => Ok(Some(Self::Purge(parse(json).map_err(error)?))),
             STATES => {
                 let id: NodeId = name.parse().map_err(|e| error(format!("{e}")))?;
                 Ok(Some(Self::State(id, parse(json).map_err(error)?)))

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Address, Entry, EntryKey, EntryState, MemberState, Node, NodeId, Provider, Record, RecordError, RecordKey, Tariff,
-    Version,
+    Address, Entry, EntryKey, EntryState, HybridTime, MemberState, Node, NodeId, Provider, Purge, Record, RecordError,
+    RecordKey, Tariff, Version,
 };
 
 /// The members and prices of the cluster, each in the newest version heard of.
@@ -14,6 +14,7 @@ pub struct View {
     downloads: BTreeMap<NodeId, Address>,
     tariffs: BTreeMap<Provider, Tariff>,
     states: BTreeMap<NodeId, MemberState>,
+    purges: BTreeMap<RecordKey, Purge>,
     versions: BTreeMap<RecordKey, Version>,
     revision: u64,
 }
@@ -47,6 +48,16 @@ impl View {
     /// What providers charge.
     pub const fn tariffs(&self) -> &BTreeMap<Provider, Tariff> {
         &self.tariffs
+    }
+
+    /// The purge that the record `key` stands for.
+    pub fn purge(&self, key: &RecordKey) -> Option<&Purge> {
+        self.purges.get(key)
+    }
+
+    /// The records of purges that are older than `time`.
+    pub fn purges_before(&self, time: HybridTime) -> impl Iterator<Item = &RecordKey> {
+        self.purges.keys().filter(move |key| self.versions.get(*key).is_some_and(|version| version.time < time))
     }
 
     /// How many changes this view has taken.
@@ -84,6 +95,8 @@ impl View {
             Record::Price(provider, None) => drop(self.tariffs.remove(&provider)),
             Record::State(id, Some(state)) => _ = self.states.insert(id, state),
             Record::State(id, None) => _ = self.states.remove(&id),
+            Record::Purge(Some(purge)) => drop(self.purges.insert(key.clone(), purge)),
+            Record::Purge(None) => drop(self.purges.remove(key)),
         }
         self.revision += 1;
         Ok(true)

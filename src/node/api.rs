@@ -12,12 +12,12 @@ use http::StatusCode;
 use super::error::ApiError;
 use super::ops::{Listener, RequestLabels};
 use super::{
-    Core, blobs, copies, digests, feed, forget, home, links, objects, ops, prices, restore, scrub, servers, serving,
-    states,
+    Core, blobs, copies, digests, feed, forget, home, links, objects, ops, prices, purges, restore, scrub, servers,
+    serving, states,
 };
 use crate::protocol::{
-    BLOBS, DIGESTS, ENTRIES, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, READY, RECEIPTS, SCRUB,
-    SERVERS, STATUS, WITHHELD,
+    BLOBS, DIGESTS, ENTRIES, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, PURGES, READY, RECEIPTS,
+    SCRUB, SERVERS, STATUS, WITHHELD,
 };
 use crate::serve::guard::{self, AllowedHosts};
 
@@ -50,6 +50,7 @@ pub(super) fn api(core: &Arc<Core>) -> Router {
         .route(WITHHELD, get(restore::list).post(restore::take_back).delete(restore::discard))
         .route(PRICES, get(prices::list))
         .route(&format!("{PRICES}/{{provider}}"), price)
+        .route(PURGES, post(purges::post))
         .route(OPENAPI, get(ops::openapi));
     finish(router, core, Listener::Api, None)
 }

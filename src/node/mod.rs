@@ -30,6 +30,7 @@ mod packets;
 mod passed;
 mod prices;
 mod pull;
+mod purges;
 mod receipts;
 mod records;
 mod resolve;

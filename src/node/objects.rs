@@ -132,7 +132,7 @@ async fn receive(core: &Core, mut body: Body, declared: Option<u64>) -> Result<F
 fn broken_body(error: axum::Error) -> ApiError {
     let source = error.into_inner();
     match source.downcast_ref() {
-        Some(stalled @ BodyError::<hyper::Error>::Stalled(_)) => {
+        Some(stalled @ BodyError::Stalled(_)) => {
             ApiError::new(StatusCode::REQUEST_TIMEOUT, stalled.to_string()).closing()
         }
         _ => ApiError::bad_request("the body broke off; nothing was stored").closing(),

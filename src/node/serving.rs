@@ -23,6 +23,7 @@ use super::{Core, scrub};
 use crate::model::{ContentHash, Entry, ObjectKey, Principal, Version};
 use crate::protocol::{BLOBS, VARIANT_HEADER, VERSION_HEADER};
 use crate::serve::condition::{self, Validators, Verdict};
+use crate::serve::multipart;
 use crate::serve::range::{self, Selection};
 use crate::store::{NamedBlob, StoreError};
 
@@ -57,7 +58,7 @@ pub(super) async fn answer(
     let tell = |error: ApiError| error.with_header(VERSION_NAME, version_value(&version));
     let etag = bytes.hash.etag();
     let modified = modified(&written);
-    let validators = Validators { etag: &etag, modified };
+    let validators = Validators { etag: &etag, modified: Some(modified) };
     let mut response = match condition::evaluate(method, headers, Some(validators)) {
         Verdict::Failed => return Err(tell(changed())),
         Verdict::NotModified => not_modified(),
@@ -153,8 +154,7 @@ async fn content(
         Selection::Parts(parts) => match parts.as_slice() {
             [part] => (StatusCode::PARTIAL_CONTENT, whole(part.clone())),
             parts => {
-                // Bytes that cannot stand in the parts by accident: a hash of what they are parts of.
-                let boundary = &ContentHash::of(bytes.hash.as_bytes()).to_string()[..32];
+                let boundary = &multipart::boundary(&bytes.hash.etag());
                 let pieces = multipart(parts, size, media_type, boundary);
                 (StatusCode::PARTIAL_CONTENT, (pieces, format!("multipart/byteranges; boundary={boundary}")))
             }
@@ -182,17 +182,9 @@ async fn content(
 
 /// The pieces of a `multipart/byteranges` body (RFC 9110 section 14.6).
 fn multipart(parts: &[std::ops::Range<u64>], size: u64, media_type: &str, boundary: &str) -> Vec<Piece> {
-    let mut pieces = Vec::with_capacity(2 * parts.len() + 1);
-    for part in parts {
-        let (first, last) = (part.start, part.end - 1);
-        let head = format!(
-            "\r\n--{boundary}\r\nContent-Type: {media_type}\r\nContent-Range: bytes {first}-{last}/{size}\r\n\r\n"
-        );
-        pieces.push(Piece::Bytes(head.into()));
-        pieces.push(Piece::File(part.clone()));
-    }
-    pieces.push(Piece::Bytes(format!("\r\n--{boundary}--\r\n").into()));
-    pieces
+    let (heads, end) = multipart::heads(parts, size, media_type, boundary);
+    let pieces = heads.flat_map(|(head, part)| [Piece::Bytes(head.into()), Piece::File(part)]);
+    pieces.chain([Piece::Bytes(end.into())]).collect()
 }
 
 fn length_of(pieces: &[Piece]) -> u64 {
@@ -283,7 +275,7 @@ fn not_modified() -> Response {
 /// Whether the preconditions in `headers` allow `method` to change what is `current`.
 pub(super) fn holds(method: &Method, headers: &HeaderMap, current: Option<&Entry>) -> bool {
     let live = current.and_then(|entry| entry.content().map(|content| (content.hash.etag(), &entry.version)));
-    let validators = live.as_ref().map(|(etag, version)| Validators { etag, modified: modified(version) });
+    let validators = live.as_ref().map(|(etag, version)| Validators { etag, modified: Some(modified(version)) });
     condition::evaluate(method, headers, validators) == Verdict::Go
 }
 

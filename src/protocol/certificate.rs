@@ -204,6 +204,14 @@ pub fn principal_of(certificate: &CertificateDer<'_>) -> Result<Principal, Certi
 /// # Errors
 /// When it is not a certificate.
 pub fn hosts_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, CertificateError> {
+    Ok(names_of(certificate)?.into_iter().filter(|name| !Principal::owns_dns_name(name)).collect())
+}
+
+/// The hosts that a certificate names, in small letters: DNS names, some with `*` for their first label, and IP addresses.
+///
+/// # Errors
+/// When it is not a certificate.
+pub fn names_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, CertificateError> {
     let parsed = parse(Part::Certificate, certificate)?;
     let names = parsed.subject_alternative_name().map_err(|_| CertificateError::Malformed(Part::Certificate))?;
     let names = names.iter().flat_map(|extension| &extension.value.general_names);
@@ -212,7 +220,7 @@ pub fn hosts_of(certificate: &CertificateDer<'_>) -> Result<Vec<String>, Certifi
 
 fn host(name: &GeneralName<'_>) -> Option<String> {
     match name {
-        GeneralName::DNSName(name) if !Principal::owns_dns_name(name) => Some((*name).to_owned()),
+        GeneralName::DNSName(name) => Some(name.to_ascii_lowercase()),
         GeneralName::IPAddress(bytes) => match bytes.len() {
             4 => <[u8; 4]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv4Addr::from(bytes).to_string()),
             16 => <[u8; 16]>::try_from(*bytes).ok().map(|bytes| std::net::Ipv6Addr::from(bytes).to_string()),

@@ -8,6 +8,7 @@ mod min_version;
 pub mod packet;
 pub mod problem;
 pub mod scrub;
+pub mod site_certificate;
 pub mod status;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -40,6 +41,8 @@ pub const STATUS: &str = "/v1/status";
 pub const SERVERS: &str = "/v1/servers";
 /// The prices of the providers.
 pub const PRICES: &str = "/v1/prices";
+/// What caches are to forget; at a node for all edges, at the admin listener of an edge for this one.
+pub const PURGES: &str = "/v1/purges";
 /// Looking through all blobs of a node.
 pub const SCRUB: &str = "/v1/scrub";
 /// The description of the node API.

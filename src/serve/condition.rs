@@ -10,8 +10,8 @@ use http::{HeaderMap, Method};
 pub struct Validators<'a> {
     /// Its entity tag, with quotes; `W/` in front of a weak one.
     pub etag: &'a str,
-    /// When it was written.
-    pub modified: SystemTime,
+    /// When it was written, if that is known.
+    pub modified: Option<SystemTime>,
 }
 
 /// What the conditions of a request say.
@@ -29,12 +29,14 @@ pub enum Verdict {
 /// exists.
 pub fn evaluate(method: &Method, headers: &HeaderMap, current: Option<Validators<'_>>) -> Verdict {
     let reads = method == Method::GET || method == Method::HEAD;
+    // Without a date, conditions on it are ignored (RFC 9110 sections 13.1.3 and 13.1.4).
+    let modified = current.and_then(|current| current.modified).map(whole_seconds);
     if headers.contains_key(IF_MATCH) {
         if !matches_any(headers, &IF_MATCH, current, strong_match) {
             return Verdict::Failed;
         }
-    } else if let Some((date, current)) = date_of(headers, &IF_UNMODIFIED_SINCE).zip(current)
-        && whole_seconds(current.modified) > date
+    } else if let Some((date, modified)) = date_of(headers, &IF_UNMODIFIED_SINCE).zip(modified)
+        && modified > date
     {
         return Verdict::Failed;
     }
@@ -43,8 +45,8 @@ pub fn evaluate(method: &Method, headers: &HeaderMap, current: Option<Validators
             return if reads { Verdict::NotModified } else { Verdict::Failed };
         }
     } else if reads
-        && let Some((date, current)) = date_of(headers, &IF_MODIFIED_SINCE).zip(current)
-        && whole_seconds(current.modified) <= date
+        && let Some((date, modified)) = date_of(headers, &IF_MODIFIED_SINCE).zip(modified)
+        && modified <= date
     {
         return Verdict::NotModified;
     }
@@ -62,7 +64,7 @@ pub fn range_applies(method: &Method, headers: &HeaderMap, current: Validators<'
     match text.trim() {
         tag if tag.starts_with('"') => strong_match(tag, current.etag),
         tag if tag.starts_with("W/") => false,
-        date => httpdate::parse_http_date(date).is_ok_and(|date| date == whole_seconds(current.modified)),
+        date => httpdate::parse_http_date(date).is_ok_and(|date| current.modified.map(whole_seconds) == Some(date)),
     }
 }
 
@@ -139,7 +141,7 @@ mod tests {
 
     fn current() -> Option<Validators<'static>> {
         let modified = SystemTime::UNIX_EPOCH + Duration::from_millis(784_111_777_900);
-        Some(Validators { etag: "\"a\"", modified })
+        Some(Validators { etag: "\"a\"", modified: Some(modified) })
     }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {

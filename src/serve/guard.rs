@@ -121,7 +121,7 @@ impl Target {
     /// [`Refusal::HostMissing`] if there is not one valid `Host`, whatever the absolute form says (RFC 9112 section 3.2).
     pub fn of(uri: &Uri, headers: &HeaderMap) -> Result<Self, Refusal> {
         let host = single(headers, header::HOST)?.ok_or(Refusal::HostMissing)?;
-        let named = Self::from_host(host).ok_or(Refusal::HostMissing)?;
+        let named = Self::of_authority(host).ok_or(Refusal::HostMissing)?;
         match uri.authority() {
             Some(authority) => Self::from_authority(authority).ok_or(Refusal::HostMissing),
             None => Ok(named),
@@ -133,7 +133,17 @@ impl Target {
         &self.host
     }
 
-    fn from_host(text: &str) -> Option<Self> {
+    /// The host, in brackets if it is an IPv6 address, and the port if it is not `default`.
+    pub fn authority(&self, default: u16) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match self.port.filter(|port| *port != default) {
+            Some(port) => format!("{host}:{port}"),
+            None => host,
+        }
+    }
+
+    /// Where `text` leads, a host with or without a port; `None` if it is none.
+    pub fn of_authority(text: &str) -> Option<Self> {
         Self::from_authority(&text.parse::<Authority>().ok()?)
     }
 
@@ -150,7 +160,7 @@ impl Target {
             Some(("https", authority)) => (authority, 443),
             _ => return false,
         };
-        let Some(origin) = Self::from_host(authority) else { return false };
+        let Some(origin) = Self::of_authority(authority) else { return false };
         origin.host == self.host && origin.port.unwrap_or(default) == self.port.unwrap_or(default)
     }
 }

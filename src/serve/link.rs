@@ -1,17 +1,19 @@
 //! The link of a client, as the kernel sees it: what of its connection's answers has arrived, and in which time.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::mem::offset_of;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use nix::libc;
 use nix::sys::socket::getsockopt;
 use nix::sys::socket::sockopt::GetStruct;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 /// The connection that a request came on; in the request's extensions. It does not keep the connection open.
@@ -29,6 +31,11 @@ pub struct Sent {
 }
 
 impl ClientLink {
+    /// The link of a connection of which the kernel knows nothing.
+    pub const fn unknown() -> Self {
+        Self(Weak::new())
+    }
+
     /// What was sent over the connection; `None` if it has ended, or the system is older than Linux 4.10. One system
     /// call.
     pub fn sent(&self) -> Option<Sent> {
@@ -79,6 +86,49 @@ impl Tcp {
 
     pub(super) fn link(&self) -> ClientLink {
         ClientLink(Arc::downgrade(&self.0))
+    }
+
+    /// Sends bytes that others follow at once, so that the kernel puts both into one packet (`MSG_MORE`, send(2)).
+    pub(super) fn poll_send_more(&self, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::MORE | SendFlags::NOSIGNAL;
+        self.poll_send(cx, |tcp| Ok(sendmsg(tcp, bytes, &mut SendAncillaryBuffer::default(), flags)?))
+    }
+
+    /// Sends up to `count` bytes of `file` from `offset` on, without a copy of them (sendfile(2)). It sends 0 where the
+    /// file ends.
+    pub(super) fn poll_send_file(
+        &self,
+        cx: &mut Context<'_>,
+        file: &File,
+        offset: u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send(cx, |tcp| Ok(rustix::fs::sendfile(tcp, file, Some(&mut { offset }), count)?))
+    }
+
+    /// Has the kernel send whole packets alone, until this ends (`TCP_CORK`, tcp(7)).
+    pub(super) fn cork(&self, corked: bool) -> io::Result<()> {
+        Ok(rustix::net::sockopt::set_tcp_cork(&*lock(&self.0), corked)?)
+    }
+
+    /// Has the close that follows destroy what was not sent, so that the other side learns that something is missing.
+    pub(super) fn reset_on_close(&self) -> io::Result<()> {
+        lock(&self.0).set_zero_linger()
+    }
+
+    fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let tcp = lock(&self.0);
+        loop {
+            ready!(tcp.poll_write_ready(cx))?;
+            match tcp.try_io(Interest::WRITABLE, || send(&tcp)) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 }
 

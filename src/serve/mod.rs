@@ -1,7 +1,7 @@
 //! What every server needs: accept, limits, drain, TLS, and who is calling.
 //!
 //! Knows nothing of what is served: a handler gets each HTTP request, and, where packets are spoken, each packet's
-//! connection. Requests carry the caller ([`Principal`]), [`PeerAddress`] and [`ClientLink`] in their extensions.
+//! connection. Requests carry the caller ([`Principal`](crate::model::Principal)), [`PeerAddress`] and [`ClientLink`] in their extensions.
 
 use std::error::Error;
 use std::io;
@@ -11,41 +11,44 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use rustls::ServerConfig;
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinError, JoinSet};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info};
 
-use crate::model::Principal;
-
+mod accept;
 pub mod body;
 pub mod cache_control;
+mod certificates;
 pub mod condition;
 mod framing;
 pub mod guard;
 mod guarded;
+pub mod http1;
+mod http2;
+#[cfg(feature = "http3")]
+pub mod http3;
 mod link;
+pub mod multipart;
 mod packet;
 pub mod range;
 mod requests;
 mod sniff;
 mod stream;
+mod streams;
 mod tls;
 
+use accept::{Place, WhenFull, accept_until};
+pub use body::RequestBody;
+pub use certificates::{Certificates, CertificatesError, Secured, Shown};
 pub use link::{ClientLink, Sent};
 pub use packet::{PacketConnection, PacketHandler, ReceiveError, Received};
-
-/// How long accepting rests when the system has no resources for another connection.
-const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// The body of a request: it fails when its sender stalls.
-pub type RequestBody = body::Timed<Incoming>;
+use tls::Accepted;
 
 /// Where a request comes from; in its extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,13 +63,15 @@ pub enum Transport {
     Loopback,
     /// TLS; callers are who their certificate says, or anonymous without one.
     Tls(Arc<ServerConfig>),
+    /// TLS with certificates for users, who are anonymous; what is spoken inside they choose. For [`http1`] alone.
+    Public(Arc<Certificates>),
 }
 
 /// The limits of one listener.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Connections at a time; more wait to be accepted.
+    /// Connections at a time; more wait to be accepted, or, where users are answered, get 503.
     pub connections_max: usize,
     /// How long a TLS handshake may take.
     pub handshake_timeout_ms: u64,
@@ -146,71 +151,22 @@ pub async fn serve<S, B>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let drain_timeout = config.drain_timeout();
-    let free = Arc::new(Semaphore::new(config.connections_max));
+    let places = Arc::new(Semaphore::new(config.connections_max));
     let shared = Arc::new(Shared { transport, config, shutdown: shutdown.clone() });
-    let mut connections = JoinSet::new();
-    loop {
-        let (tcp, peer, permit) = tokio::select! {
-            () = shutdown.cancelled() => break,
-            Some(ended) = connections.join_next() => {
-                report(ended);
-                continue;
-            }
-            accepted = accept(&listener, &free) => accepted,
-        };
+    let start = |tcp, peer, place: Place| {
         let connection = connection(tcp, peer, handlers.clone(), shared.clone());
-        connections.spawn(async move {
+        async move {
             connection.await;
-            drop(permit);
-        });
-    }
-    // Closed first, so that callers go elsewhere while the last answers end.
-    drop(listener);
-    let drained = timeout(drain_timeout, async {
-        while let Some(ended) = connections.join_next().await {
-            report(ended);
+            drop(place);
         }
-    });
-    if drained.await.is_err() {
-        warn!(connections = connections.len(), "answers did not end in time, dropping them");
-        connections.shutdown().await;
-    }
+    };
+    accept_until(&shutdown, listener, places, WhenFull::Wait, drain_timeout, start).await;
 }
 
 struct Shared {
     transport: Transport,
     config: Config,
     shutdown: CancellationToken,
-}
-
-/// A connection and the place it takes. Dropped in the middle, no connection is lost: it stays in the system's queue.
-async fn accept(
-    listener: &TcpListener,
-    free: &Arc<Semaphore>,
-) -> (TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit) {
-    let permit = free.clone().acquire_owned().await.expect("the semaphore is never closed");
-    loop {
-        match listener.accept().await {
-            Ok((tcp, peer)) => return (tcp, peer, permit),
-            Err(error) if concerns_one_caller(&error) => debug!(%error, "a caller left before it was accepted"),
-            Err(error) => {
-                warn!(%error, "cannot accept connections, will retry");
-                tokio::time::sleep(ACCEPT_REST).await;
-            }
-        }
-    }
-}
-
-/// Linux hands errors that are already pending on a new connection to accept(2); the listener itself is well.
-fn concerns_one_caller(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
-    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-fn report(ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        error!(%error, "a connection's handler failed");
-    }
 }
 
 async fn connection<S, B>(tcp: TcpStream, peer: SocketAddr, handlers: Handlers<S>, shared: Arc<Shared>)
@@ -221,21 +177,14 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let Shared { transport, config, shutdown } = &*shared;
-    if let Err(error) = tcp.set_nodelay(true) {
-        debug!(%peer, %error, "cannot send small answers at once");
-    }
     // Until the first byte nothing has been asked, so a stop need not wait.
     let begun = tokio::select! {
         () = shutdown.cancelled() => return,
         begun = begin(tcp, peer, transport, config, handlers.packets.is_some()) => begun,
     };
-    let (stream, principal, carried) = match begun {
+    let (Accepted { stream, principal, .. }, carried) = match begun {
         Ok(begun) => begun,
-        // The operator of the caller will ask why; everything else is what an open port sees all day.
-        Err(error) if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::PermissionDenied) => {
-            return info!(%peer, %error, "handshake refused");
-        }
-        Err(error) => return debug!(%peer, %error, "connection ended before a request"),
+        Err(error) => return not_begun(peer, &error),
     };
     match (carried, handlers.packets) {
         (sniff::Carried::Nothing, _) => {}
@@ -250,6 +199,14 @@ where
     }
 }
 
+fn not_begun(peer: SocketAddr, error: &io::Error) {
+    match error.kind() {
+        // The operator of the caller will ask why; everything else is what an open port sees all day.
+        io::ErrorKind::InvalidData | io::ErrorKind::PermissionDenied => info!(%peer, %error, "handshake refused"),
+        _ => debug!(%peer, %error, "connection ended before a request"),
+    }
+}
+
 /// The handshake, and the first byte if it decides.
 async fn begin(
     tcp: TcpStream,
@@ -257,14 +214,14 @@ async fn begin(
     transport: &Transport,
     config: &Config,
     packets: bool,
-) -> io::Result<(stream::Stream, Principal, sniff::Carried)> {
+) -> io::Result<(Accepted, sniff::Carried)> {
     let late = |what: &'static str| move |_| io::Error::new(io::ErrorKind::TimedOut, what);
     let handshake = timeout(config.handshake_timeout(), tls::accept(tcp, peer, transport));
-    let (mut stream, principal) = handshake.await.map_err(late("no TLS handshake in time"))??;
+    let mut accepted = handshake.await.map_err(late("no TLS handshake in time"))??;
     if !packets {
-        return Ok((stream, principal, sniff::Carried::Http));
+        return Ok((accepted, sniff::Carried::Http));
     }
-    let sniffed = timeout(config.header_timeout(), sniff::sniff(&mut stream)).await;
+    let sniffed = timeout(config.header_timeout(), sniff::sniff(&mut accepted.stream)).await;
     let carried = sniffed.map_err(late("nothing was sent in time"))??;
-    Ok((stream, principal, carried))
+    Ok((accepted, carried))
 }

@@ -18,7 +18,6 @@ use tokio_util::sync::CancellationToken;
 use tower::util::Oneshot;
 use tower::{Service, ServiceExt};
 
-use super::body::Timed;
 use super::guarded::{Guarded, TwoLengths};
 use super::stream::Stream;
 use super::{ClientLink, Config, PeerAddress, RequestBody};
@@ -99,7 +98,7 @@ where
         if self.two_lengths.is(number) {
             return EitherFuture::Right(ready(Ok(refuse_two_lengths())));
         }
-        let mut request = request.map(|body| Timed::new(body, self.stall));
+        let mut request = request.map(|body| RequestBody::hyper(body, self.stall));
         request.extensions_mut().insert(self.principal.clone());
         request.extensions_mut().insert(self.peer);
         request.extensions_mut().insert(self.link.clone());

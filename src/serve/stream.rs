@@ -43,6 +43,14 @@ impl Stream {
         matches!(self.transported, Transported::Tls(_))
     }
 
+    /// The TCP connection, if nothing is between it and the bytes that are sent.
+    pub(super) const fn plain(&self) -> Option<&Tcp> {
+        match &self.transported {
+            Transported::Plain(tcp) => Some(tcp),
+            Transported::Tls(_) => None,
+        }
+    }
+
     /// The link of whoever is on the other side.
     pub(super) fn link(&self) -> ClientLink {
         match &self.transported {

@@ -251,15 +251,40 @@ impl Cluster {
         at: &str,
         change: impl FnOnce(&mut edge::Config),
     ) -> (Running, SocketAddr, SocketAddr) {
+        let listeners = edge::Listeners {
+            public: TcpListener::bind(at).await.unwrap(),
+            tls: None,
+            admin: TcpListener::bind(at).await.unwrap(),
+        };
+        self.edge_on(principal, listeners, change)
+    }
+
+    /// An edge that users reach by TLS, too, and where: plain, by TLS and QUIC, and for operators.
+    pub async fn secure_edge(
+        &self,
+        change: impl FnOnce(&mut edge::Config),
+    ) -> (Running, SocketAddr, SocketAddr, SocketAddr) {
+        let listeners = edge::Listeners {
+            public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            tls: Some(crate::protocols::tls_listeners().await),
+            admin: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        };
+        let tls = listeners.tls.as_ref().unwrap().tcp.local_addr().unwrap();
+        let (running, public, admin) = self.edge_on(Principal::Edge("edge".parse().unwrap()), listeners, change);
+        (running, public, tls, admin)
+    }
+
+    fn edge_on(
+        &self,
+        principal: Principal,
+        listeners: edge::Listeners,
+        change: impl FnOnce(&mut edge::Config),
+    ) -> (Running, SocketAddr, SocketAddr) {
         let mut config = edge::Config {
             seeds: self.nodes.values().map(|node| node.ports.api.into()).collect(),
             ..edge::Config::default()
         };
         change(&mut config);
-        let listeners = edge::Listeners {
-            public: TcpListener::bind(at).await.unwrap(),
-            admin: TcpListener::bind(at).await.unwrap(),
-        };
         let (public, admin) = (listeners.public.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let identity = self.identity(principal);
         let stop = CancellationToken::new();

@@ -15,7 +15,7 @@ use crate::cluster::{Cluster, PATIENCE, put, wait_until};
 use crate::edge::{World, ask, by_price_uncached, fetch, ready, text};
 
 /// What comes back for these bytes until the other side ends.
-async fn raw(at: SocketAddr, request: &str) -> Answer {
+pub async fn raw(at: SocketAddr, request: &str) -> Answer {
     let mut stream = TcpStream::connect(at).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = Vec::new();
@@ -108,7 +108,13 @@ async fn users_cannot_take_all_connections_of_a_node() {
     for name in ["AWS", "GC"] {
         put(&cluster.client(name), "large", large.clone()).await;
     }
-    let (_edge, public, admin) = cluster.edge(|config| config.node_requests_max = 2.try_into().unwrap()).await;
+    let (_edge, public, admin) = cluster
+        .edge(|config| {
+            config.node_requests_max = 2.try_into().unwrap();
+            // Else they share what they fetch.
+            config.cache.capacity_bytes = 0;
+        })
+        .await;
     ready(admin).await;
     let mut held = Vec::new();
     for _ in 0..4 {

@@ -29,12 +29,14 @@ const fn layer(height: u8, module: &'static str, imports: Imports) -> Layer {
 const BELOW_ROLES: &[&str] = &[
     "model",
     "protocol",
+    "http1",
     "client",
     "serve",
     "store",
     "replicate",
     "membership",
     "cache",
+    "compress",
     "price",
     "resize",
     "route",
@@ -45,12 +47,14 @@ const BELOW_ROLES: &[&str] = &[
 const LAYERS: &[Layer] = &[
     layer(0, "model", Only(&[])),
     layer(1, "protocol", Only(&["model"])),
-    layer(1, "client", Only(&["model", "protocol"])),
-    layer(1, "serve", Only(&["model", "protocol"])),
+    layer(1, "http1", Only(&[])),
+    layer(1, "client", Only(&["model", "protocol", "http1"])),
+    layer(1, "serve", Only(&["model", "protocol", "http1"])),
     layer(2, "store", Only(&["model", "replicate"])),
     layer(2, "replicate", Only(&["model"])),
     layer(2, "membership", Only(&["model"])),
-    layer(2, "cache", Only(&["model"])),
+    layer(2, "cache", Only(&["model", "http1", "compress"])),
+    layer(2, "compress", Only(&[])),
     layer(2, "price", Only(&["model"])),
     layer(2, "resize", Only(&["model"])),
     layer(2, "route", Only(&["model", "price"])),
@@ -69,21 +73,22 @@ const SINGLE_FILES: &[&str] = &["telemetry", "main", "lib"];
 const ROLES_HEIGHT: u8 = 3;
 
 /// Tokens that must not stand below the roles, why, and the modules that may use them all the same. `serve` accepts
-/// connections, `store` owns the threads that touch the disk, and `client` notes when a connection stands ready.
+/// connections, `store` and `cache` own the threads that touch the disk, and `client` ends connections that have rested for
+/// long, and goes on with a request whose answer has begun.
 const BANNED_BELOW_ROLES: &[(&[&str], &str, &[&str])] = &[
-    (&["tokio", "::", "spawn"], SPAWN, &["serve"]),
+    (&["tokio", "::", "spawn"], SPAWN, &["client", "serve"]),
     (&["task", "::", "spawn"], SPAWN, &["serve"]),
     (&["spawn_local"], SPAWN, &["serve"]),
     (&["JoinSet"], SPAWN, &["serve"]),
-    (&["spawn_blocking"], SPAWN, &["serve", "store"]),
-    (&["thread", "::", "spawn"], SPAWN, &["serve", "store"]),
-    (&["thread", "::", "Builder"], SPAWN, &["serve", "store"]),
+    (&["spawn_blocking"], SPAWN, &["serve", "store", "cache"]),
+    (&["thread", "::", "spawn"], SPAWN, &["serve", "store", "cache"]),
+    (&["thread", "::", "Builder"], SPAWN, &["serve", "store", "cache"]),
     (&["Instant", "::", "now"], CLOCK, &["client", "serve"]),
     (&["SystemTime", "::", "now"], CLOCK, &["serve"]),
     (&["Timestamp", "::", "now"], CLOCK, &["serve"]),
     (&["Zoned", "::", "now"], CLOCK, &["serve"]),
     (&["now_utc"], CLOCK, &["serve"]),
-    (&[".", "elapsed", "("], CLOCK, &["serve"]),
+    (&[".", "elapsed", "("], CLOCK, &["client", "serve"]),
 ];
 const SPAWN: &str = "only roles, serve and cli start tasks: return a future instead";
 const CLOCK: &str = "only roles, serve and cli read a clock: take `now` as an argument";

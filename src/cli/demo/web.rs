@@ -4,16 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use bytes::Bytes;
-use http::{Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::Incoming;
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use http::{HeaderValue, Method, Response, StatusCode};
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
+use crate::client::{AnswerBody, Deadlines, Peer, empty};
 use crate::model::{ContentHash, ObjectKey, Variant};
 use crate::protocol::{METRICS, POLICY_HEADER, READY, ROUTE_HEADER, ROUTES, VARIANT_QUERY, encode_path};
 
@@ -23,9 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The proxy as its users, and its operator, see it. Clones share connections.
 #[derive(Debug, Clone)]
 pub(super) struct Web {
-    client: Client<HttpConnector, Empty<Bytes>>,
-    public: SocketAddr,
-    admin: SocketAddr,
+    public: Peer,
+    admin: Peer,
 }
 
 /// What the proxy answered.
@@ -41,7 +36,7 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Begun {
     route: String,
-    body: Incoming,
+    body: AnswerBody,
 }
 
 impl Begun {
@@ -85,12 +80,14 @@ pub(super) fn target_of(key: &ObjectKey, variant: Variant) -> String {
 impl Web {
     /// The proxy that answers users at `public` and operators at `admin`.
     pub(super) fn new(public: SocketAddr, admin: SocketAddr) -> Self {
-        Self { client: Client::builder(TokioExecutor::new()).build_http(), public, admin }
+        let deadlines = Deadlines { first_byte: PATIENCE, ..Deadlines::default() };
+        let peer = |address: SocketAddr| Peer::plain(address.into(), deadlines);
+        Self { public: peer(public), admin: peer(admin) }
     }
 
     /// Whether it has measured all nodes.
     pub(super) async fn is_ready(&self) -> bool {
-        let answer = self.get(&format!("http://{}{READY}", self.admin), None).await;
+        let answer = get(&self.admin, READY, None).await;
         answer.is_ok_and(|answer| answer.status() == StatusCode::OK)
     }
 
@@ -98,12 +95,12 @@ impl Web {
     pub(super) async fn ranking<T: DeserializeOwned>(&self, key: &ObjectKey, policy: &str) -> anyhow::Result<T> {
         // What a query separates by has to be encoded, too.
         let value = |text: &str| encode_path(text).replace('=', "%3D");
-        let uri = format!("http://{}{ROUTES}?key={}&policy={}", self.admin, value(key.as_str()), value(policy));
-        let answer = self.get(&uri, None).await?;
+        let path = format!("{ROUTES}?key={}&policy={}", value(key.as_str()), value(policy));
+        let answer = get(&self.admin, &path, None).await?;
         let status = answer.status();
         let bytes = answer.into_body().collect().await?.to_bytes();
-        ensure!(status == StatusCode::OK, "{uri} answered {status}: {}", String::from_utf8_lossy(&bytes));
-        serde_json::from_slice(&bytes).with_context(|| format!("{uri} answered what is not understood"))
+        ensure!(status == StatusCode::OK, "{path} answered {status}: {}", String::from_utf8_lossy(&bytes));
+        serde_json::from_slice(&bytes).with_context(|| format!("{path} answered what is not understood"))
     }
 
     /// Fetches `key`, as it was published, and hashes what comes.
@@ -113,31 +110,25 @@ impl Web {
 
     /// Asks for the path and query `target`.
     pub(super) async fn begin(&self, target: &str, policy: Option<&str>) -> anyhow::Result<Begun> {
-        let uri = format!("http://{}{target}", self.public);
-        let answer = self.get(&uri, policy).await?;
-        ensure!(answer.status() == StatusCode::OK, "{uri} answered {}", answer.status());
+        let answer = get(&self.public, target, policy).await?;
+        ensure!(answer.status() == StatusCode::OK, "{target} answered {}", answer.status());
         let route = answer.headers().get(ROUTE_HEADER).and_then(|value| value.to_str().ok());
-        let route = route.with_context(|| format!("{uri} came without {ROUTE_HEADER}"))?.to_owned();
+        let route = route.with_context(|| format!("{target} came without {ROUTE_HEADER}"))?.to_owned();
         Ok(Begun { route, body: answer.into_body() })
     }
 
     /// What the proxy counts, as it tells its monitors.
     pub(super) async fn metrics(&self) -> anyhow::Result<String> {
-        let answer = self.get(&format!("http://{}{METRICS}", self.admin), None).await?;
+        let answer = get(&self.admin, METRICS, None).await?;
         ensure!(answer.status() == StatusCode::OK, "{METRICS} answered {}", answer.status());
         Ok(String::from_utf8(answer.into_body().collect().await?.to_bytes().into())?)
     }
+}
 
-    async fn get(&self, uri: &str, policy: Option<&str>) -> anyhow::Result<Response<Incoming>> {
-        let mut request = Request::get(uri);
-        if let Some(policy) = policy {
-            request = request.header(POLICY_HEADER, policy);
-        }
-        let request = request.body(Empty::new())?;
-        let answer = timeout(PATIENCE, self.client.request(request)).await;
-        answer
-            .map_err(anyhow::Error::from)
-            .and_then(|answer| Ok(answer?))
-            .with_context(|| format!("{uri} does not answer"))
+async fn get(peer: &Peer, path: &str, policy: Option<&str>) -> anyhow::Result<Response<AnswerBody>> {
+    let mut request = peer.request(Method::GET, path, empty())?;
+    if let Some(policy) = policy {
+        request.headers_mut().insert(POLICY_HEADER, HeaderValue::from_str(policy)?);
     }
+    peer.send(request).await.with_context(|| format!("{path} does not answer"))
 }

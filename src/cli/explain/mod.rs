@@ -57,7 +57,8 @@ pub(super) async fn run(args: ExplainArgs, options: &Options) -> anyhow::Result<
         Some(address) => address,
         None => usual()?,
     };
-    let answer = ask(&ways(&address, config.as_ref())?, &address, &target(&args)).await?;
+    let target = target(&args);
+    let answer = ask(&ways(&address, config.as_ref())?, &address, async |peer| fetch(peer, &target).await).await?;
     if options.json {
         return options.output().answer(String::from_utf8_lossy(&answer));
     }
@@ -70,7 +71,7 @@ pub(super) async fn run(args: ExplainArgs, options: &Options) -> anyhow::Result<
 ///
 /// An edge listens in plain HTTP on loopback and under TLS elsewhere, where it may be a process that is a node, too, and
 /// so has a node's certificate.
-fn ways(address: &Address, config: Option<&Config>) -> anyhow::Result<Vec<Peer>> {
+pub(super) fn ways(address: &Address, config: Option<&Config>) -> anyhow::Result<Vec<Peer>> {
     let mut ways = Vec::new();
     let here = is_loopback(address);
     if here {
@@ -109,11 +110,15 @@ fn target(args: &ExplainArgs) -> String {
     target
 }
 
-/// The answer of the first way that leads to one.
-async fn ask(ways: &[Peer], address: &Address, target: &str) -> anyhow::Result<Bytes> {
+/// What `ask` is answered by the first way that leads to the edge at `address`.
+pub(super) async fn ask<T>(
+    ways: &[Peer],
+    address: &Address,
+    ask: impl AsyncFn(&Peer) -> Result<T, ClientError>,
+) -> anyhow::Result<T> {
     let mut reasons: Vec<String> = Vec::new();
     for peer in ways {
-        let reason = match fetch(peer, target).await {
+        let reason = match ask(peer).await {
             Ok(answer) => return Ok(answer),
             Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
                 bail!(

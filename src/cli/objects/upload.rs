@@ -151,7 +151,6 @@ fn hint_at_format(error: anyhow::Error, files: &[PathBuf], server: &str) -> anyh
 }
 
 /// How files travel.
-#[expect(clippy::large_enum_variant, reason = "an upload has one of it")]
 enum Way {
     Raw(Peer, Served),
     Packet(Format),

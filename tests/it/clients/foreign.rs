@@ -106,7 +106,7 @@ async fn no_request_makes_the_edge_connect_to_a_stranger() {
         ("CONNECT site.metacdn.internal:PORT HTTP/1.1\r\nHost: site.metacdn.internal", 405),
         ("CONNECT localhost:PORT HTTP/1.0\r\nHost: localhost", 405),
         ("POST http://127.0.0.1:PORT/ HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0", 405),
-        ("PUT http://elsewhere.example:PORT/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0", 405),
+        ("PUT http://elsewhere.example:PORT/ HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0", 403),
         ("OPTIONS http://127.0.0.1:PORT/ HTTP/1.1\r\nHost: 127.0.0.1\r\nMax-Forwards: 1", 405),
         ("TRACE http://127.0.0.1:PORT/ HTTP/1.1\r\nHost: 127.0.0.1", 405),
         // What other proxies are steered by.

@@ -7,6 +7,7 @@ mod downloads;
 mod films;
 mod foreign;
 mod packages;
+mod secure;
 mod wiretap;
 
 use std::collections::BTreeMap;
@@ -153,7 +154,12 @@ impl Site {
         let path = percent_decode_str(&exchange.path()[1..]).decode_utf8().unwrap();
         let name = if path.is_empty() || path.ends_with('/') { format!("{path}index.html") } else { path.into_owned() };
         let file = self.read(&format!("www/{name}"));
-        let range = exchange.answered("content-range");
+        let (range, coding) = (exchange.answered("content-range"), exchange.answered("content-encoding"));
+        if !coding.is_empty() {
+            let plain = exchange.complete().then(|| crate::sites::coding::decoded(coding, &exchange.body));
+            assert!(plain.is_none_or(|plain| plain == file) && range.is_empty(), "other bytes: {name} in {coding}");
+            return;
+        }
         let (first, length) = if exchange.status == 206 {
             let (range, size) = range.strip_prefix("bytes ").unwrap().split_once('/').unwrap();
             let (first, last) = range.split_once('-').unwrap();

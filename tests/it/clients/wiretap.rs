@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
+use metacdn::http1::ChunkDecoder;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -33,8 +34,9 @@ pub struct Exchange {
     /// 0 while there is none.
     pub status: u16,
     answer_head: String,
-    /// As much of it as the client waited for.
+    /// As much of it as the client waited for, as it is coded.
     pub body: Vec<u8>,
+    whole: bool,
 }
 
 impl Wiretap {
@@ -113,7 +115,21 @@ impl Exchange {
 
     /// Whether the whole answer came.
     pub fn complete(&self) -> bool {
-        self.status != 0 && self.body.len() == length(self)
+        self.status != 0 && self.whole
+    }
+}
+
+impl Exchange {
+    /// Takes the body off `edge`, which has it in chunks.
+    fn take_chunks(&mut self, edge: &mut &[u8]) {
+        let mut chunks = ChunkDecoder::new();
+        while !edge.is_empty() && !self.whole {
+            let piece = chunks.decode(edge).expect("the edge sends chunks");
+            let (data, rest) = edge[piece.framing..].split_at(piece.data);
+            self.body.extend_from_slice(data);
+            self.whole = piece.ended;
+            *edge = rest;
+        }
     }
 }
 
@@ -135,6 +151,7 @@ fn exchanges(mut client: &[u8], mut edge: &[u8]) -> Vec<Exchange> {
             answer_head: String::new(),
             status: 0,
             body: Vec::new(),
+            whole: false,
             request_head: request_head.clone(),
         };
         while let Some(head) = next_head(&mut edge) {
@@ -145,9 +162,14 @@ fn exchanges(mut client: &[u8], mut edge: &[u8]) -> Vec<Exchange> {
                 break;
             }
         }
-        let body = length(&exchange).min(edge.len());
-        exchange.body = edge[..body].to_vec();
-        edge = &edge[body..];
+        if exchange.answered("transfer-encoding") == "chunked" && length_without_body(&exchange).is_none() {
+            exchange.take_chunks(&mut edge);
+        } else {
+            let (length, body) = (length(&exchange), length(&exchange).min(edge.len()));
+            exchange.body = edge[..body].to_vec();
+            exchange.whole = body == length;
+            edge = &edge[body..];
+        }
         found.push(exchange);
     }
     found
@@ -163,9 +185,12 @@ fn next_head(bytes: &mut &[u8]) -> Option<String> {
 
 /// How long the body of the answer is.
 fn length(exchange: &Exchange) -> usize {
-    if exchange.method == "HEAD" || exchange.status == 304 || exchange.status < 200 {
-        return 0;
-    }
     let length = exchange.answered("content-length");
-    length.parse().unwrap_or_else(|_| panic!("an answer without its length: {exchange:?}"))
+    let stated = || length.parse().unwrap_or_else(|_| panic!("an answer without its length: {exchange:?}"));
+    length_without_body(exchange).unwrap_or_else(stated)
+}
+
+/// The length of the body that the answer has whatever its fields say, if that is so.
+fn length_without_body(exchange: &Exchange) -> Option<usize> {
+    (exchange.method == "HEAD" || exchange.status == 304 || exchange.status < 200).then_some(0)
 }

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, ETAG, HeaderValue};
 use http::{Method, StatusCode};
-use hyper_util::client::legacy;
 use metacdn::client::{ClientError, Peer, empty, full};
 use metacdn::model::{ContentHash, Version};
 use metacdn::protocol::status::Receipt;
@@ -212,11 +211,7 @@ fn version(headers: &http::HeaderMap) -> Option<Version> {
 /// Whether what failed may have happened all the same.
 fn unknown(error: &ClientError) -> bool {
     match error {
-        // Where no connection was made, nothing was sent.
-        ClientError::Unreachable { source, .. } => {
-            !source.downcast_ref::<legacy::Error>().is_some_and(legacy::Error::is_connect)
-        }
         ClientError::Refused { status, .. } => status.is_server_error(),
-        _ => true,
+        _ => error.may_have_arrived(),
     }
 }

@@ -61,7 +61,7 @@ async fn a_stalled_body_is_an_error_that_the_handler_can_tell() {
         let error = to_bytes(request.into_body(), 1024).await.unwrap_err();
         let mut cause: &dyn std::error::Error = &error;
         while let Some(source) = cause.source() {
-            if matches!(source.downcast_ref(), Some(BodyError::<hyper::Error>::Stalled(_))) {
+            if matches!(source.downcast_ref(), Some(BodyError::Stalled(_))) {
                 return StatusCode::REQUEST_TIMEOUT.into_response();
             }
             cause = source;

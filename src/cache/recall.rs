@@ -1,0 +1,168 @@
+//! Memory over the disk: what is kept goes to both, and comes back from there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::disk::{Disk, INLINE_BYTES_MAX, Kept, Loaded};
+use super::sliced::Sliced;
+use super::stored::Birth;
+use super::{Body, Cache, CacheKey, Head, Place, SHARDS, SLICE_BYTES, Stored, Terms, charge};
+
+impl Cache {
+    /// Brings what the disk has under `key` to memory, if that has nothing. Of many who ask at once one does it.
+    pub async fn recall(&self, key: &CacheKey) {
+        let Some(disk) = self.disk.as_ref().filter(|disk| disk.may_have(key)) else { return };
+        let turn = std::hash::BuildHasher::hash_one(&self.hasher, key) as usize % SHARDS;
+        let _turn = self.recalling[turn].lock().await;
+        if self.has_any(key) {
+            return;
+        }
+        for loaded in disk.load(key).await {
+            self.take_back(disk, key, loaded);
+        }
+    }
+
+    /// Writes what waits for the disk, and nothing after it.
+    pub async fn close(&self) {
+        if let Some(disk) = &self.disk {
+            disk.close().await;
+        }
+    }
+
+    /// Whether something is in memory under `key`.
+    pub fn has_any(&self, key: &CacheKey) -> bool {
+        self.shard(key).get(key).is_some_and(|slot| !slot.kept.is_empty())
+    }
+
+    /// A place on the disk for what comes with `head`; its fetch began when the newest purge was `born`.
+    pub(super) fn begin_on_disk(&self, key: &CacheKey, head: &Head, cost: f32, born: u64) -> Option<Arc<Kept>> {
+        let kept = self.disk.as_ref()?.begin(key, head, cost)?;
+        kept.settle(born);
+        if let Terms::Object { validated, .. } = head.terms {
+            kept.validate(validated);
+        }
+        Some(kept)
+    }
+
+    /// What the disk alone has under `key` goes.
+    pub(super) fn forget_on_disk(&self, key: &CacheKey) {
+        if let Some(disk) = self.disk.as_ref().filter(|disk| disk.may_have(key) && !self.has_any(key)) {
+            disk.remove_key(key);
+        }
+    }
+
+    /// `stored` goes from the disk, too.
+    pub(super) fn off_disk(&self, stored: &Stored) {
+        if let (Some(disk), Some(kept)) = (&self.disk, stored.disk.get()) {
+            disk.remove(kept);
+        }
+    }
+
+    /// Has what is kept whole under `key` written to the disk. Once it is a file there, memory lets go of its bytes: the system
+    /// keeps those that are read, and sends them without a copy.
+    pub(super) fn to_disk(self: &Arc<Self>, key: &CacheKey, stored: &Arc<Stored>, cost: f32) {
+        let (CacheKey::Object { .. } | CacheKey::Answer { .. }, Body::Memory(bytes)) = (key, &stored.body) else {
+            return;
+        };
+        let Some(kept) = self.begin_on_disk(key, &stored.head(), cost, stored.settled()) else { return };
+        let _ = stored.disk.set(kept.clone());
+        // Whoever has removed it meanwhile has not seen that it goes to the disk.
+        if !self.keeps(key, stored) {
+            return self.off_disk(stored);
+        }
+        if bytes.len() as u64 <= INLINE_BYTES_MAX {
+            return kept.put(0, bytes.clone(), |_| {});
+        }
+        let (cache, key, number) = (self.clone(), key.clone(), stored.number);
+        let all = bytes.len().div_ceil(SLICE_BYTES as usize);
+        let there = Arc::new(AtomicUsize::new(0));
+        let slice_written = move |written| {
+            if written && there.fetch_add(1, Ordering::AcqRel) + 1 == all {
+                cache.let_go(&key, number, cost);
+            }
+        };
+        for slice in 0..all {
+            let start = slice * SLICE_BYTES as usize;
+            let end = bytes.len().min(start + SLICE_BYTES as usize);
+            kept.put(slice as u32, bytes.slice(start..end), slice_written.clone());
+        }
+    }
+
+    /// What is kept under `key` with this number is a file now.
+    fn let_go(&self, key: &CacheKey, number: u32, cost: f32) {
+        let mut queues = self.queues();
+        let mut shard = self.shard(key);
+        let Some(slot) = shard.get_mut(key) else { return };
+        let Some(place) = slot.kept.iter().position(|stored| stored.number == number) else { return };
+        let old = slot.kept[place].clone();
+        let Some(kept) = old.disk.get().cloned() else { return };
+        let Some(new) = self.on_disk(key, old.head(), old.body.size(), kept, old.representation()) else { return };
+        new.take_over(&old);
+        queues.removed(old.charged);
+        let (number, charged) = (new.number, new.charged);
+        slot.kept[place] = Arc::new(new);
+        drop(shard);
+        queues.insert_used(key.clone(), number, charged, cost);
+    }
+
+    /// Puts what the disk has under `key` behind what memory has.
+    fn take_back(&self, disk: &Disk, key: &CacheKey, loaded: Loaded) {
+        let Loaded { head, kept, body } = loaded;
+        if self.is_outdated(key, &head) {
+            return disk.remove(&kept);
+        }
+        let bytes = charge(key, &head, body.as_ref().map_or(0, |body| body.len() as u64));
+        let Some(room) = self.reserve(bytes) else { return };
+        let mut queues = self.queues();
+        let mut shard = self.shard(key);
+        let slot = shard.entry(key.clone()).or_default();
+        // Looked at here, for whoever removes it, or tells of a newer one, then looks into this shard.
+        if kept.is_removed() || self.is_outdated(key, &head) {
+            return;
+        }
+        if slot.kept.iter().any(|newer| head.is_replaced_by(&newer.head())) {
+            drop(shard);
+            return disk.remove(&kept);
+        }
+        let (settled, size) = (kept.settled(), kept.size());
+        let stored = match body {
+            Some(body) => {
+                kept.use_inline();
+                let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+                let body = Body::Memory(super::flight::placed(body, room));
+                let birth = Birth { born: settled, representation: self.next_representation() };
+                let stored = Stored::new(Arc::new(head), body, number, bytes as u32, birth);
+                let _ = stored.disk.set(kept);
+                Some(stored)
+            }
+            None => self.on_disk(key, Arc::new(head), size, kept, self.next_representation()),
+        };
+        let Some(stored) = stored else { return };
+        stored.validate(stored.disk.get().map_or(Duration::ZERO, |kept| kept.validated()));
+        let (number, charged) = (stored.number, stored.charged);
+        slot.kept.push(Arc::new(stored));
+        drop(shard);
+        // It was wanted before, and is wanted now.
+        queues.insert_used(key.clone(), number, charged, 0.0);
+    }
+
+    /// What memory has of what is on the disk.
+    fn on_disk(
+        &self,
+        key: &CacheKey,
+        head: Arc<Head>,
+        size: u64,
+        kept: Arc<Kept>,
+        representation: u64,
+    ) -> Option<Stored> {
+        let charged = u32::try_from(charge(key, &head, 0)).ok()?;
+        let place = Place::take(&self.used, u64::from(charged), false);
+        let sliced = Sliced::new(self.next_representation(), size, Some(kept.clone()), place);
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        let birth = Birth { born: kept.settled(), representation };
+        let stored = Stored::new(head, Body::Sliced(Arc::new(sliced)), number, charged, birth);
+        let _ = stored.disk.set(kept);
+        Some(stored)
+    }
+}

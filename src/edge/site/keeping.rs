@@ -1,0 +1,168 @@
+//! What the answers of origins leave in the cache.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::ACCEPT_RANGES;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
+
+use super::super::body::Inner;
+use super::super::fill;
+use super::super::obtain::cost;
+use super::super::slices::{self, Fetched};
+use super::answer::{Kept, Life};
+use super::origins::Answer;
+use super::reply::{Reply, Why};
+use crate::cache::rules::{self, Exchange, Freshened, Freshness, HeadEffect, Selector, Validators};
+use crate::cache::{Head, Lead, Sliced, Stored, Terms, slice_at};
+
+impl Life {
+    /// Keeps an answer and lets others read it along, if it may be kept; else it is for this request alone. `None` if it is
+    /// a part of what is not kept, and larger than the client wants.
+    pub(super) async fn take_in(
+        &self,
+        why: Why,
+        lead: Lead,
+        answer: Answer,
+        sent: SystemTime,
+    ) -> Option<Response<Inner>> {
+        let status = answer.response.status();
+        let is_part = status == StatusCode::PARTIAL_CONTENT && self.widened().is_some();
+        let reply = self.reply(why).forwarded(status);
+        let not_kept = |answer| {
+            let is_shared = self.is_shared_with_all(&answer, sent);
+            (!is_part).then(|| self.reply(why).forwarded(status).passed(answer, is_shared))
+        };
+        let part = slices::part_of(&answer.response).filter(|_| is_part || status != StatusCode::PARTIAL_CONTENT);
+        let head = part.and_then(|(part, mut headers)| {
+            if is_part {
+                // It has just given one, and need not say so.
+                headers.entry(ACCEPT_RANGES).or_insert(HeaderValue::from_static("bytes"));
+            }
+            Some((self.head_of(status, &headers, sent)?, part))
+        });
+        let Some((head, part)) = head else {
+            lead.refuse();
+            return not_kept(answer);
+        };
+        if let Some(size) = head.size {
+            self.core.sizes.learn(self.incoming.path().as_str(), size);
+        }
+        let cost = cost(&answer.route);
+        if self.core.cache.slices(&head) && gives_parts(&head) {
+            let Some(stored) = lead.slice(head, cost) else { return not_kept(answer) };
+            return Some(self.begun(reply, &stored, slice_at(part.start), answer).await);
+        }
+        if !slices::covers(&part, head.size) {
+            lead.refuse();
+            return not_kept(answer);
+        }
+        let shared = Arc::new(head.clone());
+        let Some((fill, reader)) = lead.begin(head, cost) else { return not_kept(answer) };
+        let Answer { route, response, passed } = answer;
+        let filling = fill::run(fill, response.into_body());
+        self.core.fills.spawn(self.core.drained.clone().run_until_cancelled_owned(filling));
+        Some(reply.led(&route, &passed).along(&shared, reader).await)
+    }
+
+    /// What is kept in slices from now on, of which an origin gives those from `first` on.
+    async fn begun(&self, reply: Reply<'_>, stored: &Arc<Stored>, first: u32, answer: Answer) -> Response<Inner> {
+        let Answer { route, response, passed } = answer;
+        let cost = cost(&route);
+        let from = route.node.id.clone();
+        let mut fetched = Some(Fetched { body: Inner::Origin(Box::new(response.into_body())), cost, from });
+        let Some(kept) = Kept::of(stored.clone()) else { return self.only_if_cached() };
+        let walk = |sliced: &Arc<Sliced>, part| {
+            let walk = self.walk(sliced, stored, part);
+            match fetched.take() {
+                Some(fetched) => walk.with(first, fetched),
+                None => walk,
+            }
+        };
+        reply.led(&route, &passed).kept(stored, &kept.head, &kept.freshness, walk).await
+    }
+
+    /// Whether a shared cache may use `answer` for all, whether or not it is kept here: HEAD as the GET that it stands for.
+    pub(super) fn is_shared_with_all(&self, answer: &Answer, sent: SystemTime) -> bool {
+        let exchange = self.exchange(answer.response.status(), answer.response.headers(), sent);
+        let method = if self.incoming.method == Method::HEAD { &Method::GET } else { &self.incoming.method };
+        rules::judge(&self.site.terms, &Exchange { method, ..exchange }).is_ok()
+    }
+
+    fn exchange<'e>(&'e self, status: StatusCode, response: &'e HeaderMap, sent: SystemTime) -> Exchange<'e> {
+        Exchange {
+            method: &self.incoming.method,
+            target: &self.incoming.target,
+            request: &self.incoming.headers,
+            status,
+            response,
+            request_time: sent,
+            response_time: SystemTime::now(),
+        }
+    }
+
+    /// What is kept of an answer, or of the whole that it is a part of; `None` if it must not be.
+    fn head_of(&self, status: StatusCode, headers: &HeaderMap, sent: SystemTime) -> Option<Head> {
+        let terms = &self.site.terms;
+        // A part is kept as an incomplete whole (RFC 9111 section 3.3).
+        let status = if status == StatusCode::PARTIAL_CONTENT { StatusCode::OK } else { status };
+        let exchange = self.exchange(status, headers, sent);
+        let freshness = rules::judge(terms, &exchange).ok()?;
+        let selector = Selector::of(headers, &self.asked)?;
+        let length = headers.get(http::header::CONTENT_LENGTH);
+        let size = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let headers = rules::stored_header(terms, headers, exchange.response_time);
+        Some(Head { status, headers, size, terms: Terms::Answer { freshness, selector } })
+    }
+
+    /// What is kept has been found to be right: its header and lifetime are those of now (RFC 9111 section 4.3.4).
+    pub(super) fn freshen(&self, kept: &Kept, answer: &Answer, sent: SystemTime) -> (Head, Freshness) {
+        let exchange = self.exchange(answer.response.status(), answer.response.headers(), sent);
+        let Freshened { header, freshness } =
+            rules::freshen(&self.site.terms, &kept.head.headers, kept.head.status, &exchange);
+        let (fresh, keeps) = match freshness {
+            Ok(freshness) => (freshness, true),
+            Err(reason) => (kept.freshness, reason.spares_stored()),
+        };
+        // What it varies with may have changed, too.
+        let selector = Selector::of(&header, &self.asked);
+        let keeps = keeps && selector.is_some();
+        let terms = Terms::Answer { freshness: fresh, selector: selector.unwrap_or_default() };
+        let head = Head { headers: header, terms, ..(*kept.head).clone() };
+        if !keeps {
+            self.core.cache.discard(&self.key, &kept.stored);
+        } else if freshness.is_ok() {
+            kept.stored.update(head.clone());
+            // A purge that came while the origin was asked is about it still.
+            kept.stored.settle(kept.settled);
+        }
+        (head, fresh)
+    }
+
+    /// What an answer to HEAD says of what is kept (RFC 9111 section 4.3.5).
+    pub(super) fn learn_from_head(&self, answer: &Answer, sent: SystemTime) {
+        for kept in self.core.cache.all(&self.key).into_iter().filter_map(Kept::of) {
+            let (status, headers) = (answer.response.status(), answer.response.headers());
+            match rules::head_effect(kept.head.status, &kept.head.headers, status, headers) {
+                HeadEffect::Updates if self.selects(&kept.head) => _ = self.freshen(&kept, answer, sent),
+                HeadEffect::Expires if self.selects(&kept.head) => self.expire(&kept),
+                HeadEffect::Updates | HeadEffect::Expires | HeadEffect::None => {}
+            }
+        }
+    }
+
+    /// What is kept has to be validated before its next use.
+    fn expire(&self, kept: &Kept) {
+        kept.stored.expire(SystemTime::now());
+    }
+}
+
+/// Whether what is missing of what has this head can be asked for.
+pub(super) fn is_strong(head: &Head) -> bool {
+    gives_parts(head) && Validators::of(&head.headers).is_strong()
+}
+
+/// Whether parts of what has this head can be asked for (RFC 9110 section 14.3).
+fn gives_parts(head: &Head) -> bool {
+    head.headers.get(ACCEPT_RANGES).is_some_and(|units| units.as_bytes().eq_ignore_ascii_case(b"bytes"))
+}

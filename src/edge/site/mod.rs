@@ -1,0 +1,214 @@
+//! Sites: which hosts get their content from which HTTP origins, and the life of their requests.
+
+mod answer;
+mod config;
+mod incoming;
+mod keeping;
+mod origins;
+mod outgoing;
+mod reply;
+mod tunnel;
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Response;
+use hyper::body::Body;
+
+pub use config::{Config, OriginConfig, OriginUrl, OriginUrlError};
+
+use super::Core;
+use super::body::Inner;
+use crate::cache::rules::Terms;
+use crate::compress;
+use crate::model::SiteName;
+use crate::serve::guard::normal;
+pub(super) use incoming::Incoming;
+pub(super) use origins::Answer;
+use origins::{Origins, Unanswered};
+pub(super) use outgoing::Outgoing;
+
+/// A site of an edge.
+pub struct Site {
+    name: SiteName,
+    /// The same, as a part of cache keys.
+    text: Arc<str>,
+    terms: Terms,
+    compression: compress::Config,
+    request_bytes_max: u64,
+    /// How long a client waits for an answer to begin.
+    patience: Duration,
+    origins: Origins,
+}
+
+/// The sites of an edge, by the hosts that they answer for.
+#[derive(Default)]
+pub(super) struct Sites {
+    all: Vec<Arc<Site>>,
+    exact: HashMap<String, Arc<Site>>,
+    /// Those for all names below a domain, by `.domain`.
+    below: HashMap<String, Arc<Site>>,
+}
+
+/// The sites contradict each other, or themselves.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SiteError {
+    /// Two have one name.
+    #[error("there are two sites with the name {0}")]
+    Name(SiteName),
+    /// Two answer for one host.
+    #[error("the host {host} belongs to {first} and to {second}: name it at one of them")]
+    Host {
+        /// The host.
+        host: String,
+        /// One of them.
+        first: SiteName,
+        /// The other one.
+        second: SiteName,
+    },
+    /// It has no host.
+    #[error("the site {0} has no hosts: nobody could ask for it")]
+    NoHosts(SiteName),
+    /// It has no origin.
+    #[error("the site {0} has no origins: set edge.site.origins")]
+    NoOrigins(SiteName),
+    /// Two of its origins have one name.
+    #[error("the site {site} has two origins with the name {origin}: give one of them another `name`")]
+    OriginName {
+        /// The site.
+        site: SiteName,
+        /// The name.
+        origin: String,
+    },
+    /// A host is none.
+    #[error("{host:?} of the site {site} is no host: write a DNS name, an IP address, or *.DOMAIN, without a port")]
+    NoHost {
+        /// The site.
+        site: SiteName,
+        /// What was written.
+        host: String,
+    },
+}
+
+impl Sites {
+    /// The sites that are configured so.
+    ///
+    /// # Errors
+    /// When they contradict each other.
+    pub(super) fn new(edge: &super::Config, tls: &Arc<rustls::ClientConfig>) -> Result<Self, SiteError> {
+        let mut sites = Self::default();
+        for config in &edge.site {
+            sites.add(config, Site::new(config, edge, tls)?)?;
+        }
+        Ok(sites)
+    }
+
+    /// The site that answers for `host`: a name or address in small letters, without a port, brackets or a last dot. Of
+    /// several that are for all names below a domain it is the one with the longest.
+    pub(super) fn of(&self, host: &str) -> Option<&Arc<Site>> {
+        if self.all.is_empty() {
+            return None;
+        }
+        let domains = || host.match_indices('.').map(|(dot, _)| &host[dot..]);
+        self.exact.get(host).or_else(|| domains().find_map(|domain| self.below.get(domain)))
+    }
+
+    /// All of them.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Arc<Site>> {
+        self.all.iter()
+    }
+
+    fn add(&mut self, config: &Config, site: Site) -> Result<(), SiteError> {
+        let name = || config.name.clone();
+        if self.all.iter().any(|known| known.name == config.name) {
+            return Err(SiteError::Name(name()));
+        }
+        if config.hosts.is_empty() {
+            return Err(SiteError::NoHosts(name()));
+        }
+        let site = Arc::new(site);
+        for host in &config.hosts {
+            let normal = normal(host);
+            let (hosts, host_name) = match normal.strip_prefix('*') {
+                Some(domain) => (&mut self.below, domain),
+                None => (&mut self.exact, normal.as_str()),
+            };
+            let is_host = crate::model::Address::new(host_name.trim_start_matches('.'), 80).is_ok();
+            if !is_host || normal.starts_with('*') && !host_name.starts_with('.') {
+                return Err(SiteError::NoHost { site: name(), host: host.clone() });
+            }
+            if let Some(first) = hosts.insert(host_name.to_owned(), site.clone()) {
+                return Err(SiteError::Host { host: host.clone(), first: first.name.clone(), second: name() });
+            }
+        }
+        self.all.push(site);
+        Ok(())
+    }
+}
+
+impl Site {
+    /// How long a client waits for an answer to begin.
+    pub(super) const fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// What of it is compressed.
+    pub(super) const fn compression(&self) -> &compress::Config {
+        &self.compression
+    }
+
+    /// Its name, as a part of cache keys.
+    pub(super) const fn text(&self) -> &Arc<str> {
+        &self.text
+    }
+
+    /// Asks its origins.
+    pub(super) async fn fetch(
+        &self,
+        core: &Arc<Core>,
+        outgoing: &Outgoing,
+        deadline: Instant,
+    ) -> Result<Answer, Unanswered> {
+        self.origins.fetch(core, outgoing, deadline).await
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer<B>(self: &Arc<Self>, core: &Arc<Core>, incoming: Incoming, body: B) -> Response<Inner>
+    where
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        answer::answer(core, self, incoming, body).await
+    }
+
+    fn new(config: &Config, edge: &super::Config, tls: &Arc<rustls::ClientConfig>) -> Result<Self, SiteError> {
+        let name = config.name.clone();
+        let origins = Origins::new(config, edge, tls)?;
+        Ok(Self {
+            text: name.as_str().into(),
+            name,
+            terms: terms(config),
+            compression: config.compression.as_ref().unwrap_or(&edge.compression).clone(),
+            request_bytes_max: config.request_bytes_max,
+            patience: Duration::from_millis(config.request_ms_max),
+            origins,
+        })
+    }
+}
+
+/// What the cache has to know of the configuration.
+fn terms(config: &Config) -> Terms {
+    let mut terms = Terms { default_lifetime_seconds: config.default_lifetime_s, ..Terms::default() };
+    if !config.heuristic_lifetime {
+        terms.heuristic_lifetime_seconds_max = 0;
+    }
+    terms
+}
+
+/// Keeps the routes to the origins of `site` new, until the edge stops.
+pub(super) async fn rebuild(core: Arc<Core>, site: Arc<Site>) {
+    site.origins.rebuild(&core).await;
+}

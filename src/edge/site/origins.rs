@@ -1,0 +1,276 @@
+//! The origins of a site: which of them answers a request, and what tries teach of them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use tokio::time::timeout_at;
+use tracing::debug;
+
+use super::super::attempt::Running;
+use super::super::budget::Retries;
+use super::super::node_body::NodeBody;
+use super::super::observe::{Observations, Seen, failure};
+use super::super::refresh::since_sent;
+use super::super::{Core, Upstream};
+use super::outgoing::Outgoing;
+use super::{Config, SiteError};
+use crate::cache::rules::strip_hop_by_hop;
+use crate::client::{Asked, ClientError, OnInterim, Peer};
+use crate::model::{ImageMode, Liveness, MemberState, Node, NodeId, Provider};
+use crate::route::{self, Candidate, FailureKind, Reason, Route, RouteTable, Try};
+use crate::serve::http1::Interim;
+
+/// The table is built at most this often, however much is observed.
+const REBUILD_PERIOD: Duration = Duration::from_millis(10);
+
+/// Time alone changes who is ejected, so the table is built at least this often.
+const REBUILD_PERIOD_MAX: Duration = Duration::from_secs(1);
+
+/// The provider of an origin of which none is configured: it has no price.
+const NO_PROVIDER: &str = "unknown";
+
+/// The origins of one site.
+pub(in crate::edge) struct Origins {
+    nodes: Vec<Arc<Node>>,
+    upstreams: BTreeMap<NodeId, Upstream>,
+    route: route::Config,
+    /// How long an answer may be silent.
+    stall: Duration,
+    observations: Arc<Observations>,
+    table: ArcSwap<RouteTable>,
+}
+
+/// What an origin answers.
+pub(in crate::edge) struct Answer {
+    /// The origin, and why it was chosen.
+    pub(in crate::edge) route: Route,
+    pub(in crate::edge) response: Response<NodeBody>,
+    /// The origins before it, which were asked in vain.
+    pub(super) passed: Vec<NodeId>,
+}
+
+/// Why no origin answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::edge) enum Unanswered {
+    /// None can be reached, or those that were broke off.
+    Unreachable,
+    /// None has answered in time.
+    Late,
+    /// All have the requests that they take.
+    Busy,
+}
+
+/// What came of a try.
+#[expect(clippy::large_enum_variant, reason = "one exists for a request, and it is the common case that is large")]
+enum Attempt {
+    Answer(Response<NodeBody>),
+    /// It may be that another one does better, and `reached` whether the request may have arrived.
+    Failed {
+        reached: bool,
+        why: Unanswered,
+    },
+}
+
+impl Origins {
+    pub(super) fn new(
+        config: &Config,
+        edge: &super::super::Config,
+        tls: &Arc<rustls::ClientConfig>,
+    ) -> Result<Self, SiteError> {
+        let mut upstreams = BTreeMap::new();
+        let mut nodes = Vec::new();
+        for origin in &config.origins {
+            let address = origin.url.address.clone();
+            let peer = Peer::origin(origin.url.tls.then(|| tls.clone()), address.clone(), config.deadlines(edge));
+            let upstream = Upstream::new(peer, edge.node_requests_max);
+            if upstreams.insert(origin.name.clone(), upstream).is_some() {
+                let origin = origin.name.to_string();
+                return Err(SiteError::OriginName { site: config.name.clone(), origin });
+            }
+            let provider: Provider = NO_PROVIDER.parse().expect("a name");
+            nodes.push(Arc::new(Node {
+                id: origin.name.clone(),
+                provider: origin.provider.clone().unwrap_or(provider),
+                download: address.clone(),
+                address,
+                images: ImageMode::Off,
+            }));
+        }
+        if nodes.is_empty() {
+            return Err(SiteError::NoOrigins(config.name.clone()));
+        }
+        let mut route = edge.route.clone();
+        route.policy = config.policy.unwrap_or(route.policy);
+        let observations = Observations::new(route.clone(), &edge.membership);
+        observations.expect(upstreams.keys());
+        let table = ArcSwap::from_pointee(RouteTable::new(&route, Vec::new()));
+        let stall = Duration::from_millis(config.stall_ms_max);
+        let origins = Self { nodes, upstreams, route, stall, observations: Arc::new(observations), table };
+        origins.build(&BTreeMap::new());
+        Ok(origins)
+    }
+
+    /// Keeps the table new until the edge stops.
+    pub(super) async fn rebuild(&self, core: &Core) {
+        let mut view = core.view.subscribe();
+        loop {
+            self.build(view.borrow_and_update().tariffs());
+            tokio::select! {
+                () = core.stop.cancelled() => return,
+                () = self.observations.changed() => {}
+                changed = view.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(REBUILD_PERIOD_MAX) => {}
+            }
+            tokio::time::sleep(REBUILD_PERIOD).await;
+        }
+    }
+
+    fn build(&self, tariffs: &BTreeMap<Provider, crate::model::Tariff>) {
+        let candidate = |node: &Arc<Node>| {
+            let Seen { measurements, standing, .. } = self.observations.of(&node.id);
+            Candidate {
+                node: node.clone(),
+                // Nobody pings an origin: those that fail are ejected.
+                liveness: Liveness::Alive,
+                state: MemberState::Active,
+                tariff: tariffs.get(&node.provider).copied(),
+                measurements,
+                standing,
+            }
+        };
+        let candidates = self.nodes.iter().map(candidate).collect();
+        self.table.store(Arc::new(RouteTable::new(&self.route, candidates)));
+    }
+
+    /// Asks the origins in the order of their ranking until one answers. What may have been done is not asked for again
+    /// unless that makes no difference (RFC 9110 section 9.2.2).
+    pub(super) async fn fetch(
+        &self,
+        core: &Arc<Core>,
+        outgoing: &Outgoing,
+        deadline: Instant,
+    ) -> Result<Answer, Unanswered> {
+        core.retries.earn();
+        let target = outgoing.target.as_str();
+        let request = route::Request { key: target, size: core.sizes.guess(target), policy: None };
+        let mut routes: VecDeque<_> = self.table.load().rank(&request).routes.into();
+        routes.make_contiguous().sort_by_key(|route| outgoing.rather_not.contains(&route.node.id));
+        let (mut retries, mut failed) = (Retries::default(), None::<bool>);
+        let (mut passed, mut why, mut kept) = (Vec::<NodeId>::new(), Unanswered::Unreachable, None::<Answer>);
+        while let Some(mut route) = routes.pop_front().filter(|_| passed.len() < core.config.tries_max.get()) {
+            if let Some(reached) = failed.take() {
+                let repeatable = !reached || outgoing.method.is_idempotent();
+                if !repeatable || !outgoing.is_whole() || reached && !retries.may_go_on(&core.retries) {
+                    break;
+                }
+                core.metrics.retries.inc();
+            }
+            let id = route.node.id.clone();
+            let attempt = self.attempt(core, &id, outgoing);
+            // A body may take any time, as long as it moves.
+            let attempt =
+                if outgoing.has_body() { Ok(attempt.await) } else { timeout_at(deadline.into(), attempt).await };
+            let Ok(attempt) = attempt else { return kept.ok_or(Unanswered::Late) };
+            match attempt {
+                Attempt::Answer(response) => {
+                    if !passed.is_empty() {
+                        route.reason = Reason::NextBest;
+                    }
+                    let fails = is_failing(response.status());
+                    let answer = Answer { route, response, passed: passed.clone() };
+                    // Where there is no other one, what it says of its trouble is the answer.
+                    if !fails || routes.is_empty() || !outgoing.method.is_idempotent() {
+                        return Ok(answer);
+                    }
+                    kept = Some(answer);
+                    failed = Some(true);
+                }
+                Attempt::Failed { reached, why: because } => {
+                    failed = Some(reached);
+                    why = because;
+                }
+            }
+            passed.push(id);
+        }
+        kept.ok_or(why)
+    }
+
+    async fn attempt(&self, core: &Arc<Core>, id: &NodeId, outgoing: &Outgoing) -> Attempt {
+        let failed = |reached, why| Attempt::Failed { reached, why };
+        let Some(upstream) = self.upstreams.get(id) else { return failed(false, Unanswered::Busy) };
+        let Ok(place) = upstream.free.clone().try_acquire_owned() else { return failed(false, Unanswered::Busy) };
+        let tell = outgoing
+            .interim
+            .clone()
+            .map(|interim| OnInterim::new(move |status, headers| tell(&interim, status, headers)));
+        let asked = Asked {
+            method: &outgoing.method,
+            path: &outgoing.target,
+            headers: &outgoing.headers,
+            on_interim: tell.as_ref(),
+        };
+        let counts = upstream.counts(&core.metrics, id);
+        let mut running = Running::begin(counts, self.observations.clone(), id.clone(), place, self.stall);
+        // A request with a body may take any time as long as it moves.
+        let sent = match outgoing.has_body() {
+            true => upstream.peer.ask_for_while_moving(&asked, outgoing.body()).await,
+            false => upstream.peer.ask_for(&asked, outgoing.body()).await,
+        };
+        let mut response = match sent {
+            Ok(response) => response,
+            Err(error) => {
+                debug!(origin = %id, error = &error as &dyn std::error::Error, "try failed");
+                running.saw(&failure(&error, running.start.elapsed()));
+                let why = match error {
+                    ClientError::Late { .. } => Unanswered::Late,
+                    _ => Unanswered::Unreachable,
+                };
+                return failed(error.may_have_arrived(), why);
+            }
+        };
+        settle_length(response.headers_mut());
+        if is_failing(response.status()) {
+            running.saw(&Try::Failure { kind: FailureKind::Error, after: running.start.elapsed() });
+            running.mute();
+        } else {
+            running.saw(&Try::FirstByte { after: since_sent(response.body().opened(), running.start) });
+        }
+        Attempt::Answer(response.map(|body| NodeBody::new(body, running)))
+    }
+}
+
+/// A length that is said several times is one (RFC 9110 section 8.6).
+fn settle_length(headers: &mut HeaderMap) {
+    let lines = headers.get_all(CONTENT_LENGTH).iter().map(|line| line.to_str().unwrap_or_default());
+    let lengths: Option<Vec<u64>> =
+        lines.flat_map(|line| line.split(',')).map(|text| text.trim().parse().ok()).collect();
+    match lengths.as_deref() {
+        Some([length, others @ ..]) if others.iter().all(|other| other == length) => {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(*length));
+        }
+        Some([]) => {}
+        _ => _ = headers.remove(CONTENT_LENGTH),
+    }
+}
+
+/// Passes on what an origin says before its answer (RFC 9110 section 15.2). That the body may come, the client is told
+/// when it is wanted.
+fn tell(interim: &Interim, status: StatusCode, headers: &HeaderMap) {
+    if status == StatusCode::CONTINUE {
+        return;
+    }
+    let mut headers = headers.clone();
+    strip_hop_by_hop(&mut headers);
+    if let Err(error) = interim.send(status, headers) {
+        debug!(%status, %error, "an interim answer is left out");
+    }
+}
+
+/// Whether another origin may do better.
+fn is_failing(status: StatusCode) -> bool {
+    matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}

@@ -1,0 +1,159 @@
+//! An answer of a site on its way out: with its age, and with what the cache did for it (RFC 9211).
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use http::header::{AGE, UPGRADE};
+use http::{HeaderValue, Response, StatusCode};
+
+use super::super::admin::Outcome;
+use super::super::body::Inner;
+use super::super::proxy::{marked, tell_route};
+use super::super::slices::Walk;
+use super::super::{Core, coding};
+use super::origins::Answer;
+use super::tunnel;
+use crate::cache::rules::{CacheStatus, Forward, Freshness, Source, strip_hop_by_hop};
+use crate::cache::{Head, Reader, Sliced, Stored, Terms};
+use crate::model::NodeId;
+use crate::route::Route;
+use crate::serve::http1::OnUpgrade;
+
+/// What the cache did for a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Why {
+    /// It had an answer.
+    Hit,
+    /// It had one that is stale, and allowed to be used.
+    StaleHit,
+    /// It had one that is stale, and no origin had a better one.
+    StaleOnError,
+    /// It had none that it might use, for this reason.
+    Asked(Forward),
+}
+
+/// An answer on its way out.
+pub(super) struct Reply<'a> {
+    core: &'a Arc<Core>,
+    request: coding::Request<'a>,
+    why: Why,
+    forwarded: Option<StatusCode>,
+    collapsed: bool,
+    stored: bool,
+    led: Option<(&'a Route, &'a [NodeId])>,
+}
+
+impl<'a> Reply<'a> {
+    pub(super) const fn new(core: &'a Arc<Core>, request: coding::Request<'a>, why: Why) -> Self {
+        Self { core, request, why, forwarded: None, collapsed: false, stored: false, led: None }
+    }
+
+    /// An origin was asked and answered with this status.
+    pub(super) const fn forwarded(mut self, status: StatusCode) -> Self {
+        self.forwarded = Some(status);
+        self
+    }
+
+    /// The fetch was begun by another request.
+    pub(super) const fn collapsed(mut self) -> Self {
+        self.collapsed = true;
+        self
+    }
+
+    /// It comes by this route, and is kept.
+    pub(super) const fn led(mut self, route: &'a Route, passed: &'a [NodeId]) -> Self {
+        self.led = Some((route, passed));
+        self.stored = true;
+        self
+    }
+
+    /// What is kept; what of it is in slices, as `walk` gives it.
+    pub(super) async fn kept(
+        self,
+        stored: &Arc<Stored>,
+        head: &Arc<Head>,
+        freshness: &Freshness,
+        walk: impl FnMut(&Arc<Sliced>, Range<u64>) -> Walk + Send,
+    ) -> Response<Inner> {
+        let mut response = coding::kept(self.core, self.request, stored, head, walk).await;
+        let now = SystemTime::now();
+        response.headers_mut().insert(AGE, HeaderValue::from(freshness.age_seconds(now)));
+        let outcome = match (self.why, self.forwarded) {
+            (Why::Hit | Why::StaleHit, _) => Outcome::Hit,
+            (Why::StaleOnError, _) => Outcome::Unchecked,
+            (Why::Asked(_), _) if self.stored => Outcome::Miss,
+            (Why::Asked(_), _) => Outcome::Revalidated,
+        };
+        self.core.metrics.looked_up(outcome);
+        self.finish(response, Some(freshness.ttl_seconds(now)))
+    }
+
+    /// What comes with this head.
+    pub(super) async fn along(self, head: &Arc<Head>, reader: Reader) -> Response<Inner> {
+        let mut response = coding::along(self.core, self.request, head, reader).await;
+        // What caches before this one have added to its age stays.
+        if let Terms::Answer { freshness, .. } = &head.terms
+            && let age @ 1.. = freshness.age_seconds(SystemTime::now())
+        {
+            response.headers_mut().insert(AGE, HeaderValue::from(age));
+        }
+        self.core.metrics.looked_up(if self.collapsed { Outcome::Joined } else { Outcome::Miss });
+        self.finish(response, None)
+    }
+
+    /// What an origin answers, for this request alone; what no shared cache may use (`is_shared`) is personal.
+    pub(super) fn passed(mut self, answer: Answer, is_shared: bool) -> Response<Inner> {
+        let Answer { route, mut response, passed } = answer;
+        let protocol = response.headers().get(UPGRADE).cloned();
+        strip_hop_by_hop(response.headers_mut());
+        if let Some(protocol) = protocol.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
+            response.headers_mut().insert(UPGRADE, protocol);
+            let stop = self.core.stop.clone();
+            if let Some(origin) = response.body_mut().take_upgraded() {
+                response.extensions_mut().insert(OnUpgrade::new(move |client| tunnel::run(client, origin, stop)));
+            }
+        }
+        let response = response.map(|body| Inner::Origin(Box::new(body)));
+        let response = coding::passed(self.core, self.request, is_shared, response);
+        self.core.metrics.looked_up(Outcome::Passed);
+        self.forwarded = Some(response.status());
+        let core = self.core;
+        marked(core, self.finish(response, None), &route, &passed)
+    }
+
+    /// What the edge itself has to say.
+    pub(super) fn told(self, response: Response<Inner>) -> Response<Inner> {
+        self.finish(response, None)
+    }
+
+    fn finish(self, mut response: Response<Inner>, ttl_seconds: Option<i64>) -> Response<Inner> {
+        let response_status = response.status();
+        let headers = response.headers_mut();
+        headers.append(http::header::VIA, self.core.via.clone());
+        let source = match self.why {
+            Why::Hit | Why::StaleHit | Why::StaleOnError => Source::Hit,
+            Why::Asked(why) => Source::Forwarded {
+                why,
+                status: self.forwarded.filter(|status| *status != response_status),
+                stored: self.stored,
+                collapsed: self.collapsed.then_some(true),
+            },
+        };
+        let detail = match self.why {
+            Why::StaleHit => Some("stale"),
+            Why::StaleOnError => Some("stale-if-error"),
+            Why::Hit | Why::Asked(_) => None,
+        };
+        CacheStatus { cache: "metacdn", source, ttl_seconds, key: None, detail }.append_to(headers);
+        match self.led {
+            Some((route, passed)) => marked(self.core, response, route, passed),
+            None => {
+                if matches!(self.why, Why::Hit | Why::StaleHit | Why::StaleOnError) {
+                    tell_route(headers, super::super::proxy::CACHED);
+                }
+                response
+            }
+        }
+    }
+}

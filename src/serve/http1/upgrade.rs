@@ -1,0 +1,88 @@
+//! Another protocol on the connection of a request: after a 101 (RFC 9110 section 7.8), or after 2xx to CONNECT.
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::super::stream::Stream;
+
+/// What runs on a connection once the answer that changes its protocol was sent; in the extensions of that answer. It runs
+/// in the task of the connection, has its place among the connections of the listener, and sets its own limits of time.
+#[derive(Clone)]
+pub struct OnUpgrade(Arc<Mutex<Option<Run>>>);
+
+type Run = Box<dyn FnOnce(Upgraded) -> BoxFuture<'static, ()> + Send>;
+
+impl OnUpgrade {
+    /// Has `run` take the connection.
+    pub fn new<F, R>(run: R) -> Self
+    where
+        R: FnOnce(Upgraded) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Self(Arc::new(Mutex::new(Some(Box::new(|upgraded| Box::pin(run(upgraded)))))))
+    }
+
+    pub(super) fn take(&self) -> Option<Run> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+impl fmt::Debug for OnUpgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnUpgrade")
+    }
+}
+
+/// A connection that speaks HTTP no longer. What was read of the other protocol already is read from it first.
+pub struct Upgraded(Stream);
+
+impl Upgraded {
+    pub(super) const fn new(stream: Stream) -> Self {
+        Self(stream)
+    }
+}
+
+impl fmt::Debug for Upgraded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Upgraded")
+    }
+}
+
+impl AsyncRead for Upgraded {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Upgraded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.0.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

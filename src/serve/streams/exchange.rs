@@ -1,0 +1,307 @@
+//! One request on its stream: the handler runs, and its answer is sent as fast as the client takes it.
+
+use std::error::Error;
+use std::future::{Future, poll_fn};
+use std::panic::AssertUnwindSafe;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
+use http_body_util::BodyExt as _;
+use hyper::body::Body;
+use tower::{Service, ServiceExt as _};
+use tracing::{debug, error};
+
+use super::super::RequestBody;
+use super::super::http1::{
+    Asked, Caller, Common, Hot, HotAnswer, Interim, Outgoing, changes_protocol, framing, length_to_add,
+};
+use super::content::{HotContent, Receipted, response_of};
+use crate::http1::{DATE_BYTES, Version, is_forbidden_in_trailers, is_of_connection};
+use crate::protocol::problem::{self, Problem};
+
+type BodyError = Box<dyn Error + Send + Sync>;
+
+/// The client does not want the answer any more, takes nothing of it, or is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::serve) struct Gone;
+
+/// The way of an answer to the client. Whatever waits here waits for the client, and no longer than it may stand still.
+pub(in crate::serve) trait Sending: Send {
+    /// Sends an interim answer (RFC 9110 section 15.2).
+    fn interim(&mut self, interim: Response<()>) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Sends the head of the answer, which `ended` with it or not.
+    fn head(&mut self, head: Response<()>, ended: bool) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Sends a piece of its body, which `ended` with it or not.
+    fn data(&mut self, data: Bytes, ended: bool) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Sends trailers, which end the answer.
+    fn trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), Gone>> + Send;
+
+    /// Waits until the client wants no answer.
+    fn left(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// Ends the answer so that the client learns that it is not whole.
+    fn break_off(&mut self);
+}
+
+/// What is answered with, but for its body.
+struct Head {
+    response: Response<()>,
+    outgoing: Outgoing,
+}
+
+/// Answers a request by the handler.
+pub(in crate::serve) async fn exchange<T, S, B, H>(
+    sending: &mut T,
+    parts: request::Parts,
+    body: RequestBody,
+    interim: Interim,
+    caller: &Caller,
+    common: &Common<S, H>,
+) where
+    T: Sending,
+    S: Service<Request<RequestBody>, Response = Response<B>> + Clone,
+    S::Error: Into<Box<dyn Error + Send + Sync>>,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let method = parts.method.clone();
+    let mut request = Request::from_parts(parts, body);
+    caller.introduce(request.extensions_mut());
+    request.extensions_mut().insert(interim.clone());
+    let called = AssertUnwindSafe(common.handler.clone().oneshot(request)).catch_unwind();
+    let answered = called_by(sending, called, &interim).await;
+    interim.end();
+    let response = match answered {
+        Ok(Ok(Ok(response))) => response,
+        Ok(Ok(Err(error))) => {
+            let error: Box<dyn Error + Send + Sync> = error.into();
+            error!(error = &*error, "a request's handler failed");
+            return fail(sending, &method).await;
+        }
+        // What it said was printed where it happened.
+        Ok(Err(_)) => {
+            error!("a request's handler panicked");
+            return fail(sending, &method).await;
+        }
+        Err(Gone) => return debug!("the client left before the answer began"),
+    };
+    let (parts, body) = response.into_parts();
+    let status = parts.status;
+    let Some(Head { response, outgoing }) = head_of(parts, &body, &method) else {
+        error!(status = status.as_u16(), "an answer cannot be sent");
+        return fail(sending, &method).await;
+    };
+    let ended = matches!(outgoing, Outgoing::None | Outgoing::Counted(0));
+    if sending.head(response, ended).await.is_ok() && !ended {
+        send(sending, body, outgoing, &mut 0).await;
+    }
+}
+
+/// Answers a request by what is there already.
+pub(in crate::serve) async fn answer_hit<T: Sending, H: Hot>(
+    sending: &mut T,
+    hot: std::sync::Arc<H>,
+    answer: HotAnswer<H::Receipt>,
+    date: [u8; DATE_BYTES],
+) {
+    let (mut receipted, block, extra, body) = Receipted::new(hot, answer);
+    let length = body.length();
+    if sending.head(response_of(&block, &extra, &date), length == 0).await.is_err() {
+        return;
+    }
+    if length > 0 {
+        let content = HotContent::from(body);
+        let bytes = &mut receipted.sent.body_bytes;
+        receipted.sent.complete = send(sending, content, Outgoing::Counted(length), bytes).await;
+    } else {
+        receipted.complete(0);
+    }
+}
+
+/// Answers with a problem.
+pub(in crate::serve) async fn refuse(sending: &mut impl Sending, status: StatusCode, detail: &str, method: &Method) {
+    let body = Bytes::from(Problem::new(status, detail).to_json());
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(problem::MEDIA_TYPE));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    date(headers);
+    let ended = method == Method::HEAD;
+    if sending.head(response, ended).await.is_ok() && !ended {
+        let _ = sending.data(body, true).await;
+    }
+}
+
+async fn fail(sending: &mut impl Sending, method: &Method) {
+    refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered", method).await;
+}
+
+/// Waits for the handler and sends what it says before its answer.
+async fn called_by<O>(
+    sending: &mut impl Sending,
+    called: impl Future<Output = O>,
+    interim: &Interim,
+) -> Result<O, Gone> {
+    let mut called = pin!(called);
+    loop {
+        let waiting = poll_fn(|cx| match interim.take(cx) {
+            waiting if waiting.is_empty() => Poll::Pending,
+            waiting => Poll::Ready(waiting),
+        });
+        let waiting = tokio::select! {
+            biased;
+            // First what was said first.
+            waiting = waiting => waiting,
+            answered = &mut called => {
+                // What came in one piece with the answer was said first, too.
+                let waiting = poll_fn(|cx| Poll::Ready(interim.take(cx))).await;
+                say(sending, waiting).await?;
+                return Ok(answered);
+            }
+            () = sending.left() => return Err(Gone),
+        };
+        say(sending, waiting).await?;
+    }
+}
+
+/// Sends what a handler says before its answer.
+async fn say(sending: &mut impl Sending, waiting: Vec<(StatusCode, HeaderMap)>) -> Result<(), Gone> {
+    for (status, headers) in waiting {
+        let mut interim = Response::new(());
+        *interim.status_mut() = status;
+        *interim.headers_mut() = headers;
+        strip(interim.headers_mut());
+        sending.interim(interim).await?;
+    }
+    Ok(())
+}
+
+/// The head of an answer; `None` if it is none that can be sent.
+fn head_of(parts: response::Parts, body: &impl Body, method: &Method) -> Option<Head> {
+    let asked = Asked {
+        version: Version::Http11,
+        is_head: method == Method::HEAD,
+        is_connect: method == Method::CONNECT,
+        keeps_alive: true,
+        upgrades: false,
+        takes_trailers: true,
+    };
+    // Both end in a tunnel, which streams are not here.
+    if parts.status == StatusCode::SWITCHING_PROTOCOLS || changes_protocol(parts.status, &asked) {
+        return None;
+    }
+    let hint = body.size_hint();
+    let outgoing = framing(parts.status, &parts.headers, &hint, &asked).ok()?;
+    let length = length_to_add(&parts, &hint, outgoing, &asked);
+    let mut response = Response::from_parts(parts, ());
+    let is_empty = response.status() == StatusCode::NO_CONTENT;
+    let headers = response.headers_mut();
+    strip(headers);
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    // RFC 9110 section 8.6.
+    if is_empty {
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    if !headers.contains_key(header::DATE) {
+        date(headers);
+    }
+    Some(Head { response, outgoing })
+}
+
+/// Fields of a connection have no place here (RFC 9113 section 8.2.2, RFC 9114 section 4.2).
+fn strip(headers: &mut HeaderMap) {
+    let of_connection: Vec<_> = headers.keys().filter(|name| is_of_connection(name)).cloned().collect();
+    for name in of_connection {
+        headers.remove(name);
+    }
+    headers.remove(header::UPGRADE);
+}
+
+fn date(headers: &mut HeaderMap) {
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
+        headers.insert(header::DATE, date);
+    }
+}
+
+/// Sends a body, and counts what was handed on in `bytes`; whether it was all.
+async fn send<T, B>(sending: &mut T, body: B, mut outgoing: Outgoing, bytes: &mut u64) -> bool
+where
+    T: Sending,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let mut body = pin!(body);
+    loop {
+        let frame = body.frame().map(|next| next.map(|frame| frame.map_err(Into::<BodyError>::into)));
+        let frame = AssertUnwindSafe(frame).catch_unwind();
+        let frame = tokio::select! {
+            biased;
+            frame = frame => frame,
+            () = sending.left() => return false,
+        };
+        let frame = match frame {
+            Ok(Some(Ok(frame))) => frame,
+            Ok(None) => return end(sending, HeaderMap::new(), outgoing).await,
+            Ok(Some(Err(error))) => {
+                debug!(error = &*error, "an answer broke off");
+                sending.break_off();
+                return false;
+            }
+            Err(_) => {
+                error!("the body of an answer panicked");
+                sending.break_off();
+                return false;
+            }
+        };
+        let mut data = match frame.into_data() {
+            Ok(data) => data,
+            Err(frame) => return end(sending, frame.into_trailers().unwrap_or_default(), outgoing).await,
+        };
+        if let Outgoing::Counted(left) = &mut outgoing {
+            if data.len() as u64 > *left {
+                error!("the body of an answer is longer than it says");
+                data.truncate(*left as usize);
+            }
+            *left -= data.len() as u64;
+        }
+        let ended = match outgoing {
+            Outgoing::Counted(left) => left == 0,
+            _ => body.is_end_stream(),
+        };
+        let length = data.len() as u64;
+        if (length > 0 || ended) && sending.data(data, ended).await.is_err() {
+            return false;
+        }
+        *bytes += length;
+        if ended {
+            return true;
+        }
+    }
+}
+
+/// Ends an answer whose body is over.
+async fn end(sending: &mut impl Sending, mut trailers: HeaderMap, outgoing: Outgoing) -> bool {
+    if matches!(outgoing, Outgoing::Counted(1..)) {
+        error!("the body of an answer is shorter than it says");
+        sending.break_off();
+        return false;
+    }
+    let forbidden: Vec<_> = trailers.keys().filter(|name| is_forbidden_in_trailers(name)).cloned().collect();
+    for name in forbidden {
+        trailers.remove(name);
+    }
+    let ended =
+        if trailers.is_empty() { sending.data(Bytes::new(), true).await } else { sending.trailers(trailers).await };
+    ended.is_ok()
+}

@@ -1,0 +1,194 @@
+//! Purges: what was fetched before one is not used after it, at any edge, whatever runs meanwhile.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use http::StatusCode;
+use metacdn::client::{empty, full};
+use metacdn::model::{Purge, PurgeTarget};
+
+use super::origin::{Asked, Origin, answer, streamed};
+use super::{ask, edge_of_sites, fetch, field, kept, send, site, whole};
+use crate::cluster::{Cluster, Running, put, wait_until};
+use crate::edge_cache::cache_status;
+
+/// An origin whose answers last, have a tag by their first folder and count themselves.
+async fn counting() -> Origin {
+    let number = AtomicUsize::new(0);
+    Origin::start(move |asked: Asked| {
+        let number = number.fetch_add(1, Ordering::Relaxed);
+        let folder = asked.uri.path().split('/').nth(1).unwrap_or_default().to_owned();
+        let fields = [("cache-control", "max-age=1000"), ("etag", "\"1\""), ("cache-tag", &format!("all, {folder}"))];
+        match asked.field("if-none-match").as_str() {
+            "" => answer(200, &fields, number.to_string()),
+            _ => answer(304, &fields, ""),
+        }
+    })
+    .await
+}
+
+async fn purge_at(admin: SocketAddr, json: &str) {
+    let host = admin.to_string();
+    let headers = [("content-type", "application/json"), ("host", &*host)];
+    let purged = whole(send(admin, "POST", "/v1/purges", &headers, full(json.to_owned())).await).await;
+    assert_eq!(purged.status(), StatusCode::NO_CONTENT, "{json}: {:?}", purged.body());
+}
+
+/// What the cache does for each of these paths.
+async fn look(edge: SocketAddr, paths: &[&str]) -> Vec<String> {
+    let mut seen = Vec::new();
+    for path in paths {
+        let status = cache_status(&fetch(edge, path).await);
+        seen.push(status.split(';').nth(1).unwrap_or_default().trim().to_owned());
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_is_about_what_it_names_and_nothing_else() {
+    let origin = counting().await;
+    let (_edge, public, admin) = edge_of_sites(&[&site(&[&origin])]).await;
+    let paths = ["/a/1", "/a/1?b", "/a/2", "/b/1"];
+    for (json, expected) in [
+        (r#"{"url": "http://site.example/a/1"}"#, ["fwd=uri-miss", "hit", "hit", "hit"]),
+        (r#"{"url": "https://SITE.example:443/a/1?b"}"#, ["hit", "fwd=uri-miss", "hit", "hit"]),
+        (r#"{"prefix": "site.example/a/1"}"#, ["fwd=uri-miss", "fwd=uri-miss", "hit", "hit"]),
+        (r#"{"prefix": "site.example/a"}"#, ["fwd=uri-miss", "fwd=uri-miss", "fwd=uri-miss", "hit"]),
+        (r#"{"host": "site.example"}"#, ["fwd=uri-miss"; 4]),
+        (r#"{"host": "other.example"}"#, ["hit"; 4]),
+        (r#"{"tag": "b"}"#, ["hit", "hit", "hit", "fwd=uri-miss"]),
+        (r#"{"tag": "all"}"#, ["fwd=uri-miss"; 4]),
+        (r#"{"tag": "al"}"#, ["hit"; 4]),
+        (r#"{"url": "site.example/b/1", "soft": true}"#, ["hit", "hit", "hit", "fwd=stale"]),
+        (r#"{"tag": "a", "soft": true}"#, ["fwd=stale", "fwd=stale", "fwd=stale", "hit"]),
+    ] {
+        for path in paths {
+            kept(public, path).await;
+        }
+        purge_at(admin, json).await;
+        assert_eq!(look(public, &paths).await, expected, "{json}");
+    }
+    let host = admin.to_string();
+    let headers = [("content-type", "application/json"), ("host", &*host)];
+    let refused = whole(send(admin, "POST", "/v1/purges", &headers, full("{}")).await).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    assert!(String::from_utf8_lossy(refused.body()).contains("exactly one of url, prefix, host and tag"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fetch_that_ran_when_it_was_purged_is_no_answer_to_those_who_come_after() {
+    let (parts, response) = streamed(&[("cache-control", "max-age=1000")]);
+    let first = Arc::new(Mutex::new(Some(response)));
+    let origin = Origin::start(move |_| {
+        first.lock().unwrap().take().unwrap_or_else(|| answer(200, &[("cache-control", "max-age=1000")], "new"))
+    })
+    .await;
+    let (_edge, public, admin) = edge_of_sites(&[&site(&[&origin])]).await;
+    let old = send(public, "GET", "/a", &[], empty());
+    let (old, ()) = tokio::join!(old, parts.send("old "));
+    purge_at(admin, r#"{"host": "site.example"}"#).await;
+    // It runs still, and is not read along.
+    assert_eq!(fetch(public, "/a").await.body(), "new");
+    parts.send("bytes").await;
+    parts.end();
+    assert_eq!(whole(old).await.body(), "old bytes");
+    // Nor is it kept when it ends, in the place of what is newer.
+    assert_eq!(fetch(public, "/a").await.body(), "new");
+    kept(public, "/a").await;
+    assert_eq!(fetch(public, "/a").await.body(), "new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_soft_purge_of_what_many_read_asks_the_origin_once() {
+    let origin = counting().await;
+    let (_edge, public, admin) = edge_of_sites(&[&site(&[&origin])]).await;
+    kept(public, "/a").await;
+    let before = origin.asked().len();
+    purge_at(admin, r#"{"tag": "all", "soft": true}"#).await;
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..200 {
+        readers.spawn(async move { fetch(public, "/a").await });
+    }
+    let answers = readers.join_all().await;
+    assert!(answers.iter().all(|answer| answer.body() == "0"), "the bytes stay");
+    let asked = origin.asked().len() - before;
+    assert!(asked <= 2, "{asked} times");
+}
+
+async fn edge_of(cluster: &Cluster, origin: &Origin) -> (Running, SocketAddr, SocketAddr) {
+    let site = toml::from_str(&site(&[origin])).unwrap();
+    let (running, public, admin) = cluster.edge(|config| config.site = vec![site]).await;
+    crate::edge::ready(admin).await;
+    (running, public, admin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_edges_of_a_cluster_hear_of_a_purge_within_a_second() {
+    let cluster = Cluster::start(&["AWS", "GC"]).await;
+    let origin = counting().await;
+    let (_one, first, _) = edge_of(&cluster, &origin).await;
+    let (_two, second, _) = edge_of(&cluster, &origin).await;
+    let mut took = Vec::new();
+    for round in 0..10 {
+        for edge in [first, second] {
+            kept(edge, "/a").await;
+        }
+        let old = [fetch(first, "/a").await.into_body(), fetch(second, "/a").await.into_body()];
+        let target =
+            if round % 2 == 0 { PurgeTarget::Tag("all".into()) } else { PurgeTarget::Host("site.example".into()) };
+        let node = if round % 3 == 0 { "AWS" } else { "GC" };
+        cluster.client(node).purge(&Purge::new(target, false).unwrap()).await.unwrap();
+        let start = Instant::now();
+        wait_until("both have forgotten it", async || {
+            fetch(first, "/a").await.body() != &old[0] && fetch(second, "/a").await.body() != &old[1]
+        })
+        .await;
+        took.push(start.elapsed());
+    }
+    assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{took:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_hears_nobody_asks_before_it_uses_what_it_has_and_knows_afterwards() {
+    let mut cluster = Cluster::start(&["AWS"]).await;
+    let origin = counting().await;
+    let (_edge, public, _) = edge_of(&cluster, &origin).await;
+    kept(public, "/a").await;
+    cluster.stop("AWS").await;
+    wait_until("it is asked about", async || {
+        cache_status(&fetch(public, "/a").await).starts_with("metacdn; fwd=stale; fwd-status=304")
+    })
+    .await;
+    cluster.restart("AWS").await;
+    cluster.client("AWS").purge(&Purge::new(PurgeTarget::Tag("all".into()), false).unwrap()).await.unwrap();
+    wait_until("it has heard", async || fetch(public, "/a").await.body() != "0").await;
+    kept(public, "/a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_the_store_are_purged_by_their_urls() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    put(&cluster.client("AWS"), "docs/index.html", "page").await;
+    put(&cluster.client("AWS"), "a b.txt", "text").await;
+    let (_edge, public, admin) = cluster.edge(|_| {}).await;
+    crate::edge::ready(admin).await;
+    let local = [("host", "localhost")];
+    let status = async |path: &str| cache_status(&ask(public, "GET", path, &local).await);
+    for (purge, path) in [
+        (r#"{"url": "localhost/docs/"}"#, "/docs/"),
+        (r#"{"url": "http://localhost/a%20b.txt"}"#, "/a%20b.txt"),
+        (r#"{"prefix": "localhost/docs"}"#, "/docs/"),
+        (r#"{"host": "localhost"}"#, "/a%20b.txt"),
+    ] {
+        wait_until("it is kept", async || status(path).await == "metacdn; hit").await;
+        purge_at(admin, purge).await;
+        assert_eq!(status(path).await, "metacdn; fwd=uri-miss; stored", "{purge}");
+    }
+    let read = ask(public, "GET", "/docs/", &local).await;
+    assert_eq!(
+        (read.body().as_ref(), field(&read, "content-type")),
+        (&b"page"[..], "text/html; charset=utf-8".to_owned())
+    );
+}
