@@ -50,15 +50,18 @@ pub enum Answer {
         epoch: Epoch,
         /// What was passed.
         vector: VersionVector,
-        /// Whether it belongs to the cluster.
-        belongs: bool,
         /// What the clock shows.
         now_unix_ms: u64,
     },
     /// It is noted.
     Noted,
     /// The records of the cluster.
-    Welcome(Vec<Entry>),
+    Welcome {
+        /// The records.
+        records: Vec<Entry>,
+        /// Whether the node belongs to the cluster.
+        belongs: bool,
+    },
     /// The sums of all buckets.
     Sums(Vec<u64>),
     /// What is listed in a bucket.

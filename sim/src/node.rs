@@ -33,8 +33,8 @@ pub struct Catalog {
     pub rows: BTreeMap<ContentHash, Vec<u8>>,
     /// The blobs that nothing may name any more, and since when, once a sweep has seen them.
     pub loose: BTreeMap<ContentHash, Option<u64>>,
-    /// Whether it belongs to the cluster: it founded it, or one that does has answered it. Of the settled set of members, of
-    /// which each knows all others, that is as much as deletions need.
+    /// Whether it belongs to the cluster: it founded it, or one that does has written it down as a member. Before that it
+    /// takes no writes of clients, and forgets no deletions.
     pub belongs: bool,
     /// Whether entries of a backup are still to be looked at.
     pub is_backup: bool,
@@ -200,6 +200,8 @@ pub struct Fetch {
     pub writer: BlobWriter<SimDisk>,
     /// Whether anything came since all holders were asked.
     pub advanced: bool,
+    /// Whether the want was in doubt when this began.
+    pub in_doubt: bool,
     /// Who has said that it does not have them.
     pub denied: BTreeSet<usize>,
 }
@@ -258,7 +260,9 @@ pub enum Job {
         /// The blob.
         blob: FreshBlob,
     },
-    /// A want whose bytes nobody has.
+    /// A want whose bytes nobody gives.
+    Doubt(Entry),
+    /// A want whose bytes nobody has had since it was put in doubt.
     GiveUp(Entry),
     /// What was passed.
     Cover,
@@ -266,8 +270,8 @@ pub enum Job {
     Unpark,
     /// Old deletions, of which these vectors say that all others have passed them.
     Expire(Vec<VersionVector>),
-    /// The records of the cluster.
-    Welcome(Vec<Entry>),
+    /// The records of the cluster, and whether who gave them belongs to it.
+    Welcome(Vec<Entry>, bool),
     /// Bytes that nothing may name any more: blobs that were let go are noted, notes get their time, old ones are swept.
     Sweep(Vec<ContentHash>),
     /// What a scrub has found: bytes that nothing names; sums are made anew.

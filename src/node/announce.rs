@@ -13,6 +13,7 @@ use super::records::{Change, write_record};
 use super::{Backoff, Core, NodeError, unix_ms};
 use crate::client::{ClientError, Deadlines, Peer};
 use crate::model::{Address, Entry, EntryKey, Epoch, Node, NodeId, RecordKey, UnsoundEntry};
+use crate::protocol::feed::Welcome;
 use crate::replicate::take_in;
 use crate::store::StoreError;
 
@@ -105,10 +106,11 @@ async fn announce_until_heard(core: Arc<Core>, address: Address, id: Option<Node
     let mut complained = false;
     loop {
         match announce(&core, &peer).await {
-            Ok(()) => {
+            Ok(()) if core.belonging.belongs() => {
                 info!(%address, "announced");
                 return;
             }
+            Ok(()) => tracing::debug!(%address, "announced, but no cluster has welcomed this node yet"),
             // A refusal is for a person to mend; a peer that is away will come back.
             Err(AnnounceError::Peer(error)) if error.status() == Some(StatusCode::GONE) => {
                 return core.fail(NodeError::Forgotten(core.me.id.clone()));
@@ -139,21 +141,17 @@ fn is_transient(error: &AnnounceError) -> bool {
 
 /// Announces this node to `peer` and takes in the records that it answers with: the cluster's members.
 pub(super) async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), AnnounceError> {
-    let welcome = peer.announce(&core.me, core.catalog.origin().epoch).await?;
-    welcome.records.iter().try_for_each(Entry::check)?;
+    let Welcome { records, newcomer } = peer.announce(&core.me, core.catalog.origin().epoch).await?;
+    records.iter().try_for_each(Entry::check)?;
     let me = core.me.id.clone();
     let work = core.catalog.transact(move |transaction| {
         // Records carry their value, so no bytes will be asked of the peer whose name is not known here.
-        welcome
-            .records
+        records
             .iter()
             .filter(|entry| matches!(entry.key, EntryKey::Record(_)))
             .try_for_each(|entry| take_in(transaction, entry, &me, unix_ms()).map(drop))
     });
     work.await?;
-    // One that it did not come to join may be a newcomer like itself, and knows no more of the cluster.
-    if core.config.seeds.contains(peer.address()) {
-        core.acknowledged.belong();
-    }
+    core.belonging.welcomed(peer.address(), newcomer);
     Ok(())
 }

@@ -110,7 +110,7 @@ pub(super) async fn ping(
     require(&principal, Right::Read)?;
     let Query(PingQuery { vector }) = query?;
     // Asked before it is read what is known, so that what was welcomed is.
-    let belongs = core.acknowledged.belongs();
+    let belongs = core.belonging.belongs();
     let catalog = core.catalog.clone();
     let read = move || Ok::<_, StoreError>((catalog.vector()?, catalog.registered()?));
     let (vector, known) = if vector { Some(off_runtime(read).await?) } else { None }.unzip();
@@ -200,7 +200,9 @@ pub(super) async fn announce(
         let detail = format!("{id} is this node: two nodes must not have the same name");
         return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }
+    // Asked before the records are read: who belongs knows of the cluster's members.
+    let newcomer = core.belonging.newcomer();
     let catalog = core.catalog.clone();
     let records = off_runtime(move || catalog.feed(0, ENTRIES_MAX, Select::Records)).await?.entries;
-    Ok(Json(Welcome { records }))
+    Ok(Json(Welcome { records, newcomer }))
 }

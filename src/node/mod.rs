@@ -5,6 +5,7 @@
 mod access;
 mod announce;
 mod api;
+mod belonging;
 mod blob_metrics;
 mod blobs;
 mod bytes;
@@ -63,6 +64,7 @@ use crate::resize::choose::Rates;
 use crate::serve::guard::AllowedHosts;
 use crate::serve::{self, Handlers, Transport, serve};
 use crate::store::{Blobs, Catalog, FileSystem, StoreError};
+use belonging::Belonging;
 pub use config::{Config, Packets};
 use copies::Copies;
 use fetch::Fetching;
@@ -146,6 +148,7 @@ struct Core {
     fetching: Fetching,
     foreground: Foreground,
     acknowledged: Acknowledged,
+    belonging: Belonging,
     scrub: Scrub,
     failure: Mutex<Option<NodeError>>,
     stop: CancellationToken,
@@ -294,6 +297,7 @@ async fn start(
     let (variants, jobs) = Variants::new(config.images, config.resize.clone(), &mut metrics.registry);
     let rates = Mutex::default();
     let fetching = Fetching::new(config.fetch_bytes_per_second);
+    let belonging = Belonging::new(me.id.clone(), &me.address, &config.seeds);
     let core = Core {
         me,
         config,
@@ -313,6 +317,7 @@ async fn start(
         fetching,
         foreground: Foreground::new(),
         acknowledged: Acknowledged::default(),
+        belonging,
         scrub: Scrub::default(),
         failure: Mutex::default(),
         stop,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::warn;
 
+use super::belonging::require_welcomed;
 use super::bytes::off_runtime;
 use super::error::ApiError;
 use super::{Core, unix_ms};
@@ -56,11 +57,12 @@ where
     work.await
 }
 
-/// As [`write_record`], and waits until this node's view shows the change: who makes it reads it back here at once.
+/// As [`write_record`] for a client, and waits until this node's view shows the change: who makes it reads it back here at once.
 pub(super) async fn change_record<F>(core: &Arc<Core>, key: RecordKey, decide: F) -> Result<(), ApiError>
 where
     F: FnOnce(Option<&str>) -> Result<Change, ApiError> + Send + 'static,
 {
+    require_welcomed(core)?;
     // A time ahead of the others' would win against what is written after it.
     core.members.require_clock(&core.catalog)?;
     let Some(version) = write_record(core, key.clone(), decide).await?? else { return Ok(()) };

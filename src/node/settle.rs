@@ -22,24 +22,12 @@ pub(super) struct Acknowledged(Mutex<Said>);
 
 #[derive(Debug, Default)]
 struct Said {
-    /// Whether this node belongs to a cluster: it founds one, was welcomed by a seed, or was settled before.
-    belongs: bool,
     /// The nodes that are registered here, and the set that was settled here last.
     known: Option<(MemberSet, Option<MemberSet>)>,
     by: BTreeMap<NodeId, Acknowledgement>,
 }
 
 impl Acknowledged {
-    /// From now on this node belongs to a cluster, and knows the nodes that it has written down.
-    pub(super) fn belong(&self) {
-        self.said().belongs = true;
-    }
-
-    /// Whether this node belongs to a cluster.
-    pub(super) fn belongs(&self) -> bool {
-        self.said().belongs
-    }
-
     /// What `id` says in answer to a ping.
     pub(super) fn heard(&self, id: &NodeId, pong: &Pong) {
         let head = Cursor { epoch: pong.epoch, since: pong.head };
@@ -67,11 +55,11 @@ impl Acknowledged {
     }
 }
 
-/// At the start: whether this node belongs to a cluster already, and is one by itself.
+/// At the start: whether this node belonged to a cluster before, or is one by itself.
 pub(super) async fn begin(core: &Arc<Core>) -> Result<(), StoreError> {
     let catalog = core.catalog.clone();
-    if founds(core) || off_runtime(move || catalog.settled()).await?.is_some() {
-        core.acknowledged.belong();
+    if off_runtime(move || catalog.settled()).await?.is_some() {
+        core.belonging.belong();
     }
     settle(core).await.map(drop)
 }
@@ -99,11 +87,6 @@ pub(super) async fn run(core: Arc<Core>) {
     }
 }
 
-/// A node that is told of no other founds a cluster.
-fn founds(core: &Core) -> bool {
-    core.config.seeds.iter().all(|seed| *seed == core.me.address)
-}
-
 /// Settles the set of registered nodes if they all know each other; answers whether it is settled.
 async fn settle(core: &Arc<Core>) -> Result<bool, StoreError> {
     let catalog = core.catalog.clone();
@@ -120,10 +103,10 @@ async fn settle(core: &Arc<Core>) -> Result<bool, StoreError> {
     if settled.as_ref() == Some(&registered) {
         return Ok(true);
     }
-    let founds = settled.is_some() || founds(core);
+    let founds = settled.is_some() || core.belonging.founds();
     let said = |id: &NodeId| acknowledged.get(id).copied();
     let is_settled =
-        core.acknowledged.belongs() && is_settled(&core.me.id, &registered, founds, said, |id| read.get(id).copied());
+        core.belonging.belongs() && is_settled(&core.me.id, &registered, founds, said, |id| read.get(id).copied());
     if !is_settled {
         return Ok(false);
     }

@@ -10,6 +10,7 @@ use http::header::{HeaderValue, RETRY_AFTER};
 
 use super::Core;
 use super::access::{Right, require};
+use super::belonging::require_welcomed;
 use super::error::ApiError;
 use super::records::{Change, change_record};
 use crate::model::{MemberState, NodeId, Principal, RecordKey};
@@ -17,8 +18,10 @@ use crate::model::{MemberState, NodeId, Principal, RecordKey};
 /// After how many seconds a client may ask again: maintenance takes minutes, and there are other nodes.
 const RETRY_AFTER_SECONDS: &str = "60";
 
-/// Refuses a client's write where an operator has set this node apart. What peers bring is taken.
+/// Refuses a client's write where an operator has set this node apart, or no cluster has welcomed it yet. What peers bring is
+/// taken.
 pub(super) fn require_active(core: &Core) -> Result<(), ApiError> {
+    require_welcomed(core).map_err(ApiError::closing)?;
     let what = match core.members.state() {
         MemberState::Active => return Ok(()),
         MemberState::Draining => "is to leave the cluster",

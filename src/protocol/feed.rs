@@ -1,5 +1,7 @@
 //! The feed of a node as it travels: which entries it lists, in the order in which it listed them.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Entry, Epoch, NodeId, Version, VersionVector};
@@ -131,4 +133,17 @@ pub struct AnnounceQuery {
 pub struct Welcome {
     /// The records.
     pub records: Vec<Entry>,
+    /// Said by a node that does not belong to a cluster yet itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newcomer: Option<Newcomer>,
+}
+
+/// A node that waits for a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Newcomer {
+    /// The node.
+    pub id: NodeId,
+    /// The nodes that it found at its seeds, once it has heard that all of them wait, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seeds: Option<BTreeSet<NodeId>>,
 }

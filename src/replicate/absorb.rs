@@ -106,8 +106,26 @@ pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<bool, L::Err
     ledger.list(entry).map(|()| true)
 }
 
-/// Forgets the want of `entry`, which every other registered member has just refused for want of the bytes, unless one that
-/// `is_member` was read to list it. Answers whether it was forgotten.
+/// Puts the want of `entry` in doubt, whose bytes nobody gives, unless one that `is_member` was the last that was read to list
+/// it. Answers whether it is in doubt: then all members are to be asked, and it is given up if none of them has the bytes.
+///
+/// What they said before counts no more. Of a want only the last lister is remembered: one that said no may have got the
+/// bytes since, and been read to list them before the last one was, which then went.
+///
+/// # Errors
+/// When the ledger cannot be read or written.
+pub fn doubt<L: Ledger>(ledger: &mut L, entry: &Entry, is_member: impl Fn(&NodeId) -> bool) -> Result<bool, L::Error> {
+    let own = ledger.origin().node.clone();
+    match ledger.lister(entry)? {
+        None => Ok(false),
+        Some(lister) if lister == own => Ok(true),
+        Some(lister) if is_member(&lister) => Ok(false),
+        Some(_) => ledger.listed_by(entry, &own).map(|()| true),
+    }
+}
+
+/// Forgets the want of `entry`, which every other registered member has refused for want of the bytes since it was put in
+/// [`doubt`], unless anyone was read to list it since. Answers whether it was forgotten.
 ///
 /// The bytes went with a node that is gone, or with the database of one that came back from a backup; vectors would wait
 /// for them for ever. Whoever gets hold of them in spite of that lists the entry anew. In `coverage` no vector stays that
@@ -115,14 +133,9 @@ pub fn conclude<L: Ledger>(ledger: &mut L, entry: &Entry) -> Result<bool, L::Err
 ///
 /// # Errors
 /// When the ledger cannot be read or written.
-pub fn give_up<L: Ledger>(
-    ledger: &mut L,
-    coverage: &mut Coverage,
-    entry: &Entry,
-    is_member: impl Fn(&NodeId) -> bool,
-) -> Result<bool, L::Error> {
+pub fn give_up<L: Ledger>(ledger: &mut L, coverage: &mut Coverage, entry: &Entry) -> Result<bool, L::Error> {
     let own = ledger.origin().node.clone();
-    if ledger.lister(entry)?.is_none_or(|lister| lister != own && is_member(&lister)) {
+    if ledger.lister(entry)? != Some(own) {
         return Ok(false);
     }
     coverage.give_up(&entry.version);
@@ -208,16 +221,24 @@ mod tests {
         let mut coverage = Coverage::default();
         let vector = [(entry.version.origin.clone(), 7)].into_iter().collect();
         coverage.read_to_end(&node("B"), vector, Debt { last: 1, oldest: Some(1) });
-        let mut give_up = |ledger: &mut MemoryLedger, member: &str| {
-            let Ok(is_lost) = give_up(ledger, &mut coverage, &entry, |peer| *peer == node(member));
+        let mut give_up = |ledger: &mut MemoryLedger| {
+            let Ok(is_lost) = give_up(ledger, &mut coverage, &entry);
             (is_lost, coverage.is_settled())
         };
-        assert_eq!(give_up(&mut ledger, "B"), (false, false), "B lists it, too");
+        let is_member = |member: &'static str| move |peer: &NodeId| *peer == node(member);
+        assert_eq!(doubt(&mut ledger, &entry, is_member("B")), Ok(false), "B lists it, too");
+        assert_eq!(give_up(&mut ledger), (false, false), "it is in no doubt");
+        assert_eq!(doubt(&mut ledger, &entry, is_member("A")), Ok(true), "B is gone");
+        assert_eq!(absorb(&mut ledger, &page("A", 1), NOW), Ok(0));
+        assert_eq!(give_up(&mut ledger), (false, false), "A lists it since it was put in doubt");
+        assert_eq!(absorb(&mut ledger, &page("B", 1), NOW), Ok(0));
         let restored = Page { entries: Vec::new(), ..page("B", 2) };
         assert_eq!(absorb(&mut ledger, &restored, NOW), Ok(0));
         assert_eq!(ledger.wants.len(), 1);
-        assert_eq!(give_up(&mut ledger, "B"), (true, true), "B has another database now");
-        assert_eq!((give_up(&mut ledger, "A").0, ledger.wants.len()), (false, 0));
+        assert_eq!(doubt(&mut ledger, &entry, is_member("B")), Ok(true), "B has another database now");
+        assert_eq!(give_up(&mut ledger), (true, true));
+        assert_eq!(doubt(&mut ledger, &entry, is_member("B")), Ok(false));
+        assert_eq!((give_up(&mut ledger).0, ledger.wants.len()), (false, 0));
     }
 
     #[test]

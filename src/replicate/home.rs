@@ -6,6 +6,8 @@
 //! Whoever has said so decides by that set, or a later one, from then on. So when it is settled at the new home, the
 //! old one has stopped; and the new one has read all that the old one had decided by then.
 
+use std::collections::BTreeSet;
+
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use crate::model::{Cursor, MemberSet, MembersDigest, NodeId, ObjectKey};
@@ -68,6 +70,16 @@ pub fn is_settled(
     };
     let is_cluster = registered.contains(me) && (founds || registered.len() > 1);
     is_cluster && registered.iter().filter(|id| *id != me).all(has_settled)
+}
+
+/// Whether `me` and its `seeds`, each with the nodes that it waits for itself as far as it has found them, wait for nobody
+/// but each other. Then there is no cluster that any of them was to join, and they are one.
+pub fn have_met<'a>(
+    me: &NodeId,
+    seeds: impl Iterator<Item = (&'a NodeId, &'a Option<BTreeSet<NodeId>>)> + Clone,
+) -> bool {
+    let is_here = |id: &NodeId| id == me || seeds.clone().any(|(seed, _)| seed == id);
+    seeds.clone().all(|(id, theirs)| id == me || theirs.as_ref().is_some_and(|theirs| theirs.iter().all(is_here)))
 }
 
 #[cfg(test)]

@@ -20,14 +20,14 @@ pub mod memory;
 mod mend;
 mod restore;
 
-pub use absorb::{Page, Taken, absorb, conclude, give_up, take_in, unpark, write};
+pub use absorb::{Page, Taken, absorb, conclude, doubt, give_up, take_in, unpark, write};
 pub use clock::{AHEAD_MAX_MS, ahead_of_peers_ms};
 pub use copies::CopyHolder;
 pub use coverage::Coverage;
 pub use decide::{Decision, decide, resume_at};
 pub use digest::{BUCKETS, bucket_of, differing, digest_of, sum_of};
 pub use expire::{Expired, expire};
-pub use home::{Acknowledgement, Decider, decider, home, is_settled};
+pub use home::{Acknowledgement, Decider, decider, have_met, home, is_settled};
 pub use ledger::{Debt, Ledger};
 pub use mend::Comparison;
 pub use restore::{Released, release};

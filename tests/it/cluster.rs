@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
 
 use metacdn::cli::certs::authority::{Authority, Holder};
-use metacdn::client::{Deadlines, Peer, Upload, full};
+use metacdn::client::{Deadlines, Peer, Upload, empty, full};
 use metacdn::model::{Address, ContentHash, ObjectKey, Principal};
+use metacdn::protocol::READY;
 use metacdn::protocol::identity::Identity;
 use metacdn::protocol::status::Receipt;
 use metacdn::{edge, node};
@@ -106,7 +107,7 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a new node that joins by the address of another.
+    /// Starts a new node that joins by the address of another, and waits until it takes writes.
     pub async fn add(&mut self, name: &str) {
         self.add_with(name, |_| {}).await;
     }
@@ -116,7 +117,31 @@ impl Cluster {
         self.add_at(name, "127.0.0.1:0".parse().unwrap(), change).await;
     }
 
+    /// As [`Cluster::add_with`], and does not wait for anything.
+    pub async fn begin(&mut self, name: &str, change: impl FnOnce(&mut node::Config)) {
+        let free = "127.0.0.1:0".parse().unwrap();
+        self.begin_on(name, Ports { api: free, download: free, price: free }, change).await;
+    }
+
     async fn add_on(&mut self, name: &str, at: Ports, change: impl FnOnce(&mut node::Config)) {
+        self.begin_on(name, at, change).await;
+        self.is_ready(name).await;
+    }
+
+    /// Waits until a node takes writes.
+    pub async fn is_ready(&self, name: &str) {
+        let client = self.client(name);
+        wait_until(&format!("{name} is ready"), async || {
+            client
+                .send(http::Request::get(READY).body(empty()).unwrap())
+                .await
+                .is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+    }
+
+    /// As [`Cluster::begin`], at these addresses.
+    pub async fn begin_on(&mut self, name: &str, at: Ports, change: impl FnOnce(&mut node::Config)) {
         let mut config = self.config(name);
         config.seeds = self.nodes.values().take(1).map(|node| node.ports.api.into()).collect();
         change(&mut config);

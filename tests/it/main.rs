@@ -32,6 +32,7 @@ mod home;
 mod http1;
 mod images;
 mod images_codec;
+mod joining;
 mod maintenance;
 mod objects;
 mod openapi;

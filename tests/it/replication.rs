@@ -9,7 +9,7 @@ use metacdn::protocol::status::Receipt;
 use serde_json::Value;
 
 use crate::answers::{Answer, ask};
-use crate::cluster::{Cluster, free_address, get, key, objects, put, wait_until};
+use crate::cluster::{Cluster, get, key, objects, put, wait_until};
 
 async fn put_waiting(client: &Peer, name: &str, query: &str) -> Answer {
     ask(client, "PUT", &format!("/v1/objects/{name}?{query}"), &[], "text").await
@@ -104,28 +104,6 @@ async fn a_deletion_is_forgotten_when_all_have_passed_it_and_not_before() {
         wait_until(&format!("{name} has forgotten"), async || tombstones(&client).await == 0).await;
         assert!(objects(&client).await.is_empty(), "{name}");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_does_not_know_the_cluster_yet_forgets_no_deletion() {
-    let mut cluster = Cluster::start_with(&["AWS"], |config| config.tombstone_grace_s = 1).await;
-    let seed = free_address();
-    cluster
-        .add_with("GC", |config| {
-            config.seeds = vec![seed.into()];
-            config.tombstone_grace_s = 1;
-            config.copies_wait_ms = 0;
-        })
-        .await;
-    for name in ["AWS", "GC"] {
-        let client = cluster.client(name);
-        put(&client, "a", "text").await;
-        client.delete_object(&key("a")).await.unwrap();
-    }
-    let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
-    wait_until("AWS, which is alone, has forgotten", async || tombstones(&aws).await == 0).await;
-    tokio::time::sleep(std::time::Duration::from_millis(2_500)).await;
-    assert_eq!(tombstones(&gc).await, 1);
 }
 
 /// Copies the data folder of a stopped node, as a backup does.

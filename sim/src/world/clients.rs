@@ -62,6 +62,9 @@ impl World {
         if self.clock_ahead_ms(node) > AHEAD_MAX_MS.cast_signed() {
             return self.tell(|nodes| format!("{} refuses a write, its clock is ahead", nodes[node].id));
         }
+        if !self.nodes[node].catalog.belongs {
+            return self.tell(|nodes| format!("{} refuses a write, no cluster has welcomed it", nodes[node].id));
+        }
         let request = self.requests.len();
         self.requests.push(ClientRequest { key: key.clone(), wait_for, wait_ms, is_deletion });
         if is_deletion {

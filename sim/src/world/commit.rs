@@ -145,8 +145,12 @@ impl World {
                 let held = ledger.entries.get(&entry.key).map(|(_, entry)| (entry.key.clone(), entry.version.clone()));
                 Effect::Concluded { number, held }
             }
+            Job::Doubt(entry) => {
+                let Ok(_) = replicate::doubt(ledger, &entry, |lister| others.contains(lister));
+                Effect::Done
+            }
             Job::GiveUp(entry) => {
-                let Ok(_) = replicate::give_up(ledger, &mut memory.coverage, &entry, |lister| others.contains(lister));
+                let Ok(_) = replicate::give_up(ledger, &mut memory.coverage, &entry);
                 Effect::Done
             }
             Job::Cover => {
@@ -164,10 +168,11 @@ impl World {
                 self.counts.expired += expire_all(ledger, time, &vectors);
                 Effect::Done
             }
-            Job::Welcome(records) => {
+            Job::Welcome(records, belongs) => {
                 for entry in &records {
                     let Ok(_) = replicate::take_in(ledger, entry, id, now);
                 }
+                catalog.belongs |= belongs;
                 Effect::Done
             }
             Job::Mend(peer, passed, entries) => {
@@ -234,9 +239,10 @@ impl World {
         match effect {
             Effect::Written { request, version } => self.written(node, request, version.as_ref()),
             Effect::Member { answer: Some((peer, number)) } => {
-                let listed = self.nodes[node].catalog.ledger.entries.values().map(|(_, entry)| entry);
+                let Catalog { ledger, belongs, .. } = &self.nodes[node].catalog;
+                let listed = ledger.entries.values().map(|(_, entry)| entry);
                 let records = listed.filter(|entry| matches!(entry.key, EntryKey::Record(_))).cloned().collect();
-                self.answer(node, peer, number, Answer::Welcome(records));
+                self.answer(node, peer, number, Answer::Welcome { records, belongs: *belongs });
             }
             Effect::Absorbed { peer, epoch, held, end, debt } => {
                 self.absorbed(node, (&peer, epoch), held, end, debt);
@@ -268,7 +274,7 @@ impl World {
             Job::Member { answer: None, id, is_member: true } if id == self.nodes[node].id => {
                 self.enqueue(node, Job::Member { id, is_member: true, answer: None });
             }
-            Job::Welcome(records) => self.enqueue(node, Job::Welcome(records)),
+            Job::Welcome(..) => self.enqueue(node, job),
             Job::Release(_) => {
                 self.nodes[node].memory.releases = false;
                 self.later_within(1_000, 3_000, node, Task::Cover);
@@ -390,9 +396,10 @@ fn told(job: &Job) -> String {
             format!("{}'s feed to {}: [{texts}]{}", page.peer, page.cursor.since, end.unwrap_or_default())
         }
         Job::Conclude { entry, .. } => format!("the bytes of {} {}", entry.key, entry.version),
-        Job::Welcome(records) => format!("records: {}", entries(records)),
+        Job::Welcome(records, _) => format!("records: {}", entries(records)),
         Job::Mend(_, _, mended) => format!("what a bucket has: {}", entries(mended)),
         Job::Release(horizon) => format!("the release of a backup, horizon {horizon:?}"),
+        Job::Doubt(entry) => format!("that nobody gives the bytes of {} {}", entry.key, entry.version),
         Job::GiveUp(entry) => format!("that nobody has the bytes of {} {}", entry.key, entry.version),
         Job::Cover => "what was passed".to_owned(),
         Job::Unpark => "what was parked".to_owned(),

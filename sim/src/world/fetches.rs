@@ -7,6 +7,7 @@ use crate::event::Task;
 use crate::message::{Answer, Ask};
 use crate::model::{Content, ContentHash, Entry};
 use crate::node::{Fetch, Job, Purpose, SimNode};
+use crate::replicate::Ledger as _;
 use crate::store::{BlobWriter, Blobs, DiskFile as _, SMALL_BLOB_BYTES_MAX, StoreError};
 
 /// How many blobs are fetched at once.
@@ -36,7 +37,10 @@ impl World {
             }
             let content = entry.content().expect("only bytes are wanted");
             let Ok(writer) = resume(blobs, content) else { continue };
-            let fetch = Fetch { entry, holders: Vec::new(), writer, advanced: true, denied: [].into() };
+            let SimNode { catalog, id, .. } = &self.nodes[node];
+            let Ok(lister) = catalog.ledger.lister(&entry);
+            let in_doubt = lister.as_ref() == Some(id);
+            let fetch = Fetch { entry, holders: Vec::new(), writer, advanced: true, in_doubt, denied: [].into() };
             let number = self.number();
             self.nodes[node].memory.fetches.insert(number, fetch);
             self.ask_next_holder(node, number);
@@ -67,14 +71,16 @@ impl World {
         self.ask(node, holder, Purpose::Fetch(number), Ask::Blob(hash, offset));
     }
 
-    /// All holders were asked. If every member has said that it lacks the bytes, they went with a node that is forgotten;
-    /// whoever gets hold of them in spite of that will list them anew.
+    /// All holders were asked. If every member has said that it lacks the bytes, the want is put in doubt; if it was when
+    /// they were asked, they went with a node that is forgotten, and whoever gets hold of them in spite of that will list them
+    /// anew.
     fn give_up(&mut self, node: usize, number: u64) {
         let others = self.others(node);
         let fetch = &self.nodes[node].memory.fetches[&number];
         if others.iter().all(|other| fetch.denied.contains(other)) {
             let entry = fetch.entry.clone();
-            self.enqueue(node, Job::GiveUp(entry));
+            let job = if fetch.in_doubt { Job::GiveUp(entry) } else { Job::Doubt(entry) };
+            self.enqueue(node, job);
         }
         self.end_fetch(node, number);
     }

@@ -29,10 +29,9 @@ impl World {
             Ask::Feed { since, epoch, wait_ms } => return self.asked_feed(node, from, number, (since, epoch, wait_ms)),
             Ask::Blob(hash, offset) => self.piece(node, &hash, offset),
             Ask::Ping => {
-                let Catalog { ledger, belongs, .. } = &self.nodes[node].catalog;
+                let Catalog { ledger, .. } = &self.nodes[node].catalog;
                 let Ok(vector) = crate::replicate::Ledger::vector(ledger);
-                let (epoch, belongs) = (ledger.origin.epoch, *belongs);
-                Answer::Pong { epoch, vector, belongs, now_unix_ms: self.clock(node) }
+                Answer::Pong { epoch: ledger.origin.epoch, vector, now_unix_ms: self.clock(node) }
             }
             Ask::Receipts(versions) => {
                 self.receipts(node, from, &versions);
@@ -59,8 +58,7 @@ impl World {
         match (purpose, answer) {
             (Purpose::Pull, Answer::Feed(part)) => self.read_feed(node, peer, part),
             (Purpose::Fetch(number), Answer::Blob(piece)) => self.got_piece(node, peer, number, piece),
-            (Purpose::Ping, Answer::Pong { epoch, vector, belongs, now_unix_ms }) => {
-                self.nodes[node].catalog.belongs |= belongs;
+            (Purpose::Ping, Answer::Pong { epoch, vector, now_unix_ms }) => {
                 let ahead_ms = now_unix_ms.cast_signed() - self.clock(node).cast_signed();
                 let id = self.nodes[peer].id.clone();
                 let Ok(own) = crate::replicate::Ledger::vector(&self.nodes[node].catalog.ledger);
@@ -74,9 +72,13 @@ impl World {
                 }
                 self.count_copies(node);
             }
-            (Purpose::Announce, Answer::Welcome(records)) => {
+            (Purpose::Announce, Answer::Welcome { records, belongs }) => {
+                // One that waits for the cluster itself may be welcome there later.
+                if !belongs && !self.nodes[node].catalog.belongs {
+                    self.later_within(REST_MS.0, REST_MS.1, node, Task::Announce(peer));
+                }
                 let records = records.into_iter().filter(|entry| matches!(entry.key, EntryKey::Record(_))).collect();
-                self.enqueue(node, Job::Welcome(records));
+                self.enqueue(node, Job::Welcome(records, belongs));
             }
             (Purpose::Compare, Answer::Sums(sums)) => self.got_sums(node, peer, &sums),
             (Purpose::CompareBucket(passed), Answer::Bucket(entries)) => {

@@ -66,10 +66,16 @@ impl World {
         }
     }
 
-    /// A person gives a `node` that knows nobody another seed, because its first one is gone.
+    /// A person gives a `node` that nobody has welcomed, or that knows nobody, another seed: its first one is gone, or waits
+    /// for one that is. One of the cluster is taken, if there is any.
     fn introduce(&mut self, node: usize) {
         let knows = self.others(node).iter().any(|other| self.nodes[*other].status != Status::Gone);
-        if let Some(seed) = self.live().into_iter().find(|other| *other != node).filter(|_| !knows) {
+        if knows && self.nodes[node].catalog.belongs {
+            return;
+        }
+        let others: Vec<_> = self.live().into_iter().filter(|other| *other != node).collect();
+        let member = others.iter().find(|other| self.nodes[**other].catalog.belongs);
+        if let Some(seed) = member.or(others.first().filter(|_| !knows)).copied() {
             self.nodes[node].seed = Some(seed);
             self.announce(node, seed);
         }

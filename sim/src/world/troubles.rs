@@ -49,6 +49,12 @@ impl World {
                 if self.nodes.len() < NODES_MAX {
                     self.counts.joined += 1;
                     self.add_node(Some(node));
+                    // It may not reach anybody at first, for longer than deletions are remembered.
+                    if self.random.happens(200) {
+                        let newcomer = self.nodes.len() - 1;
+                        let ways = (0..newcomer).flat_map(|other| [(newcomer, other), (other, newcomer)]).collect();
+                        self.cut_ways(ways, 3 * self.plan.grace_ms / 2);
+                    }
                 }
             }
             Trouble::Forget => self.burn(node),
@@ -67,6 +73,11 @@ impl World {
             _ => others.iter().flat_map(|other| [(node, *other), (*other, node)]).collect(),
         };
         let after_ms = self.absence_ms(1_000, 150_000);
+        self.cut_ways(ways, after_ms);
+    }
+
+    /// Cuts `ways` for so long.
+    fn cut_ways(&mut self, ways: Vec<(usize, usize)>, after_ms: u64) {
         for (from, to) in ways {
             self.counts.cuts += 1;
             *self.cuts.entry((from, to)).or_default() += 1;

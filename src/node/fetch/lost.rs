@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::model::{Entry, Liveness};
 use crate::node::Core;
-use crate::replicate::give_up;
+use crate::replicate::{doubt, give_up};
 use crate::store::{StoreError, Want};
 
 /// After so many failures it is asked whether anybody holds the bytes at all.
@@ -30,13 +30,16 @@ pub(super) async fn give_up_lost(core: &Arc<Core>, wants: &[Want]) -> Result<(),
         return Ok(());
     }
     for want in wants.iter().filter(|want| want.failures >= FAILURES).take(ASKED_MAX) {
+        // Asked only after that: what they said before may be older than what they list.
+        if !is_in_doubt(core, &want.entry).await? {
+            continue;
+        }
         let Ok(nobody_holds) = nobody_holds(core, &want.entry).await else { return Ok(()) };
         if nobody_holds {
             let (shared, entry) = (core.clone(), want.entry.clone());
             let lost = core.catalog.transact(move |transaction| {
-                let view = shared.members.view().borrow().clone();
                 let mut coverage = shared.coverage.lock().unwrap_or_else(PoisonError::into_inner);
-                give_up(transaction, &mut coverage, &entry, |peer| view.nodes().contains_key(peer))
+                give_up(transaction, &mut coverage, &entry)
             });
             if lost.await? {
                 core.metrics.lost_wants.inc();
@@ -45,6 +48,16 @@ pub(super) async fn give_up_lost(core: &Arc<Core>, wants: &[Want]) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// Puts the want of `entry` in doubt, unless a member is known to list it.
+async fn is_in_doubt(core: &Arc<Core>, entry: &Entry) -> Result<bool, StoreError> {
+    let (view, entry) = (core.members.view(), entry.clone());
+    let work = core.catalog.transact(move |transaction| {
+        let view = view.borrow().clone();
+        doubt(transaction, &entry, |peer| view.nodes().contains_key(peer))
+    });
+    work.await
 }
 
 /// One of the members did not answer.

@@ -106,8 +106,9 @@ fn run<L: Ledger<Error: Debug>>(
         },
         Step::GiveUp { place, are_members } => match seen.get(place) {
             Some(entry) => {
-                let given_up = replicate::give_up(ledger, &mut coverage, entry, |_| are_members);
-                format!("{:?}", given_up.expect("given up"))
+                let in_doubt = replicate::doubt(ledger, entry, |_| are_members).expect("doubted");
+                let given_up = replicate::give_up(ledger, &mut coverage, entry).expect("given up");
+                format!("{in_doubt} {given_up}")
             }
             None => String::new(),
         },
