@@ -103,7 +103,20 @@ as_root() {
     # shellcheck disable=SC2016
     unshare --user --map-root-user --mount --net sh -c 'ip link set lo up && exec "$@"' sh "$@"
 }
-stage_it() { as_root cargo test --locked --test it; }
+# Hundreds of servers and clients share the machine here, and what waits may wait too long. So the few that fail beside the
+# others have to pass alone, and are told as unsteady at the end: each is a fault, of the test or of what it tests.
+UNSTEADY_MAX=3
+stage_it() {
+    local log=.tools/it.log name unsteady
+    if as_root cargo test --locked --test it 2>&1 | tee "$log"; then return; fi
+    mapfile -t unsteady < <(sed --quiet '/^failures:$/,$ s/^    \([a-z0-9_:]*\)$/\1/p' "$log" | sort --unique)
+    if [ ${#unsteady[@]} = 0 ] || [ ${#unsteady[@]} -gt $UNSTEADY_MAX ]; then return 1; fi
+    for name in "${unsteady[@]}"; do
+        echo "once more, alone: $name"
+        as_root cargo test --locked --test it -- --exact "$name" || return 1
+    done
+    echo "UNSTEADY, failed beside the others and passed alone: ${unsteady[*]}"
+}
 
 # The rules of replication and the blobs, through crashes, partitions, full disks and wrong clocks; and planted bugs, each
 # of which has to be found.
