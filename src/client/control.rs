@@ -9,7 +9,7 @@ use crate::protocol::feed::{Digests, FeedAnswer, FeedQuery, Receipts, Welcome};
 use crate::protocol::scrub::ScrubStatus;
 use crate::protocol::status::{Pong, Servers, Settled, Status};
 use crate::protocol::{
-    DIGESTS, FEED, PING, PRICES, PURGES, RECEIPTS, SCRUB, SERVERS, STATUS, WITHHELD, price_path, server_path,
+    DIGESTS, FEED, PING, PRICES, PURGES, READY, RECEIPTS, SCRUB, SERVERS, STATUS, WITHHELD, price_path, server_path,
     state_path,
 };
 
@@ -97,6 +97,14 @@ impl Peer {
     /// When the node does not answer.
     pub async fn servers(&self) -> Result<Servers, ClientError> {
         self.ask_json(Method::GET, SERVERS).await
+    }
+
+    /// Asks whether the node takes what clients write.
+    ///
+    /// # Errors
+    /// When the node does not answer, or is not ready (503).
+    pub async fn ready(&self) -> Result<(), ClientError> {
+        self.ask(self.request(Method::GET, READY, super::empty())?).await.map(drop)
     }
 
     /// Says what a member is for.

@@ -9,9 +9,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, SystemTime};
 
 use metacdn::cli::certs::authority::{Authority, Holder};
-use metacdn::client::{Deadlines, Peer, Upload, empty, full};
+use metacdn::client::{Deadlines, Peer, Upload, full};
 use metacdn::model::{Address, ContentHash, ObjectKey, Principal};
-use metacdn::protocol::READY;
 use metacdn::protocol::identity::Identity;
 use metacdn::protocol::status::Receipt;
 use metacdn::{edge, node};
@@ -131,13 +130,7 @@ impl Cluster {
     /// Waits until a node takes writes.
     pub async fn is_ready(&self, name: &str) {
         let client = self.client(name);
-        wait_until(&format!("{name} is ready"), async || {
-            client
-                .send(http::Request::get(READY).body(empty()).unwrap())
-                .await
-                .is_ok_and(|answer| answer.status() == 200)
-        })
-        .await;
+        wait_until(&format!("{name} is ready"), async || client.ready().await.is_ok()).await;
     }
 
     /// As [`Cluster::begin`], at these addresses.

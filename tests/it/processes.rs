@@ -171,7 +171,7 @@ impl Processes {
 
     pub async fn up(&self, name: &str) {
         let client = self.client(name);
-        wait_until(&format!("{name} answers"), async || client.ping().await.is_ok()).await;
+        wait_until(&format!("{name} is ready"), async || client.ready().await.is_ok()).await;
     }
 }
 

@@ -124,6 +124,7 @@ async fn start_nodes(stage: &mut Stage<'_>, cluster: &mut Cluster) -> anyhow::Re
         }
         for peer in &peers {
             wait_for("it knows all nodes and they live", async || {
+                peer.ready().await?;
                 let servers = peer.servers().await?.servers;
                 let alive = servers.iter().filter(|server| server.liveness == Liveness::Alive).count();
                 Ok((alive == MACHINES.len()).then_some(()))
