@@ -110,15 +110,19 @@ def family(pid):
     return found
 
 
+def process_cpu_ns(pid):
+    """Nanoseconds of CPU of all threads that a process has or had, by the clock that clock_getcpuclockid(3) names."""
+    return time.clock_gettime_ns((~pid << 3) | 2)
+
+
 def cpu_ns(pid):
-    """Nanoseconds that all threads of a process and of those below it ran."""
+    """Nanoseconds of CPU of a process and of those below it."""
     total = 0
     for member in family(pid):
-        for task in Path(f"/proc/{member}/task").glob("*/schedstat"):
-            try:
-                total += int(task.read_text().split()[0])
-            except OSError:
-                pass
+        try:
+            total += process_cpu_ns(member)
+        except OSError:
+            pass
     return total
 
 
@@ -127,30 +131,18 @@ def memory_mib(pid, field):
     return int(re.search(rf"{field}:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text()).group(1)) / 1024
 
 
-class Cluster:
-    """One node, and the edges before it."""
+class Edges:
+    """The authority of a cluster, and edges that it has certified; without a node they answer for sites alone."""
 
-    def __init__(self, processes, core, node_serve=""):
+    seeds = ""
+
+    def __init__(self, processes):
         self.processes = processes
         self.program = ROOT / "target/release/metacdn"
         if not self.program.exists():
             raise SystemExit("build it first: cargo build --release")
-        for role, name in [("node", NODE), ("edge", "edge"), ("client", "me")]:
-            if role == "node":
-                self.metacdn("certs", "init")
-            self.metacdn("certs", "issue", role, name)
-        self.api, download, price = free_port(), free_port(), free_port()
-        config = processes.write("node.toml", self.identity(NODE) + f"""
-[node]
-id = "{NODE}"
-data = "node"
-listen = "127.0.0.1:{self.api}"
-download_listen = "127.0.0.1:{download}"
-price_listen = "127.0.0.1:{price}"
-{node_serve}
-""")
-        self.node = processes.start("node", [self.program, "run", "--config", config], core)
-        wait_until("the node is ready", lambda: answers(price, "/ready"))
+        self.metacdn("certs", "init")
+        self.metacdn("certs", "issue", "edge", "edge")
 
     def metacdn(self, *arguments):
         environment = {**os.environ, "METACDN_HOME": str(self.processes.folder)}
@@ -170,21 +162,43 @@ price_listen = "127.0.0.1:{price}"
 [edge]
 listen = "127.0.0.1:{public}"
 admin_listen = "127.0.0.1:{admin}"
-seeds = ["127.0.0.1:{self.api}"]
+{self.seeds}
 {more}
 """)
         pid = self.processes.start(name, [self.program, "run", "--config", config], core)
-        wait_until("the edge is ready", lambda: answers(admin, "/ready"))
+        wait_until(f"{name} is ready", lambda: answers(admin, "/ready"))
         return pid, public
 
     def accepts(self, more):
         """Whether the program knows such settings of an edge."""
         config = self.processes.write("try.toml", self.identity("edge") + f"""
 [edge]
-seeds = ["127.0.0.1:{self.api}"]
+{self.seeds}
 {more}
 """)
         return subprocess.run([self.program, "config", "check", "--config", config], capture_output=True).returncode == 0
+
+
+class Cluster(Edges):
+    """One node, and the edges before it."""
+
+    def __init__(self, processes, core, node_serve=""):
+        super().__init__(processes)
+        self.metacdn("certs", "issue", "node", NODE)
+        self.metacdn("certs", "issue", "client", "me")
+        self.api, download, price = free_port(), free_port(), free_port()
+        self.seeds = f'seeds = ["127.0.0.1:{self.api}"]'
+        config = processes.write("node.toml", self.identity(NODE) + f"""
+[node]
+id = "{NODE}"
+data = "node"
+listen = "127.0.0.1:{self.api}"
+download_listen = "127.0.0.1:{download}"
+price_listen = "127.0.0.1:{price}"
+{node_serve}
+""")
+        self.node = processes.start("node", [self.program, "run", "--config", config], core)
+        wait_until("the node is ready", lambda: answers(price, "/ready"))
 
     def connect(self):
         """A connection to the node's API."""
