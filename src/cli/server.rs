@@ -73,9 +73,11 @@ pub struct IdentityArgs {
 /// # Errors
 /// When what is said about it cannot be used, or the node fails.
 pub async fn run(args: Args, config: Option<&Path>, home: &Path) -> anyhow::Result<()> {
-    let effective = draft(&args, run::draft(config)?, home)?.build()?;
+    let (config, home) = (config.map(Path::to_owned), home.to_owned());
+    let read = move || Ok(draft(&args, run::draft(config.as_deref())?, &home)?.build()?);
+    let effective = read()?;
     telemetry::start(&effective.config.log)?;
-    run::serve(&effective, Ports::NextFree).await
+    run::serve(&effective, read, Ports::NextFree).await
 }
 
 /// The flags on top of what the file and the environment say, and then the defaults of this command.

@@ -5,6 +5,7 @@
 //! `node.listen`, `METACDN_EDGE_ROUTE_POLICY` is `edge.route.policy`; lists are separated by commas. `METACDN_LOG` is
 //! short for `METACDN_LOG_FILTER`. A section, and so its role, is there as soon as one of its fields is given.
 
+mod change;
 mod check;
 mod draft;
 mod fields;

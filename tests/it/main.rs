@@ -42,6 +42,7 @@ mod promises;
 mod protocols;
 mod reference;
 mod relay;
+mod reload;
 mod replication;
 mod run;
 mod scrubbing;

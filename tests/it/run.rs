@@ -261,6 +261,43 @@ async fn the_second_signal_ends_at_once() {
 }
 
 #[tokio::test]
+async fn a_hangup_or_a_command_has_the_edge_read_its_file_anew() {
+    let (_cluster, path) = configuration().await;
+    let folder = path.parent().unwrap();
+    let mut process = Process::start(folder, &["run"], &ANYWHERE);
+    let at = process.addresses(PORTS_FREE.len()).await;
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{good}hosts = ['cdn.example']\nthreads = 3\n")).unwrap();
+    process.signal(Signal::HUP);
+    let line = process.line("read anew").await;
+    assert!(line["changed"] == r#"["edge.hosts"]"# && line["needs_restart"] == r#"["edge.threads"]"#, "{line}");
+    std::fs::write(&path, format!("{good}hosts = ['cdn example']\n")).unwrap();
+    process.signal(Signal::HUP);
+    let line = process.line("what was before stays").await;
+    assert!(line["error"].as_str().unwrap().contains("\"cdn example\" is no host"), "{line}");
+
+    let admin = at["edge.admin_listen"].to_string();
+    let reload = async |json: &[&str]| {
+        let words = [&["reload", "--edge", &admin][..], json].concat();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metacdn"));
+        command.args(words).current_dir(folder).env_clear().env("HOME", folder);
+        let ended = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, _, stderr) = reload(&[]).await;
+    assert!(code == Some(1) && stderr.contains("metacdn.toml:") && stderr.contains("nothing has changed"), "{stderr}");
+    std::fs::write(&path, format!("{good}[edge.route]\npolicy = 'n'\n")).unwrap();
+    let (code, stdout, stderr) = reload(&["--json"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(told["changed"], serde_json::json!(["edge.hosts", "edge.route.policy"]));
+    let (code, stdout, stderr) = reload(&[]).await;
+    assert!(code == Some(0) && format!("{stdout}{stderr}").contains("nothing has changed"), "{stdout}{stderr}");
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().await.0, Some(0));
+}
+
+#[tokio::test]
 async fn what_cannot_start_says_why() {
     let (cluster, path) = configuration().await;
     let folder = cluster.folder.path();
