@@ -61,13 +61,13 @@ use crate::cache::{self, Cache, SLICE_BYTES};
 use crate::client::{self, Deadlines, Peer};
 use crate::compress;
 use crate::membership;
-use crate::model::{Address, NodeId, View};
+use crate::model::{Address, Network, NodeId, View};
 use crate::protocol::identity::{Identity, TlsVersions};
 use crate::resize::choose::Thresholds;
 use crate::route::{self, RouteTable};
 use crate::serve::guard::AllowedHosts;
 use crate::serve::http1::Workers;
-use crate::serve::{self, Handlers, Transport, http1, serve};
+use crate::serve::{self, Handlers, Proxies, Transport, http1, serve};
 use admin::{Metrics, NodeCounts};
 use alt_svc::AltSvc;
 use budget::RetryBudget;
@@ -111,6 +111,9 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Addresses of clients that may choose a policy by the header `metacdn-policy`.
     pub trusted: Vec<IpAddr>,
+    /// The networks of proxies that pass connections of users on: each of these has to begin with a PROXY header, and is the
+    /// client's whom that names.
+    pub proxy_protocol_from: Vec<Network>,
     /// How many nodes are tried for one request.
     pub tries_max: NonZeroUsize,
     /// How many retries may be made for a hundred requests, besides the first one of each and those at nodes that were
@@ -162,6 +165,7 @@ impl Default for Config {
             origin_authority: None,
             hosts: Vec::new(),
             trusted: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             // As many as are scored in full.
             tries_max: NonZeroUsize::new(16).expect("16 is not 0"),
             retry_per_cent: 20,
@@ -254,6 +258,7 @@ struct Core {
     settings: ArcSwap<Settings>,
     reloader: Option<Reloader>,
     public_at: SocketAddr,
+    proxies: Proxies,
     via: HeaderValue,
     tls: Arc<rustls::ClientConfig>,
     view: watch::Sender<Arc<View>>,
@@ -300,6 +305,7 @@ impl Core {
             settings: ArcSwap::from_pointee(settings),
             reloader,
             public_at,
+            proxies: Proxies::new(config.proxy_protocol_from.clone()),
             via: HeaderValue::from_static("1.1 metacdn"),
             tls: identity.client_config(),
             view: watch::channel(Arc::default()).0,
@@ -415,7 +421,7 @@ pub async fn run(
     if let (Some(socket), Some(certificates)) = (doors.udp, doors.certificates) {
         listen::serve(&core, listen::Quic { socket, certificates }, users.clone(), &mut tasks)?;
     }
-    let mut workers = Workers::start(doors.tcp, count, limits, users, &stop)?;
+    let mut workers = Workers::start(doors.tcp, core.proxies.clone(), count, limits, users, &stop)?;
     let (give_back, drained) = oneshot::channel();
     tasks.spawn(async move {
         workers.drained().await.expect("a part of the users would be served by nobody");

@@ -195,6 +195,7 @@ fn begin(core: &Arc<Core>, before: &Settings, settings: &Arc<Settings>, rebuildi
         rebuilding.spawn(site::rebuild(core.clone(), Arc::downgrade(site)));
     }
     core.settings.store(settings.clone());
+    core.proxies.exchange(settings.config.proxy_protocol_from.clone());
     // If one of that name comes again it is another one.
     for site in before.sites.iter().filter(|site| settings.sites.named(site.name()).is_none()) {
         core.cache.purge(&Rule::Site(site.text().to_string()), None);

@@ -60,13 +60,14 @@ impl Config {
     /// runs.
     #[must_use]
     pub fn reloaded(&self, new: &Self) -> Self {
-        let Self { site, hosts, trusted, compression, thresholds, .. } = new.clone();
+        let Self { site, hosts, trusted, proxy_protocol_from, compression, thresholds, .. } = new.clone();
         // Where nobody comes by TLS, or is to come, there is nothing to exchange.
         let has_tls = self.tls_listen.is_some() && !new.certificate.is_empty();
         let certificate = if has_tls { &new.certificate } else { &self.certificate }.clone();
         // What was measured so far was weighed by these.
         let (measure, eject) = (self.route.measure.clone(), self.route.eject.clone());
         let route = route::Config { measure, eject, ..new.route.clone() };
-        Self { site, certificate, hosts, trusted, compression, thresholds, route, ..self.clone() }
+        let settled = Self { proxy_protocol_from, compression, thresholds, route, ..self.clone() };
+        Self { site, certificate, hosts, trusted, ..settled }
     }
 }

@@ -40,6 +40,7 @@ mod pictures;
 mod processes;
 mod promises;
 mod protocols;
+mod proxy_protocol;
 mod reference;
 mod relay;
 mod reload;
