@@ -209,7 +209,7 @@ mod tests {
         let config = config(line, text);
         let edge = config.edge.unwrap();
         assert_eq!((edge.listen.port(), edge.admin_listen.port(), edge.seeds.len()), (1, 2, 2));
-        assert_eq!((edge.hosts, config.identity.key), (vec!["cdn.example.org".to_owned()], "x".into()));
+        assert_eq!((edge.hosts, config.identity.unwrap().key), (vec!["cdn.example.org".to_owned()], "x".into()));
         assert!(config.node.is_none());
     }
 }

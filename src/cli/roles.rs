@@ -33,7 +33,7 @@ pub enum Ports {
 /// The roles that a configuration asks for, with their open sockets.
 #[derive(Debug)]
 pub struct Roles {
-    identity: Identity,
+    identity: Option<Identity>,
     node: Option<(node::Config, node::Listeners)>,
     edge: Option<(edge::Config, edge::Listeners)>,
     reloads: Option<edge::Reloads>,
@@ -60,7 +60,7 @@ impl Roles {
     ///
     /// # Errors
     /// When there is no role, or a socket cannot be opened.
-    pub async fn bind(effective: &Effective, identity: Identity, ports: Ports) -> anyhow::Result<Self> {
+    pub async fn bind(effective: &Effective, identity: Option<Identity>, ports: Ports) -> anyhow::Result<Self> {
         let config = &effective.config;
         anyhow::ensure!(
             config.node.is_some() || config.edge.is_some(),
@@ -144,7 +144,8 @@ impl Roles {
         let Self { identity, node, edge, reloads } = self;
         let mut roles = JoinSet::new();
         if let Some((config, listeners)) = node {
-            let (identity, stop) = (identity.clone(), stop.clone());
+            let identity = identity.clone().context("a node needs an [identity]")?;
+            let stop = stop.clone();
             roles.spawn(async move {
                 let ended = node::run(config, identity, listeners, stop).await;
                 (Role::Node, ended.map_err(anyhow::Error::from))

@@ -234,6 +234,9 @@ pub enum EdgeError {
     /// It knows no node.
     #[error("an edge needs the address of a node or a site: set edge.seeds or [[edge.site]]")]
     NoSeeds,
+    /// It has nothing by which nodes, or operators who are elsewhere, could know it.
+    #[error("an edge that has seeds, or whose admin address others reach, needs an [identity]")]
+    NoIdentity,
     /// Its sites contradict each other.
     #[error(transparent)]
     Site(#[from] SiteError),
@@ -286,7 +289,7 @@ struct Core {
 impl Core {
     fn new(
         config: Config,
-        identity: &Identity,
+        identity: Option<&Identity>,
         public_at: SocketAddr,
         reloader: Option<Reloader>,
         stop: CancellationToken,
@@ -307,7 +310,9 @@ impl Core {
             public_at,
             proxies: Proxies::new(config.proxy_protocol_from.clone()),
             via: HeaderValue::from_static("1.1 metacdn"),
-            tls: identity.client_config(),
+            // Without an identity there is no cluster that could be spoken to.
+            tls: identity
+                .map_or_else(|| client::tls_of_authorities(rustls::RootCertStore::empty()), Identity::client_config),
             view: watch::channel(Arc::default()).0,
             observations: Arc::new(Observations::new(config.route.clone(), &config.membership)),
             routes: ArcSwap::from_pointee(routes),
@@ -389,7 +394,7 @@ impl Config {
 /// When it cannot start.
 pub async fn run(
     config: Config,
-    identity: Identity,
+    identity: Option<Identity>,
     listeners: Listeners,
     reloads: Option<Reloads>,
     stop: CancellationToken,
@@ -397,15 +402,23 @@ pub async fn run(
     if config.seeds.is_empty() && config.site.is_empty() {
         return Err(EdgeError::NoSeeds);
     }
+    if identity.is_none() && !config.seeds.is_empty() {
+        return Err(EdgeError::NoIdentity);
+    }
     let public_at = listeners.public.local_addr()?;
     let admin_at = listeners.admin.local_addr()?;
-    let core =
-        Arc::new(Core::new(config, &identity, public_at, reloads.as_ref().map(Reloads::reloader), stop.clone())?);
+    let core = Arc::new(Core::new(
+        config,
+        identity.as_ref(),
+        public_at,
+        reloads.as_ref().map(Reloads::reloader),
+        stop.clone(),
+    )?);
     // Web pages reach only loopback in the operator's name; elsewhere callers prove who they are.
-    let (admin_transport, admin_hosts) = if admin_at.ip().is_loopback() {
-        (Transport::Loopback, Some(AllowedHosts::loopback(admin_at.port())))
-    } else {
-        (Transport::Tls(identity.server_config(TlsVersions::Only13)), None)
+    let (admin_transport, admin_hosts) = match &identity {
+        _ if admin_at.ip().is_loopback() => (Transport::Loopback, Some(AllowedHosts::loopback(admin_at.port()))),
+        Some(identity) => (Transport::Tls(identity.server_config(TlsVersions::Only13)), None),
+        None => return Err(EdgeError::NoIdentity),
     };
     let answering = core.clone();
     let users = http1::Handlers {

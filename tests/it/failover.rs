@@ -77,7 +77,7 @@ impl World {
         let (public, admin) = (listeners.public.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let identity = processes.identity();
         let running =
-            async move { edge::run(config, identity, listeners, None, CancellationToken::new()).await.unwrap() };
+            async move { edge::run(config, Some(identity), listeners, None, CancellationToken::new()).await.unwrap() };
         let edge = AbortOnDropHandle::new(tokio::spawn(running));
         ready(admin).await;
         Self { processes, relays, public, admin, _edge: edge }

@@ -81,7 +81,7 @@ pub(super) fn ways(address: &Address, config: Option<&Config>) -> anyhow::Result
     if here {
         ways.push(Peer::plain(address.clone(), SHORT));
     }
-    match config.map(|config| config.identity.load(SystemTime::now())) {
+    match config.and_then(|config| config.identity.as_ref()).map(|files| files.load(SystemTime::now())) {
         Some(Ok(identity)) => {
             let tls = identity.client_config();
             ways.push(Peer::edge(tls.clone(), address.clone(), SHORT));
