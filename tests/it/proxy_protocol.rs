@@ -201,7 +201,7 @@ async fn a_proxy_without_a_right_header_is_left() {
         stream.write_all(begun).await.unwrap();
         let dripping = async {
             while stream.write_all(b"P").await.is_ok() {
-                tokio::time::sleep(Duration::from_millis(50)).await
+                tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         timeout(PATIENCE, dripping).await.expect("it is left");

@@ -276,6 +276,28 @@ async fn origins_that_stay_are_known_as_before() {
     assert!(ill.asked().len() < asked + 10, "{} after {asked}", ill.asked().len());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_headers_are_believed_changes() {
+    let origin = Origin::start(|asked| answer(200, &[], asked.field("x-forwarded-for"))).await;
+    let sites = site("site", &origin, "");
+    let edge = ByFile::start(&sites).await;
+    let ask = async || {
+        let mut stream = TcpStream::connect(edge.public()).await.unwrap();
+        let head = "GET / HTTP/1.1\r\nHost: site.example\r\nConnection: close\r\n\r\n";
+        let all = format!("PROXY TCP4 192.0.2.7 198.51.100.1 56324 80\r\n{head}");
+        stream.write_all(all.as_bytes()).await.unwrap();
+        let mut text = String::new();
+        timeout(PATIENCE, stream.read_to_string(&mut text)).await.unwrap().unwrap();
+        (text[9..12].to_owned(), text.rsplit("\r\n").next().unwrap().to_owned())
+    };
+    assert_eq!(ask().await.0, "400");
+    let told = edge.reads(&format!("proxy_protocol_from = ['127.0.0.0/8']\n{sites}")).await;
+    assert_eq!(list(&told["changed"]), ["edge.proxy_protocol_from"]);
+    assert_eq!(ask().await, ("200".to_owned(), "192.0.2.7".to_owned()));
+    edge.reads(&sites).await;
+    assert_eq!(ask().await.0, "400");
+}
+
 fn der(pem: &str) -> CertificateDer<'static> {
     CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
@@ -450,7 +472,7 @@ async fn two_thousand_requests_outlast_fifty_reloads() {
     release.send(true).unwrap();
     let ended = async {
         while let Some(ended) = held.join_next().await {
-            ended.unwrap()
+            ended.unwrap();
         }
     };
     timeout(PATIENCE, ended).await.expect("all end");
