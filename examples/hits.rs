@@ -20,7 +20,7 @@ use metacdn::protocol::site_certificate::SiteCertificate;
 use metacdn::serve::http1::{
     Caller, Handlers, Hot, HotAnswer, HotBody, HotFile, HotFiles, HotRequest, HotSent, Workers,
 };
-use metacdn::serve::{Certificates, Config, Shown, Transport};
+use metacdn::serve::{Certificates, Config, Proxies, Shown, Transport};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::service_fn;
@@ -93,7 +93,7 @@ fn main() -> anyhow::Result<()> {
         let config = Config { connections_max: 20_000, ..Config::default() };
         let handlers = Handlers { http, hot: kept };
         let shutdown = CancellationToken::new();
-        let mut workers = Workers::start(doors, workers, config, handlers, &shutdown)?;
+        let mut workers = Workers::start(doors, Proxies::default(), workers, config, handlers, &shutdown)?;
         workers.drained().await?;
         Ok(())
     })

@@ -29,6 +29,8 @@ pub enum Rule {
     Prefix(String),
     /// All that have this tag in `Cache-Tag` or `Surrogate-Key`.
     Tag(String),
+    /// All answers of the origins of the site that has this text in keys.
+    Site(String),
 }
 
 /// What a purge leaves of something.
@@ -56,6 +58,7 @@ struct Rules {
     /// By their lengths.
     prefixes: BTreeMap<usize, HashMap<u64, Marks>>,
     tags: HashMap<u64, Marks>,
+    sites: HashMap<u64, Marks>,
     count: usize,
     /// All with smaller numbers is purged.
     floor: u64,
@@ -99,6 +102,7 @@ impl Purges {
                 rules.prefixes.entry(text.len()).or_default().entry(self.hasher.hash_one(text.as_str()))
             }
             Rule::Tag(tag) => rules.tags.entry(self.hasher.hash_one(tag.as_str())),
+            Rule::Site(site) => rules.sites.entry(self.hasher.hash_one(site.as_str())),
         };
         if matches!(marks, std::collections::hash_map::Entry::Vacant(_)) {
             rules.count += 1;
@@ -126,7 +130,9 @@ impl Purges {
         let lines = TAG_FIELDS.iter().flat_map(|name| headers.iter().flat_map(|headers| headers.get_all(*name)));
         let tags = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split([' ', ',', '\t']));
         let tags = tags.filter_map(|tag| rules.tags.get(&hash(tag)));
-        let all = exact.iter().chain(prefixes).chain(tags).fold(Marks::default(), |all, marks| all.and(*marks));
+        let site = if let CacheKey::Answer { site, .. } = key { rules.sites.get(&hash(site)) } else { None };
+        let all =
+            exact.iter().chain(prefixes).chain(tags).chain(site).fold(Marks::default(), |all, marks| all.and(*marks));
         match all.soft {
             _ if all.hard > born => Verdict::Gone,
             Some((number, at)) if number > born => Verdict::Stale(at),
@@ -179,6 +185,8 @@ mod tests {
             (Rule::Prefix(String::new()), "http://g/", None, Verdict::Gone),
             (Rule::Tag("b".into()), "http://x/", Some(&tagged), Verdict::Gone),
             (Rule::Tag("c".into()), "http://x/", Some(&tagged), Verdict::Stands),
+            (Rule::Site("site".into()), "http://x/", None, Verdict::Gone),
+            (Rule::Site("sit".into()), "http://x/", None, Verdict::Stands),
         ] {
             let before = purges.latest();
             purges.add(&rule, None);

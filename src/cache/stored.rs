@@ -95,8 +95,10 @@ impl Head {
 #[derive(Debug)]
 struct Known {
     head: Arc<Head>,
-    block: OnceLock<Block>,
-    nature: OnceLock<Nature>,
+    /// With whether others get other forms of it.
+    block: OnceLock<(bool, Block)>,
+    /// With the number of the rules by which it was judged.
+    nature: OnceLock<(u64, Nature)>,
 }
 
 impl Known {
@@ -192,16 +194,37 @@ impl Stored {
         self.head.load().head.clone()
     }
 
-    /// What came before its bytes, and its lines, which `make` makes once.
-    pub fn block(&self, make: impl FnOnce(&Head) -> Block) -> (Arc<Head>, Block) {
+    /// What came before its bytes, and its lines, which `make` makes once, as long as it `varies` or does not.
+    pub fn block(&self, varies: bool, make: impl Fn(&Head) -> Block) -> (Arc<Head>, Block) {
         let known = self.head.load();
-        (known.head.clone(), known.block.get_or_init(|| make(&known.head)).clone())
+        match known.block.get_or_init(|| (varies, make(&known.head))) {
+            (of, block) if *of == varies => (known.head.clone(), block.clone()),
+            _ => {
+                let block = make(&known.head);
+                self.remember(&known, |anew| _ = anew.block.set((varies, block.clone())));
+                (known.head.clone(), block)
+            }
+        }
     }
 
-    /// What may become of it by codings, which `judge` says once of each head.
-    pub fn nature(&self, judge: impl FnOnce(&Head) -> Nature) -> Nature {
+    /// What may become of it by codings, which `judge` says once of each head, as long as the rules with this number hold.
+    pub fn nature(&self, rules: u64, judge: impl Fn(&Head) -> Nature) -> Nature {
         let known = self.head.load();
-        *known.nature.get_or_init(|| judge(&known.head))
+        match *known.nature.get_or_init(|| (rules, judge(&known.head))) {
+            (of, nature) if of == rules => nature,
+            _ => {
+                let nature = judge(&known.head);
+                self.remember(&known, |anew| _ = anew.nature.set((rules, nature)));
+                nature
+            }
+        }
+    }
+
+    /// What follows from the head `known` is found out anew, but for what `set` says; unless the head is another one by now.
+    fn remember(&self, known: &Arc<Known>, set: impl FnOnce(&Known)) {
+        let anew = Known::new(known.head.clone());
+        set(&anew);
+        self.head.compare_and_swap(known, Arc::new(anew));
     }
 
     /// The number of what it is, which nothing else has: what is made of it has it in its key.

@@ -82,8 +82,12 @@ fn report(file: &Path, effective: &Effective, verified: &Verified) -> String {
     if config.node.is_none() && config.edge.is_none() {
         text += "starts nothing: it is for the commands of a person\n";
     }
-    let identity = &verified.identity;
-    text += &format!("as {}, certificate valid until {}\n", identity.principal(), instant(identity.expires_at()));
+    text += &match &verified.identity {
+        Some(identity) => {
+            format!("as {}, certificate valid until {}\n", identity.principal(), instant(identity.expires_at()))
+        }
+        None => "as nobody: it speaks to no cluster\n".to_owned(),
+    };
     for warning in &verified.warnings {
         text += &format!("warning: {warning}\n");
     }
@@ -100,8 +104,8 @@ fn facts(effective: &Effective, verified: &Verified) -> Value {
         "node": config.node.as_ref().map(|node| &node.id),
         "edge": config.edge.is_some(),
         "listeners": listeners,
-        "identity": verified.identity.principal().to_string(),
-        "expires_at": instant(verified.identity.expires_at()),
+        "identity": verified.identity.as_ref().map(|identity| identity.principal().to_string()),
+        "expires_at": verified.identity.as_ref().map(|identity| instant(identity.expires_at())),
         "warnings": verified.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
     })
 }

@@ -29,6 +29,7 @@ mod profile;
 mod progress;
 pub mod proxy;
 mod purge;
+mod reload;
 mod repair;
 pub mod roles;
 pub mod run;
@@ -111,6 +112,8 @@ pub enum Command {
     Prices(prices::PricesArgs),
     /// Have the caches of all edges, or of one, forget something
     Purge(purge::PurgeArgs),
+    /// Have an edge read its configuration anew, while it runs
+    Reload(reload::ReloadArgs),
     /// Show what each node holds
     Status,
     /// Compare what all nodes hold, and say where they differ
@@ -165,6 +168,7 @@ impl Cli {
             Command::Forget(args) => ask(forget::run(args, &options)),
             Command::Prices(args) => ask(prices::run(args, &options)),
             Command::Purge(args) => ask(purge::run(args, &options)),
+            Command::Reload(args) => ask(reload::run(args, &options)),
             Command::Status => ask(status::run(&options)),
             Command::Verify(args) => ask(verify::run(args, &options)),
             Command::Repair(args) => ask(repair::run(args, &options)),

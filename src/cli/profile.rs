@@ -71,7 +71,7 @@ impl Cluster {
 
     fn load(path: &Path) -> anyhow::Result<Self> {
         let config = read(path)?;
-        let identity = config.identity.load(SystemTime::now())?;
+        let identity = config.load_identity(SystemTime::now())?;
         let seeds = config.client.map(|client| client.seeds).unwrap_or_default();
         if seeds.is_empty() {
             bail!(

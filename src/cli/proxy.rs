@@ -90,12 +90,15 @@ impl FromArgMatches for PolicyArgs {
 pub async fn run(args: Args, config: Option<&Path>, home: &Path) -> anyhow::Result<()> {
     let profile = home.join(super::profile::DEMO_PROFILE);
     let file = config.or_else(|| profile.exists().then_some(&*profile));
-    let effective = draft(&args, run::draft(file)?)?.build()?;
+    let file = file.map(Path::to_owned);
+    let unused = args.policy.unused_beta.clone().map(|beta| (beta, args.policy.policy));
+    let read = move || Ok(draft(&args, run::draft(file.as_deref())?)?.build()?);
+    let effective = read()?;
     telemetry::start(&effective.config.log)?;
-    if let Some(beta) = &args.policy.unused_beta {
-        warn!(beta, policy = %args.policy.policy, "beta is not used, only policy c weighs by it");
+    if let Some((beta, policy)) = unused {
+        warn!(beta, %policy, "beta is not used, only policy c weighs by it");
     }
-    run::serve(&effective, Ports::NextFree).await
+    run::serve(&effective, read, Ports::NextFree).await
 }
 
 /// The flags on top of what the file and the environment say, and then the defaults of this command.
@@ -206,7 +209,7 @@ mod tests {
         let config = config(line, text);
         let edge = config.edge.unwrap();
         assert_eq!((edge.listen.port(), edge.admin_listen.port(), edge.seeds.len()), (1, 2, 2));
-        assert_eq!((edge.hosts, config.identity.key), (vec!["cdn.example.org".to_owned()], "x".into()));
+        assert_eq!((edge.hosts, config.identity.unwrap().key), (vec!["cdn.example.org".to_owned()], "x".into()));
         assert!(config.node.is_none());
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, UdpSocket};
+use std::time::SystemTime;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
@@ -32,9 +33,10 @@ pub enum Ports {
 /// The roles that a configuration asks for, with their open sockets.
 #[derive(Debug)]
 pub struct Roles {
-    identity: Identity,
+    identity: Option<Identity>,
     node: Option<(node::Config, node::Listeners)>,
     edge: Option<(edge::Config, edge::Listeners)>,
+    reloads: Option<edge::Reloads>,
 }
 
 /// A role.
@@ -58,14 +60,14 @@ impl Roles {
     ///
     /// # Errors
     /// When there is no role, or a socket cannot be opened.
-    pub async fn bind(effective: &Effective, identity: Identity, ports: Ports) -> anyhow::Result<Self> {
+    pub async fn bind(effective: &Effective, identity: Option<Identity>, ports: Ports) -> anyhow::Result<Self> {
         let config = &effective.config;
         anyhow::ensure!(
             config.node.is_some() || config.edge.is_some(),
             "there is nothing to run: add a section [node], [edge] or both to the configuration"
         );
         let listen = async |field, at| listen(effective, field, at, ports).await;
-        let mut roles = Self { identity, node: None, edge: None };
+        let mut roles = Self { identity, node: None, edge: None, reloads: None };
         if let Some(node) = &config.node {
             let listeners = node::Listeners {
                 api: listen("node.listen", node.listen).await?,
@@ -86,6 +88,23 @@ impl Roles {
             roles.edge = Some((edge.clone(), listeners));
         }
         Ok(roles)
+    }
+
+    /// Has the edge, if there is one, read with `read` what it is to become, whenever the answer asks it to. The process was
+    /// started with the configuration `started`.
+    pub fn reload_by(
+        &mut self,
+        started: &Effective,
+        read: impl Fn() -> anyhow::Result<Effective> + Send + Sync + 'static,
+    ) -> Option<edge::Reloader> {
+        self.edge.as_ref()?;
+        let started = started.clone();
+        let reloads = self.reloads.insert(edge::Reloads::new(move |running| {
+            let fresh = read().map_err(|error| format!("{error:#}"))?;
+            fresh.verify(SystemTime::now()).map_err(|error| error.to_string())?;
+            started.change(running, &fresh)
+        }));
+        Some(reloads.reloader())
     }
 
     /// Where the roles listen, each by the field that says so.
@@ -122,10 +141,11 @@ impl Roles {
     /// # Errors
     /// With the failure of the first role that did not end as it should.
     pub async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let Self { identity, node, edge } = self;
+        let Self { identity, node, edge, reloads } = self;
         let mut roles = JoinSet::new();
         if let Some((config, listeners)) = node {
-            let (identity, stop) = (identity.clone(), stop.clone());
+            let identity = identity.clone().context("a node needs an [identity]")?;
+            let stop = stop.clone();
             roles.spawn(async move {
                 let ended = node::run(config, identity, listeners, stop).await;
                 (Role::Node, ended.map_err(anyhow::Error::from))
@@ -134,7 +154,7 @@ impl Roles {
         if let Some((config, listeners)) = edge {
             let stop = stop.clone();
             roles.spawn(async move {
-                let ended = edge::run(config, identity, listeners, stop).await;
+                let ended = edge::run(config, identity, listeners, reloads, stop).await;
                 (Role::Edge, ended.map_err(anyhow::Error::from))
             });
         }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use super::roles::{Ports, Roles, raise_file_limit};
 use crate::config::{Draft, Effective};
-use crate::telemetry;
+use crate::{edge, telemetry};
 
 /// The configuration that is read if none is named.
 const FILE_DEFAULT: &str = "metacdn.toml";
@@ -25,9 +25,11 @@ pub struct Args {}
 /// # Errors
 /// When the configuration cannot be used, or a role fails.
 pub async fn run(Args {}: Args, config: Option<&Path>) -> anyhow::Result<()> {
-    let effective = draft(Some(&file_or_default(config)))?.build()?;
+    let file = file_or_default(config);
+    let read = move || Ok(draft(Some(&file))?.build()?);
+    let effective = read()?;
     telemetry::start(&effective.config.log)?;
-    serve(&effective, Ports::Exact).await
+    serve(&effective, read, Ports::Exact).await
 }
 
 /// The file that is named, or the one that is read if none is.
@@ -49,35 +51,42 @@ pub(super) fn draft(file: Option<&Path>) -> anyhow::Result<Draft> {
     Ok(draft)
 }
 
-/// Checks, binds and serves, until a signal.
-pub(super) async fn serve(effective: &Effective, ports: Ports) -> anyhow::Result<()> {
+/// Checks, binds and serves, until a signal; an edge will `read` its configuration anew whenever it is told to.
+pub(super) async fn serve(
+    effective: &Effective,
+    read: impl Fn() -> anyhow::Result<Effective> + Send + Sync + 'static,
+    ports: Ports,
+) -> anyhow::Result<()> {
     // From here on a signal no longer kills.
     let signals = Signals::catch().context("cannot catch signals")?;
     let verified = effective.verify(SystemTime::now())?;
     for warning in verified.warnings {
         warn!(%warning, "configuration will become a problem");
     }
-    let roles = Roles::bind(effective, verified.identity, ports).await?;
+    let mut roles = Roles::bind(effective, verified.identity, ports).await?;
     raise_file_limit(roles.files_max());
     for (field, address) in roles.addresses()? {
         info!(field, %address, "listening");
     }
-    signals.end(roles).await
+    let reloader = roles.reload_by(effective, read);
+    signals.end(roles, reloader).await
 }
 
-/// The signals by which a process is told to end.
+/// The signals by which a process is told to end, or to read its configuration anew.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hangup: Signal,
 }
 
 impl Signals {
     fn catch() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+        let (terminate, interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        Ok(Self { terminate, interrupt, hangup: signal(SignalKind::hangup())? })
     }
 
     /// Serves until the first signal, and then until the last answer; a second signal ends the process at once.
-    async fn end(mut self, roles: Roles) -> anyhow::Result<()> {
+    async fn end(mut self, roles: Roles, reloader: Option<edge::Reloader>) -> anyhow::Result<()> {
         let stop = CancellationToken::new();
         let serving = roles.serve(stop.clone());
         pin!(serving);
@@ -85,6 +94,13 @@ impl Signals {
             let (name, number) = tokio::select! {
                 ended = &mut serving => return ended,
                 _ = self.terminate.recv() => ("SIGTERM", SignalKind::terminate().as_raw_value()),
+                _ = self.hangup.recv() => {
+                    match &reloader {
+                        Some(reloader) => reloader.ask(),
+                        None => warn!(signal = "SIGHUP", "only edges read their configuration anew, a node needs a restart"),
+                    }
+                    continue;
+                }
                 _ = self.interrupt.recv() => ("SIGINT", SignalKind::interrupt().as_raw_value()),
             };
             if stop.is_cancelled() {

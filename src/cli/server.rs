@@ -73,9 +73,11 @@ pub struct IdentityArgs {
 /// # Errors
 /// When what is said about it cannot be used, or the node fails.
 pub async fn run(args: Args, config: Option<&Path>, home: &Path) -> anyhow::Result<()> {
-    let effective = draft(&args, run::draft(config)?, home)?.build()?;
+    let (config, home) = (config.map(Path::to_owned), home.to_owned());
+    let read = move || Ok(draft(&args, run::draft(config.as_deref())?, &home)?.build()?);
+    let effective = read()?;
     telemetry::start(&effective.config.log)?;
-    run::serve(&effective, Ports::NextFree).await
+    run::serve(&effective, read, Ports::NextFree).await
 }
 
 /// The flags on top of what the file and the environment say, and then the defaults of this command.
@@ -168,7 +170,7 @@ mod tests {
     #[test]
     fn a_name_is_enough() {
         let config = config("--name AWS");
-        assert_eq!(config.identity, IdentityFiles::in_folder(Path::new("/home/certs"), "AWS"));
+        assert_eq!(config.identity, Some(IdentityFiles::in_folder(Path::new("/home/certs"), "AWS")));
         let node = config.node.unwrap();
         assert_eq!((node.data.as_path(), node.images), (Path::new("/home/nodes/AWS"), ImageMode::Off));
         assert_eq!(node.listen.port(), 22222);
@@ -180,7 +182,7 @@ mod tests {
             "dynamic --name A --provider GC --data d --listen [::1]:1 --advertise a:1 --download-listen [::1]:2 \
              --download-advertise a:2 --price-listen [::1]:3 --seed b:1 --seed c:1 --packets open --identity-dir i",
         );
-        assert_eq!(config.identity.key, Path::new("i/A.key"));
+        assert_eq!(config.identity.as_ref().unwrap().key, Path::new("i/A.key"));
         let node = config.node.unwrap();
         assert_eq!(node.provider.unwrap().as_str(), "GC");
         assert_eq!([node.listen.port(), node.download_listen.port(), node.price_listen.port()], [1, 2, 3]);
@@ -201,8 +203,8 @@ mod tests {
         let node = effective.config.node.as_ref().unwrap();
         assert_eq!((node.id.as_str(), node.images), ("GC", ImageMode::Off));
         assert_eq!(node.data, folder.path().join("d"));
-        assert_eq!(effective.config.identity.key, Path::new("other.key"));
-        assert_eq!(effective.config.identity.authority, folder.path().join("a"));
+        assert_eq!(effective.config.identity.as_ref().unwrap().key, Path::new("other.key"));
+        assert_eq!(effective.config.identity.as_ref().unwrap().authority, folder.path().join("a"));
         assert!(effective.config.edge.is_none(), "its faults do not count either");
         assert_eq!(*effective.source("node.images"), Source::Flag("[IMAGES]"));
     }

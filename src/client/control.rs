@@ -6,11 +6,12 @@ use super::objects::encode_query;
 use super::{ClientError, Peer};
 use crate::model::{Entry, EntryKey, Epoch, MemberState, Node, NodeId, Provider, Purge, Tariff, Version};
 use crate::protocol::feed::{Digests, FeedAnswer, FeedQuery, Receipts, Welcome};
+use crate::protocol::reload::Reloaded;
 use crate::protocol::scrub::ScrubStatus;
 use crate::protocol::status::{Pong, Servers, Settled, Status};
 use crate::protocol::{
-    DIGESTS, FEED, PING, PRICES, PURGES, READY, RECEIPTS, SCRUB, SERVERS, STATUS, WITHHELD, price_path, server_path,
-    state_path,
+    DIGESTS, FEED, PING, PRICES, PURGES, READY, RECEIPTS, RELOAD, SCRUB, SERVERS, STATUS, WITHHELD, price_path,
+    server_path, state_path,
 };
 
 /// What providers charge, by name.
@@ -190,6 +191,14 @@ impl Peer {
     /// When the node does not answer.
     pub async fn purge(&self, purge: &Purge) -> Result<(), ClientError> {
         self.send_json(Method::POST, PURGES, purge).await.map(drop)
+    }
+
+    /// Has the edge whose admin listener the peer is read its configuration anew.
+    ///
+    /// # Errors
+    /// When the edge does not answer, or refuses what it reads (422).
+    pub async fn reload(&self) -> Result<Reloaded, ClientError> {
+        self.ask_json(Method::POST, RELOAD).await
     }
 
     /// Removes the prices of a provider.

@@ -194,6 +194,13 @@ impl Peer {
         Self { http: Arc::new(Http::new(connector, Some(host))), address, deadlines }
     }
 
+    /// The same, with the same connections, which waits so long for answers; for connections as before.
+    #[must_use]
+    pub fn waiting(mut self, deadlines: Deadlines) -> Self {
+        self.deadlines = Deadlines { connect: self.deadlines.connect, ..deadlines };
+        self
+    }
+
     /// Where the node is reached.
     pub const fn address(&self) -> &Address {
         &self.address

@@ -5,7 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::{Coding, Codings, MediaPattern};
 
 /// What is compressed, and how hard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// The codings that are made, best first: among those that a client likes equally, the first is taken. None turns
@@ -35,7 +35,7 @@ pub struct Config {
 }
 
 /// How hard, and with how much memory, each coding compresses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub struct Levels {
     /// The level of zstd, 1 to 19: those above need windows that HTTP does not allow.
     pub zstd: u8,

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::Semaphore;
 
-use super::{Config, ConfigError, Effective, Problem};
+use super::{Config, ConfigError, Effective, IdentityFiles, Problem};
 use crate::model::{Address, Principal};
 use crate::protocol::identity::Identity;
 use crate::{compress, edge, membership, serve};
@@ -24,8 +24,8 @@ const HEADER_BYTES_MIN: usize = 1024;
 /// A configuration that can be started, as far as can be known before that.
 #[derive(Debug)]
 pub struct Verified {
-    /// The identity, read from its files.
-    pub identity: Identity,
+    /// The identity, read from its files, if it has one.
+    pub identity: Option<Identity>,
     /// What will become a problem.
     pub warnings: Vec<Problem>,
 }
@@ -38,9 +38,10 @@ impl Effective {
     pub fn verify(&self, now: SystemTime) -> Result<Verified, ConfigError> {
         let mut found: Vec<(String, String)> = Vec::new();
         let mut warnings = Vec::new();
-        let identity = self.config.identity.load(now);
+        let identity = self.config.identity.as_ref().map(|files| files.load(now)).transpose();
         match &identity {
-            Ok(identity) => {
+            Ok(None) => {}
+            Ok(Some(identity)) => {
                 found.extend(self.other_node(identity));
                 let left = identity.expires_at().duration_since(now).unwrap_or_default();
                 if left < EXPIRY_WARNING {
@@ -83,10 +84,11 @@ impl Effective {
 
     /// The field of the identity that an error speaks of.
     fn field_of(&self, error: &ConfigError) -> &'static str {
-        let files = &self.config.identity;
+        let files = self.config.identity.as_ref();
+        let is = |path: &Path, file: fn(&IdentityFiles) -> &Path| files.is_some_and(|files| file(files) == path);
         match error {
-            ConfigError::Read { path, .. } if *path == files.authority => "identity.authority",
-            ConfigError::Read { path, .. } if *path == files.key => "identity.key",
+            ConfigError::Read { path, .. } if is(path, |files| &files.authority) => "identity.authority",
+            ConfigError::Read { path, .. } if is(path, |files| &files.key) => "identity.key",
             _ => "identity.certificate",
         }
     }

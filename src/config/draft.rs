@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -207,15 +208,23 @@ impl Draft {
         }
         let mut needed: BTreeSet<&str> = sections.keys().map(String::as_str).collect();
         needed.extend(given.keys().map(|path| section_of(path)));
-        needed.insert("identity");
+        let value = |path: &str| given.get(path).map(|given| &given.value).or_else(|| FIELDS.default(path));
+        if proves_itself(&needed, value) {
+            needed.insert("identity");
+        }
         let mut tree = Map::new();
         for path in needed.iter().flat_map(|section| FIELDS.of_section(section)) {
-            let value = given.get(path).map(|given| &given.value).or_else(|| FIELDS.default(path));
-            match value {
+            match value(path) {
                 Some(value) => insert(&mut tree, path, value.clone()),
                 None => {
                     let source = sections.get(section_of(path)).cloned().unwrap_or(Source::Default);
-                    problems.push(Problem { source, field: path.to_owned(), reason: "it is missing".to_owned() });
+                    let mut reason = "it is missing".to_owned();
+                    if needed.contains("edge") && section_of(path) == "identity" && !sections.contains_key("identity") {
+                        reason.push_str(
+                            ": only an edge without seeds, and with its admin_listen on loopback, needs none",
+                        );
+                    }
+                    problems.push(Problem { source, field: path.to_owned(), reason });
                 }
             }
         }
@@ -265,6 +274,16 @@ impl Effective {
     pub(super) fn problem(&self, (field, reason): (String, String)) -> Problem {
         Problem { source: self.source(&field).clone(), field, reason }
     }
+}
+
+/// Whether a process with these sections has to prove who it is: to nodes, and to operators who are not on its machine. An edge
+/// that has sites alone need not.
+fn proves_itself<'v>(sections: &BTreeSet<&str>, value: impl Fn(&str) -> Option<&'v Value>) -> bool {
+    let has_seeds = || value("edge.seeds").and_then(Value::as_array).is_some_and(|seeds| !seeds.is_empty());
+    // What is no address is told as such.
+    let admin = || value("edge.admin_listen").and_then(Value::as_str)?.parse::<SocketAddr>().ok();
+    let is_asked = || has_seeds() || admin().is_some_and(|at| !at.ip().is_loopback());
+    sections.contains("node") || sections.contains("client") || sections.contains("edge") && is_asked()
 }
 
 /// The names of files and folders that are in the value of the field `path`.

@@ -50,7 +50,7 @@ impl Fields {
         let identity = PathBuf::from("identity.pem");
         let node = node::Config::new("AWS".parse().expect("a name"), "data".into());
         let default = Config {
-            identity: IdentityFiles { authority: identity.clone(), certificate: identity.clone(), key: identity },
+            identity: Some(IdentityFiles { authority: identity.clone(), certificate: identity.clone(), key: identity }),
             log: telemetry::Config::default(),
             client: Some(ClientConfig { seeds: vec![address.clone()], edge: None }),
             node: Some(node.clone()),

@@ -5,6 +5,7 @@
 //! `node.listen`, `METACDN_EDGE_ROUTE_POLICY` is `edge.route.policy`; lists are separated by commas. `METACDN_LOG` is
 //! short for `METACDN_LOG_FILTER`. A section, and so its role, is there as soon as one of its fields is given.
 
+mod change;
 mod check;
 mod draft;
 mod fields;
@@ -17,11 +18,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
 use crate::model::Address;
-use crate::protocol::identity::IdentityError;
+use crate::protocol::identity::{Identity, IdentityError};
 use crate::{edge, node, telemetry};
 
 pub use check::Verified;
@@ -33,8 +35,9 @@ pub use identity::IdentityFiles;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The certificate and key that this process shows.
-    pub identity: IdentityFiles,
+    /// The certificate and key that this process shows; an edge that has sites alone, and is asked by nobody from elsewhere,
+    /// needs none.
+    pub identity: Option<IdentityFiles>,
     /// What is logged, and how.
     #[serde(default)]
     pub log: telemetry::Config,
@@ -65,6 +68,14 @@ impl Config {
         let mut draft = Draft::read(path)?;
         draft.overlay_environment(std::env::vars_os());
         Ok(draft.build()?.config)
+    }
+
+    /// Reads and checks the identity, for whoever cannot do without.
+    ///
+    /// # Errors
+    /// When there is none, a file cannot be read, or what they hold is no identity that is valid `now`.
+    pub fn load_identity(&self, now: SystemTime) -> Result<Identity, ConfigError> {
+        self.identity.as_ref().ok_or(ConfigError::NoIdentity)?.load(now)
     }
 
     /// The fields that name the listeners of the roles, and what they say.
@@ -121,6 +132,9 @@ pub enum ConfigError {
     /// What is said cannot be used.
     #[error("the configuration cannot be used:{}", list(.0))]
     Invalid(Vec<Problem>),
+    /// It has none, and one is needed.
+    #[error("the configuration has no [identity], which nodes ask for: `metacdn certs` makes one")]
+    NoIdentity,
     /// The certificate or key cannot be used.
     #[error(
         "cannot use the identity of authority {}, certificate {}, key {}",

@@ -60,8 +60,8 @@ fn paths_start_at_the_files_folder() {
     let path = folder.path().join("metacdn.toml");
     std::fs::write(&path, GOOD).unwrap();
     let config = Draft::read(&path).unwrap().build().unwrap().config;
-    assert_eq!(config.identity.authority, folder.path().join("certs/authority.pem"));
-    assert_eq!(config.identity.key, Path::new("/etc/keys/AWS.key"));
+    assert_eq!(config.identity.as_ref().unwrap().authority, folder.path().join("certs/authority.pem"));
+    assert_eq!(config.identity.as_ref().unwrap().key, Path::new("/etc/keys/AWS.key"));
     assert_eq!(config.node.unwrap().data, folder.path().join("data"));
     assert_eq!(config.edge.unwrap().seeds.len(), 1);
 }
@@ -101,10 +101,7 @@ fn broken_files_are_told_with_their_places() {
     assert!(problems("a = 1\na = 2\n")[0].starts_with("2:1: duplicate key"), "{:?}", problems("a = 1\na = 2\n"));
     assert!(problems("node = 5")[0].contains("1:1: node: it is a table: write [node]"));
     assert!(problems("'node.id' = 'AWS'")[0].contains("no such field"));
-    assert_eq!(
-        problems(""),
-        ["identity.authority: it is missing", "identity.certificate: it is missing", "identity.key: it is missing"]
-    );
+    assert!(problems("").is_empty(), "nothing is wrong with nothing, but that it does nothing");
 
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("metacdn.toml");
@@ -203,6 +200,34 @@ fn with_seeds(addition: &str) -> String {
 }
 
 #[test]
+fn an_edge_of_sites_alone_needs_no_identity() {
+    let site = "[[edge.site]]\nname = 's'\nhosts = ['s.example']\norigins = ['http://a']\n";
+    let effective = draft(&format!("[edge]\n{site}")).unwrap().build().unwrap();
+    assert!(effective.config.identity.is_none());
+    assert!(effective.verify(SystemTime::now()).unwrap().identity.is_none());
+    assert!(effective.values().iter().all(|(field, ..)| !field.starts_with("identity")));
+
+    let lacks = |text: &str| problems(text).iter().filter(|problem| problem.contains("identity.")).count();
+    for (text, missing) in [
+        (format!("[edge]\nadmin_listen = '[::1]:1'\n{site}"), 0),
+        // Operators who are elsewhere, and nodes, have to know whom they speak to.
+        (format!("[edge]\nadmin_listen = '0.0.0.0:1'\n{site}"), 3),
+        (format!("[edge]\nseeds = ['a:1']\n{site}"), 3),
+        (format!("[edge]\n{site}[node]\nid = 'AWS'\ndata = 'data'\n"), 3),
+        (format!("[edge]\n{site}[client]\nseeds = ['a:1']\n"), 3),
+        // Who has one has all of it.
+        (format!("[edge]\n{site}[identity]\nkey = 'k'\n"), 2),
+    ] {
+        assert_eq!(lacks(&text), missing, "{text}");
+    }
+    let reason = &problems("[edge]\nseeds = ['a:1']\n")[0];
+    assert!(
+        reason.contains("only an edge without seeds, and with its admin_listen on loopback, needs none"),
+        "{reason}"
+    );
+}
+
+#[test]
 fn identity_and_data_folder_are_verified() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -221,7 +246,7 @@ fn identity_and_data_folder_are_verified() {
     let good = GOOD.replace("/etc/keys", "certs");
 
     let verified = verify(&good, now).unwrap();
-    assert_eq!(verified.identity.principal(), &holder.principal);
+    assert_eq!(verified.identity.unwrap().principal(), &holder.principal);
     assert!(verified.warnings[0].to_string().contains("expires in 9 days"), "{:?}", verified.warnings);
     assert!(!at("data").exists(), "checking makes nothing");
 

@@ -21,12 +21,13 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::{Deserialize, Serialize};
 
-use super::Core;
+use super::{Core, ReloadError};
 use crate::compress::{Coding, Made};
 use crate::model::{NodeId, ObjectKey, Principal, Purge};
 use crate::price::PriceBasis;
 use crate::protocol::problem::{self, Problem};
-use crate::protocol::{HEALTH, METRICS, PURGES, READY, ROUTES};
+use crate::protocol::reload::Reloaded;
+use crate::protocol::{HEALTH, METRICS, PURGES, READY, RELOAD, ROUTES};
 use crate::route::{self, Explanation, Policy};
 use crate::serve::guard::{self, AllowedHosts};
 
@@ -232,6 +233,11 @@ impl Metrics {
         self.protocols.get_or_create(&ProtocolLabels { protocol: protocol_name(version), scheme }).clone()
     }
 
+    /// Certificates are others from now on.
+    pub(super) fn forget_certificates(&self) {
+        self.certificates.clear();
+    }
+
     /// The certificate in this file expires then.
     pub(super) fn expires(&self, certificate: &Path, at: SystemTime) {
         let labels = CertificateLabels { certificate: certificate.display().to_string() };
@@ -266,6 +272,7 @@ pub(super) fn router(core: &Arc<Core>, hosts: Option<AllowedHosts>) -> Router {
         .route(METRICS, get(metrics))
         .route(ROUTES, get(routes))
         .route(PURGES, post(purge))
+        .route(RELOAD, post(reload))
         .fallback(|| async { refuse(StatusCode::NOT_FOUND, "there is no such path") })
         .with_state(core.clone());
     let Some(hosts) = hosts.map(Arc::new) else { return router };
@@ -307,8 +314,8 @@ async fn purge(
     Extension(principal): Extension<Principal>,
     purge: Result<Json<Purge>, JsonRejection>,
 ) -> Response {
-    if !matches!(principal, Principal::Operator | Principal::Client(_)) {
-        return refuse(StatusCode::FORBIDDEN, "this needs a client certificate of the cluster");
+    if let Some(refusal) = refuse_to_change(&principal) {
+        return refusal;
     }
     match purge {
         Ok(Json(purge)) => {
@@ -317,6 +324,31 @@ async fn purge(
         }
         Err(rejection) => refuse(rejection.status(), rejection.body_text()),
     }
+}
+
+/// `POST /v1/reload`: has this edge read its configuration anew.
+async fn reload(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<Reloaded>, Response> {
+    if let Some(refusal) = refuse_to_change(&principal) {
+        return Err(refusal);
+    }
+    let Some(reloader) = &core.reloader else {
+        return Err(refuse(StatusCode::CONFLICT, "this edge was started without a configuration that it could read"));
+    };
+    reloader.reload().await.map(Json).map_err(|error| match error {
+        ReloadError::Unusable(reason) => {
+            refuse(StatusCode::UNPROCESSABLE_ENTITY, format!("{reason}\nnothing has changed: what was before stays"))
+        }
+        ReloadError::Busy | ReloadError::Stopping => refuse(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    })
+}
+
+/// Who may change something: the operator, and clients of the cluster.
+fn refuse_to_change(principal: &Principal) -> Option<Response> {
+    let may = matches!(principal, Principal::Operator | Principal::Client(_));
+    (!may).then(|| refuse(StatusCode::FORBIDDEN, "this needs a client certificate of the cluster"))
 }
 
 /// What a route is asked for.
@@ -356,7 +388,7 @@ async fn routes(
     let size = size.unwrap_or_else(|| core.sizes.guess(key.as_str()));
     let explanation = core.routes.load().table.explain(&route::Request { key: key.as_str(), size, policy });
     let size_known = core.sizes.seen(key.as_str()) == Some(size);
-    Ok(Json(RoutesAnswer { explanation, size_known, price_basis: core.config.route.price_basis }))
+    Ok(Json(RoutesAnswer { explanation, size_known, price_basis: core.settings.load().config.route.price_basis }))
 }
 
 fn refuse(status: StatusCode, detail: impl Into<String>) -> Response {

@@ -4,7 +4,6 @@ use std::fs;
 use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,9 @@ use tracing::{error, info, warn};
 use super::Core;
 use crate::protocol::site_certificate::{SiteCertificate, SiteCertificateError};
 use crate::serve::{Certificates, CertificatesError, Shown};
+
+/// Where they are configured.
+pub(super) const FIELD: &str = "edge.certificate";
 
 /// A chain of certificates has some KiB.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -67,7 +69,7 @@ pub enum CertificateFileError {
 
 /// What a file was when it was last looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stamp {
+pub(super) struct Stamp {
     modified: (i64, i64),
     changed: (i64, i64),
     inode: u64,
@@ -100,48 +102,57 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CertificateFileError> {
     Ok(bytes)
 }
 
-/// Looks at the files now and then until the edge stops. What has changed is read again and shown to whoever comes from
-/// then on; what cannot be used is left where it is, and what was shown before stays.
-pub(super) async fn watch(core: Arc<Core>, certificates: Arc<Certificates>) {
-    let mut stamps = stamps(&core.config.certificate);
-    let mut period = tokio::time::interval(Duration::from_millis(core.config.certificate_check_ms));
-    period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut warned = None;
-    while core.stop.run_until_cancelled(period.tick()).await.is_some() {
-        if warned.is_none_or(|at| SystemTime::now().duration_since(at).is_ok_and(|past| past >= EXPIRY_WARNING_PERIOD))
-        {
-            warned = Some(SystemTime::now());
-            let configs = core.config.certificate.clone();
-            if let Ok(Ok(all)) = tokio::task::spawn_blocking(move || read(&configs)).await {
-                note_expiry(&core, &all, SystemTime::now());
-            }
-        }
-        let configs = core.config.certificate.clone();
-        let before = stamps.clone();
+/// What the files of the certificates were when they were last looked at.
+pub(super) struct Files {
+    stamps: Vec<Option<Stamp>>,
+    warned: SystemTime,
+}
+
+impl Files {
+    /// As they are now, when they have just been read.
+    pub(super) fn new(core: &Core) -> Self {
+        Self { stamps: stamps(&core.settings.load().config.certificate), warned: SystemTime::now() }
+    }
+
+    /// They were read as they were then.
+    pub(super) fn seen(&mut self, stamps: Vec<Option<Stamp>>) {
+        self.stamps = stamps;
+    }
+
+    /// Looks at them. What has changed is read again and shown to whoever comes from then on; what cannot be used is left
+    /// where it is, and what was shown before stays.
+    pub(super) async fn look(&mut self, core: &Core, certificates: &Certificates) {
+        let settings = core.settings.load_full();
+        let warns = SystemTime::now().duration_since(self.warned).is_ok_and(|past| past >= EXPIRY_WARNING_PERIOD);
+        let (configs, before) = (settings.config.certificate.clone(), self.stamps.clone());
         let looked = tokio::task::spawn_blocking(move || {
             // Taken before the files are read: what changes meanwhile is seen next time.
-            let now = self::stamps(&configs);
-            (now != before).then(|| (now, read(&configs)))
+            let now = stamps(&configs);
+            let changed = now != before;
+            (changed || warns).then(|| (now, changed, read(&configs)))
         });
-        let Ok(Some((now, all))) = looked.await else { continue };
-        stamps = now;
-        let exchanged = all.and_then(|all| {
-            note_expiry(&core, &all, SystemTime::now());
-            Ok(certificates.exchange(all)?)
-        });
-        match exchanged {
-            Ok(()) => info!(?certificates, "certificates were exchanged"),
+        let Ok(Some((now, changed, all))) = looked.await else { return };
+        self.stamps = now;
+        if let Ok(all) = &all {
+            self.warned = SystemTime::now();
+            note_expiry(core, &settings.config.certificate, all);
+        }
+        if !changed {
+            return;
+        }
+        match all.and_then(|all| Ok(certificates.exchange(all)?)) {
+            Ok(_) => info!(?certificates, "certificates were exchanged"),
             Err(error) => warn!(%error, "new certificates cannot be used, those before stay"),
         }
     }
 }
 
 /// Tells the metrics and, if it is time, the operator when certificates expire.
-pub(super) fn note_expiry(core: &Core, all: &[Shown], now: SystemTime) {
-    for (config, shown) in core.config.certificate.iter().zip(all) {
+pub(super) fn note_expiry(core: &Core, configs: &[CertificateConfig], all: &[Shown]) {
+    for (config, shown) in configs.iter().zip(all) {
         let expires = shown.certificate.expires_at();
         core.metrics.expires(&config.certificate, expires);
-        match expires.duration_since(now) {
+        match expires.duration_since(SystemTime::now()) {
             Err(_) => error!(certificate = %config.certificate.display(), "a certificate has expired"),
             Ok(left) if left < EXPIRY_WARNING => {
                 let days = left.as_secs() / (24 * 3600);
@@ -152,7 +163,8 @@ pub(super) fn note_expiry(core: &Core, all: &[Shown], now: SystemTime) {
     }
 }
 
-fn stamps(configs: &[CertificateConfig]) -> Vec<Option<Stamp>> {
+/// What the files of these certificates are now.
+pub(super) fn stamps(configs: &[CertificateConfig]) -> Vec<Option<Stamp>> {
     let files = configs.iter().flat_map(|config| [&config.certificate, &config.key]);
     let stamp = |path: &PathBuf| {
         let metadata = fs::metadata(path).ok()?;

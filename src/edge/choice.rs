@@ -64,7 +64,7 @@ pub(super) fn choose(core: &Core, key: &ObjectKey, uri: &Uri, client: &Client) -
     let variant = match client.peer {
         _ if client.wants_part => Variant::Original,
         _ if client.saves_data => Variant::Low,
-        Some(peer) => core.config.thresholds.choose(core.links.rate(peer, client.link.as_ref())),
+        Some(peer) => core.settings.load().config.thresholds.choose(core.links.rate(peer, client.link.as_ref())),
         None => Variant::Original,
     };
     Ok(Choice { variant, adaptive: true })

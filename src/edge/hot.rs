@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::Core;
 use super::admin::Outcome;
 use super::body::Log;
-use super::coding::{self, Given};
+use super::coding::{self, Given, Rules};
 use super::proxy::{CACHED, HIT, INDEX, default_port};
 use super::revalidate::is_fresh;
 use super::site::Site;
@@ -119,7 +119,7 @@ impl Hits {
     }
 
     /// What of what is `stored` is sent to a request with this head; `None` if that is to be waited for.
-    fn form_of(&self, config: &compress::Config, head: &HotRequest<'_>, stored: &Arc<Stored>) -> Option<Form> {
+    fn form_of(&self, config: &Rules, head: &HotRequest<'_>, stored: &Arc<Stored>) -> Option<Form> {
         let nature = coding::nature(config, stored);
         let given = match nature {
             Nature::Fixed => Given::AsIs,
@@ -132,7 +132,7 @@ impl Hits {
             Given::AsIs => {
                 let content = content_of(&stored.body)?;
                 let make = |head: &Head| block_of(&self.core, head, &head.terms, stored.body.size(), nature.varies());
-                let (head, block) = stored.block(make);
+                let (head, block) = stored.block(nature.varies(), make);
                 Some(Form { head, block, content })
             }
             Given::Kept(variant) => {
@@ -140,7 +140,8 @@ impl Hits {
                 coding::current(&variant, &head);
                 coding::notice(&self.core, config, &variant, stored, &head);
                 let content = content_of(&variant.body)?;
-                let (_, block) = variant.block(|of| block_of(&self.core, of, &head.terms, variant.body.size(), true));
+                let make = |of: &Head| block_of(&self.core, of, &head.terms, variant.body.size(), true);
+                let (_, block) = variant.block(true, make);
                 Some(Form { head, block, content })
             }
             Given::Encode(_) | Given::Decode(_) => None,
@@ -187,11 +188,12 @@ impl Hot for Hits {
             Some(secured) if secured.covers(target.host()) => Scheme::HTTPS,
             Some(_) => return None,
         };
-        let site = self.core.sites.of(target.host());
-        let config = site.map_or(&self.core.config.compression, |site| site.compression());
+        let settings = self.core.settings.load();
+        let site = settings.sites.of(target.host());
+        let config = site.map_or(&settings.compression, |site| site.compression());
         let stored = match site {
             Some(site) => self.answer_of(site, &scheme, &target, head)?,
-            None if self.core.hosts.contain(target.host()) => self.object(head)?,
+            None if settings.hosts.contain(target.host()) => self.object(head)?,
             None => return None,
         };
         let Form { head: kept, block, content } = self.form_of(config, head, &stored)?;

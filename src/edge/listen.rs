@@ -4,7 +4,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 
 use super::certificates::{self, CertificateFileError};
 use super::{Core, Listeners};
@@ -36,20 +35,13 @@ impl Doors {
         let mut doors = Self { tcp: vec![(public, Transport::Plain)], udp: None, certificates: None };
         if let Some(TlsListeners { tcp, udp }) = tls {
             let all = certificates::read(&core.config.certificate)?;
-            certificates::note_expiry(core, &all, std::time::SystemTime::now());
+            certificates::note_expiry(core, &core.config.certificate, &all);
             let certificates = Arc::new(Certificates::new(all)?);
             doors.tcp.push((tcp, Transport::Public(certificates.clone())));
             doors.udp = udp;
             doors.certificates = Some(certificates);
         }
         Ok((doors, admin))
-    }
-
-    /// Keeps the certificates new, until the edge stops.
-    pub(super) fn watch(&self, core: &Arc<Core>, tasks: &mut JoinSet<()>) {
-        if let Some(certificates) = &self.certificates {
-            tasks.spawn(certificates::watch(core.clone(), certificates.clone()));
-        }
     }
 }
 

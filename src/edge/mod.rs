@@ -27,9 +27,11 @@ mod obtain;
 mod proxy;
 mod purge;
 mod refresh;
+mod reload;
 mod resume;
 mod revalidate;
 mod search;
+mod settings;
 mod several;
 pub mod site;
 mod sizes;
@@ -59,27 +61,27 @@ use crate::cache::{self, Cache, SLICE_BYTES};
 use crate::client::{self, Deadlines, Peer};
 use crate::compress;
 use crate::membership;
-use crate::model::{Address, NodeId, View};
+use crate::model::{Address, Network, NodeId, View};
 use crate::protocol::identity::{Identity, TlsVersions};
 use crate::resize::choose::Thresholds;
 use crate::route::{self, RouteTable};
 use crate::serve::guard::AllowedHosts;
 use crate::serve::http1::Workers;
-use crate::serve::{self, Handlers, Transport, http1, serve};
+use crate::serve::{self, Handlers, Proxies, Transport, http1, serve};
 use admin::{Metrics, NodeCounts};
 use alt_svc::AltSvc;
 use budget::RetryBudget;
 use coding::Coders;
 use coherence::Coherence;
-use hosts::Hosts;
 use links::Links;
 use listen::Doors;
 use observe::Observations;
-use site::Sites;
+use settings::Settings;
 use sizes::Sizes;
 
 pub use certificates::{CertificateConfig, CertificateFileError};
 pub use listen::TlsListeners;
+pub use reload::{Change, ReadChange, ReloadError, Reloader, Reloads};
 pub use site::{OriginConfig, OriginUrl, SiteError};
 
 /// What an edge needs to know.
@@ -109,6 +111,9 @@ pub struct Config {
     pub hosts: Vec<String>,
     /// Addresses of clients that may choose a policy by the header `metacdn-policy`.
     pub trusted: Vec<IpAddr>,
+    /// The networks of proxies that pass connections of users on: each of these has to begin with a PROXY header, and is the
+    /// client's whom that names.
+    pub proxy_protocol_from: Vec<Network>,
     /// How many nodes are tried for one request.
     pub tries_max: NonZeroUsize,
     /// How many retries may be made for a hundred requests, besides the first one of each and those at nodes that were
@@ -160,6 +165,7 @@ impl Default for Config {
             origin_authority: None,
             hosts: Vec::new(),
             trusted: Vec::new(),
+            proxy_protocol_from: Vec::new(),
             // As many as are scored in full.
             tries_max: NonZeroUsize::new(16).expect("16 is not 0"),
             retry_per_cent: 20,
@@ -194,6 +200,10 @@ impl Config {
         self.threads.map_or_else(std::thread::available_parallelism, Ok)
     }
 
+    const fn certificate_check(&self) -> Duration {
+        Duration::from_millis(self.certificate_check_ms)
+    }
+
     const fn body_stall(&self) -> Duration {
         Duration::from_millis(self.stall_ms_max)
     }
@@ -224,6 +234,9 @@ pub enum EdgeError {
     /// It knows no node.
     #[error("an edge needs the address of a node or a site: set edge.seeds or [[edge.site]]")]
     NoSeeds,
+    /// It has nothing by which nodes, or operators who are elsewhere, could know it.
+    #[error("an edge that has seeds, or whose admin address others reach, needs an [identity]")]
+    NoIdentity,
     /// Its sites contradict each other.
     #[error(transparent)]
     Site(#[from] SiteError),
@@ -243,9 +256,12 @@ pub enum EdgeError {
 
 /// What the tasks and handlers of one edge share.
 struct Core {
+    /// What it was started with. What can change is read from the settings alone.
     config: Config,
-    hosts: Hosts,
-    sites: Sites,
+    settings: ArcSwap<Settings>,
+    reloader: Option<Reloader>,
+    public_at: SocketAddr,
+    proxies: Proxies,
     via: HeaderValue,
     tls: Arc<rustls::ClientConfig>,
     view: watch::Sender<Arc<View>>,
@@ -272,9 +288,10 @@ struct Core {
 
 impl Core {
     fn new(
-        mut config: Config,
-        identity: &Identity,
+        config: Config,
+        identity: Option<&Identity>,
         public_at: SocketAddr,
+        reloader: Option<Reloader>,
         stop: CancellationToken,
     ) -> Result<Self, EdgeError> {
         let routes = Routes {
@@ -285,14 +302,17 @@ impl Core {
             covered_since: None,
             resizes: false,
         };
-        // An IPv4 client on an IPv6 socket is the IPv4 client, however it was configured.
-        config.trusted.iter_mut().for_each(|trusted| *trusted = trusted.to_canonical());
-        let sites = Sites::new(&config, &origin_tls(&config)?)?;
+        let settings = Settings::new(config.clone(), public_at, None)?;
+        settings.sites.iter().for_each(|site| site.begin(&BTreeMap::new()));
         Ok(Self {
-            sites,
-            hosts: Hosts::new(public_at, &config.hosts),
+            settings: ArcSwap::from_pointee(settings),
+            reloader,
+            public_at,
+            proxies: Proxies::new(config.proxy_protocol_from.clone()),
             via: HeaderValue::from_static("1.1 metacdn"),
-            tls: identity.client_config(),
+            // Without an identity there is no cluster that could be spoken to.
+            tls: identity
+                .map_or_else(|| client::tls_of_authorities(rustls::RootCertStore::empty()), Identity::client_config),
             view: watch::channel(Arc::default()).0,
             observations: Arc::new(Observations::new(config.route.clone(), &config.membership)),
             routes: ArcSwap::from_pointee(routes),
@@ -311,11 +331,6 @@ impl Core {
             drained: CancellationToken::new(),
             config,
         })
-    }
-
-    /// Whether what the client at `peer` says is believed.
-    fn trusts(&self, peer: SocketAddr) -> bool {
-        self.config.trusted.contains(&peer.ip().to_canonical())
     }
 }
 
@@ -368,40 +383,42 @@ impl Config {
     /// # Errors
     /// With the first thing that is wrong with them.
     pub fn check_sites(&self) -> Result<(), SiteError> {
-        Sites::new(self, &client::tls_of_authorities(rustls::RootCertStore::empty())).map(drop)
+        site::Sites::new(self, &client::tls_of_authorities(rustls::RootCertStore::empty()), None).map(drop)
     }
 }
 
-/// How origins that speak TLS are called; made only where there is one.
-fn origin_tls(config: &Config) -> Result<Arc<rustls::ClientConfig>, EdgeError> {
-    let speaks_tls = config.site.iter().flat_map(|site| &site.origins).any(|origin| origin.url.tls);
-    if !speaks_tls {
-        return Ok(client::tls_of_authorities(rustls::RootCertStore::empty()));
-    }
-    client::public_tls(config.origin_authority.as_deref()).map_err(EdgeError::Authorities)
-}
-
-/// Runs an edge until `stop`; then it lets running answers end and returns.
+/// Runs an edge until `stop`; then it lets running answers end and returns. With `reloads` it reads its configuration anew
+/// whenever it is asked to.
 ///
 /// # Errors
 /// When it cannot start.
 pub async fn run(
     config: Config,
-    identity: Identity,
+    identity: Option<Identity>,
     listeners: Listeners,
+    reloads: Option<Reloads>,
     stop: CancellationToken,
 ) -> Result<(), EdgeError> {
     if config.seeds.is_empty() && config.site.is_empty() {
         return Err(EdgeError::NoSeeds);
     }
+    if identity.is_none() && !config.seeds.is_empty() {
+        return Err(EdgeError::NoIdentity);
+    }
     let public_at = listeners.public.local_addr()?;
     let admin_at = listeners.admin.local_addr()?;
-    let core = Arc::new(Core::new(config, &identity, public_at, stop.clone())?);
+    let core = Arc::new(Core::new(
+        config,
+        identity.as_ref(),
+        public_at,
+        reloads.as_ref().map(Reloads::reloader),
+        stop.clone(),
+    )?);
     // Web pages reach only loopback in the operator's name; elsewhere callers prove who they are.
-    let (admin_transport, admin_hosts) = if admin_at.ip().is_loopback() {
-        (Transport::Loopback, Some(AllowedHosts::loopback(admin_at.port())))
-    } else {
-        (Transport::Tls(identity.server_config(TlsVersions::Only13)), None)
+    let (admin_transport, admin_hosts) = match &identity {
+        _ if admin_at.ip().is_loopback() => (Transport::Loopback, Some(AllowedHosts::loopback(admin_at.port()))),
+        Some(identity) => (Transport::Tls(identity.server_config(TlsVersions::Only13)), None),
+        None => return Err(EdgeError::NoIdentity),
     };
     let answering = core.clone();
     let users = http1::Handlers {
@@ -412,12 +429,12 @@ pub async fn run(
     let mut tasks = JoinSet::new();
     let (limits, count) = (core.config.serve.clone(), core.config.threads()?);
     let (doors, admin_listener) = Doors::new(&core, listeners)?;
-    doors.watch(&core, &mut tasks);
+    tasks.spawn(reload::keep(core.clone(), doors.certificates.clone(), reloads));
     #[cfg(feature = "http3")]
     if let (Some(socket), Some(certificates)) = (doors.udp, doors.certificates) {
         listen::serve(&core, listen::Quic { socket, certificates }, users.clone(), &mut tasks)?;
     }
-    let mut workers = Workers::start(doors.tcp, count, limits, users, &stop)?;
+    let mut workers = Workers::start(doors.tcp, core.proxies.clone(), count, limits, users, &stop)?;
     let (give_back, drained) = oneshot::channel();
     tasks.spawn(async move {
         workers.drained().await.expect("a part of the users would be served by nobody");
@@ -427,9 +444,6 @@ pub async fn run(
     tasks.spawn(refresh::rebuild(core.clone()));
     tasks.spawn(refresh::follow_nodes(core.clone()));
     tasks.spawn(links::run(core.clone()));
-    for site in core.sites.iter() {
-        tasks.spawn(site::rebuild(core.clone(), site.clone()));
-    }
     info!(address = %public_at, admin = %admin_at, policy = %core.config.route.policy, "edge started");
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended

@@ -22,8 +22,10 @@ use super::coding;
 use super::fetch::{Answer, Unanswered, Wanted, forwarded};
 use super::obtain::{Obtained, obtain};
 use super::revalidate::Use;
+use super::settings::Settings;
 use super::site::{self, Site};
 use super::slices::{self, Walk};
+use crate::cache::rules::strip_hop_by_hop;
 use crate::cache::{Sliced, Stored};
 use crate::compress::{Wish, tag};
 use crate::model::{NodeId, ObjectKey, Variant, Version};
@@ -51,18 +53,6 @@ const JOINED: &str = "reason=joined";
 
 const VERSION: HeaderName = HeaderName::from_static(VERSION_HEADER);
 
-/// Fields of one connection alone (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
-
 /// Answers a request, whatever happens.
 pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Result<Response<ProxyBody>, Infallible> {
     let start = Instant::now();
@@ -84,14 +74,16 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
         broken: Some("the client left before the answer began".to_owned()),
     };
     let deadline = start + Duration::from_millis(core.config.request_ms_max);
-    let mut response = match addressee(&core, &head) {
+    // Those of its begin: a reload meanwhile is for requests after it.
+    let settings = core.settings.load_full();
+    let mut response = match addressee(&settings, &head) {
         Ok(Addressee::Site(site, target)) => {
-            let trusted = client.peer.is_some_and(|peer| core.trusts(peer));
+            let trusted = client.peer.is_some_and(|peer| settings.trusts(peer));
             let patience = start + site.patience();
             let incoming = site::Incoming::new(head, target, site.compression(), client.peer, trusted, patience);
             site.answer(&core, incoming, body).await
         }
-        Ok(Addressee::Store) => from_store(&core, &head, &client, deadline).await,
+        Ok(Addressee::Store) => from_store(&core, &settings, &head, &client, deadline).await,
         Err(refusal) => refusal.into_response(),
     };
     core.metrics.answered(response.status());
@@ -117,7 +109,7 @@ enum Addressee {
 }
 
 /// Whose content a request with this head asks for.
-fn addressee(core: &Core, head: &request::Parts) -> Result<Addressee, Refusal> {
+fn addressee(settings: &Settings, head: &request::Parts) -> Result<Addressee, Refusal> {
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         let detail = format!("{} is not for this edge: it is no tunnel, and shows nobody's requests", head.method);
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail));
@@ -130,8 +122,8 @@ fn addressee(core: &Core, head: &request::Parts) -> Result<Addressee, Refusal> {
         let detail = format!("the certificate of this connection is not for {}", target.host());
         return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
-    let site = core.sites.of(target.host());
-    if site.is_none() && !core.hosts.contain(target.host()) {
+    let site = settings.sites.of(target.host());
+    if site.is_none() && !settings.hosts.contain(target.host()) {
         let detail = format!("this edge does not serve {}", target.host());
         return Err(Refusal::new(StatusCode::FORBIDDEN, detail));
     }
@@ -163,8 +155,14 @@ pub(super) fn default_port(scheme: &Scheme) -> u16 {
 }
 
 /// An answer from the cluster's store.
-async fn from_store(core: &Arc<Core>, head: &request::Parts, client: &Client, deadline: Instant) -> Response<Inner> {
-    let Checked { path, policy, min_version } = match check(core, &head.method, &head.uri, &head.headers, client.peer) {
+async fn from_store(
+    core: &Arc<Core>,
+    settings: &Settings,
+    head: &request::Parts,
+    client: &Client,
+    deadline: Instant,
+) -> Response<Inner> {
+    let Checked { path, policy, min_version } = match check(settings, head, client.peer) {
         Ok(checked) => checked,
         Err(refusal) => return refusal.into_response(),
     };
@@ -172,8 +170,10 @@ async fn from_store(core: &Arc<Core>, head: &request::Parts, client: &Client, de
         let detail = "the conditions and ranges of the request are too long";
         return problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail);
     };
-    let wish = Wish::of(&head.method, &head.headers, &core.config.compression.codings);
-    let asked = Asked { uri: &head.uri, method: &head.method, headers, wish, policy, min_version, client, deadline };
+    let (uri, method) = (&head.uri, &head.method);
+    let wish = Wish::of(method, &head.headers, &settings.compression.codings);
+    let rules = &settings.compression;
+    let asked = Asked { uri, method, headers, rules, wish, policy, min_version, client, deadline };
     respond(core, path, &asked).await
 }
 
@@ -209,13 +209,8 @@ struct Checked {
     min_version: Option<Version>,
 }
 
-fn check(
-    core: &Core,
-    method: &Method,
-    uri: &Uri,
-    headers: &HeaderMap,
-    client: Option<SocketAddr>,
-) -> Result<Checked, Refusal> {
+fn check(settings: &Settings, head: &request::Parts, client: Option<SocketAddr>) -> Result<Checked, Refusal> {
+    let request::Parts { method, uri, headers, .. } = head;
     if method != Method::GET && method != Method::HEAD {
         let detail = format!("{method} is not for this edge: it serves GET and HEAD");
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail));
@@ -225,12 +220,16 @@ fn check(
     };
     let path = decode_path(path).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
     let min_version = min_version(headers).map_err(|error| Refusal::new(StatusCode::BAD_REQUEST, error.to_string()))?;
-    Ok(Checked { path: without_dot_segments(&path), policy: asked_policy(core, headers, client)?, min_version })
+    Ok(Checked { path: without_dot_segments(&path), policy: asked_policy(settings, headers, client)?, min_version })
 }
 
-fn asked_policy(core: &Core, headers: &HeaderMap, client: Option<SocketAddr>) -> Result<Option<Policy>, Refusal> {
+fn asked_policy(
+    settings: &Settings,
+    headers: &HeaderMap,
+    client: Option<SocketAddr>,
+) -> Result<Option<Policy>, Refusal> {
     let Some(value) = headers.get(POLICY_HEADER) else { return Ok(None) };
-    if !client.is_some_and(|client| core.trusts(client)) {
+    if !client.is_some_and(|client| settings.trusts(client)) {
         return Err(Refusal::new(StatusCode::FORBIDDEN, "only clients in edge.trusted may choose a policy"));
     }
     let words = value.to_str().map_err(|_| Refusal::new(StatusCode::BAD_REQUEST, "the policy is not text"))?;
@@ -243,6 +242,8 @@ struct Asked<'a> {
     method: &'a Method,
     /// Conditions and ranges.
     headers: HeaderMap,
+    /// By what rules its answer is compressed.
+    rules: &'a coding::Rules,
     /// What it says of codings.
     wish: Wish,
     policy: Option<Policy>,
@@ -254,8 +255,8 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     /// What of it, with these conditions and ranges, matters to the form of its answer.
-    fn form<'r>(&'r self, core: &'r Core, headers: &'r HeaderMap) -> coding::Request<'r> {
-        coding::Request { config: &core.config.compression, wish: self.wish, method: self.method, headers }
+    fn form<'r>(&'r self, headers: &'r HeaderMap) -> coding::Request<'r> {
+        coding::Request { config: self.rules, wish: self.wish, method: self.method, headers }
     }
 
     /// The same of `key`, by another method, with other conditions and in any version.
@@ -284,7 +285,7 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
     let wanted = Arc::new(Wanted { min_version: asked.min_version.clone(), ..wanted });
     match obtain(core, wanted.clone(), asked.deadline).await {
         Ok(obtained) => {
-            let request = asked.form(core, &headers);
+            let request = asked.form(&headers);
             let mut response = answer_from(core, &wanted, request, obtained).await;
             if choice.adaptive {
                 mark_adaptive(response.headers_mut());
@@ -431,7 +432,7 @@ async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Respon
     let wanted = Arc::new(asked.of(&page, asked.method, HeaderMap::new(), Variant::Original));
     let none = HeaderMap::new();
     let response = match obtain(core, wanted.clone(), asked.deadline).await {
-        Ok(obtained) => Some(answer_from(core, &wanted, asked.form(core, &none), obtained).await),
+        Ok(obtained) => Some(answer_from(core, &wanted, asked.form(&none), obtained).await),
         Err(_) => None,
     };
     match response {
@@ -453,16 +454,8 @@ async fn missing(core: &Arc<Core>, key: &ObjectKey, asked: &Asked<'_>) -> Respon
 
 /// Leaves of the headers of an answer what is for the client, and adds by whom it came.
 pub(super) fn end_to_end(headers: &mut HeaderMap, via: &HeaderValue) {
-    let listed: Vec<HeaderName> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in HOP_BY_HOP.iter().chain(&listed) {
-        headers.remove(name);
-    }
+    strip_hop_by_hop(headers);
+    headers.remove(header::TRAILER);
     headers.append(VIA, via.clone());
 }
 

@@ -52,7 +52,7 @@ impl Core {
             Some((host, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => host,
             _ => authority,
         };
-        let host = normal(host);
-        self.sites.of(&host).is_none() && self.hosts.contain(&host)
+        let (host, settings) = (normal(host), self.settings.load());
+        settings.sites.of(&host).is_none() && settings.hosts.contain(&host)
     }
 }

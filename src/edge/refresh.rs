@@ -87,7 +87,8 @@ fn build(core: &Core) -> Routes {
     let seen = candidates.iter().map(|candidate| (&candidate.node.id, candidate.liveness));
     let covered_since = core.coherence.since(seen, core.started.elapsed());
     let resizes = candidates.iter().any(|candidate| candidate.node.images != ImageMode::Off);
-    Routes { table: RouteTable::new(&core.config.route, candidates), upstreams, settled, ready, covered_since, resizes }
+    let table = RouteTable::new(&core.settings.load().config.route, candidates);
+    Routes { table, upstreams, settled, ready, covered_since, resizes }
 }
 
 /// Whether the first look at all nodes is over, now or `before`, and whether there is one to send users to. A node that

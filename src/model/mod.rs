@@ -5,6 +5,7 @@
 mod hash;
 mod key;
 mod members;
+mod network;
 mod node;
 mod object;
 mod principal;
@@ -20,6 +21,7 @@ mod wait_for;
 pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
 pub use members::{MemberSet, MembersDigest};
+pub use network::{Network, NetworkError};
 pub use node::{
     Address, AddressError, CallerName, ImageMode, Liveness, MemberState, NameError, Node, NodeId, Provider, SiteName,
 };

@@ -7,6 +7,7 @@ pub mod identity;
 mod min_version;
 pub mod packet;
 pub mod problem;
+pub mod reload;
 pub mod scrub;
 pub mod site_certificate;
 pub mod status;
@@ -43,6 +44,8 @@ pub const SERVERS: &str = "/v1/servers";
 pub const PRICES: &str = "/v1/prices";
 /// What caches are to forget; at a node for all edges, at the admin listener of an edge for this one.
 pub const PURGES: &str = "/v1/purges";
+/// Where an edge is told to read its configuration anew.
+pub const RELOAD: &str = "/v1/reload";
 /// Looking through all blobs of a node.
 pub const SCRUB: &str = "/v1/scrub";
 /// The description of the node API.

@@ -2,13 +2,12 @@
 //!
 //! Works on what was read already; which files they come from, and when those are looked at again, is the caller's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
-#[cfg(feature = "http3")]
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
@@ -107,13 +106,15 @@ impl Certificates {
         Ok(Self { table, settings })
     }
 
-    /// Exchanges all of them at once, for connections that begin from now on.
+    /// Exchanges all of them at once, for connections that begin from now on. Answers whether there is another one among them.
     ///
     /// # Errors
     /// When there is none; then those before stay.
-    pub fn exchange(&self, all: Vec<Shown>) -> Result<(), CertificatesError> {
-        self.table.store(Arc::new(Table::new(all, &self.settings)?));
-        Ok(())
+    pub fn exchange(&self, all: Vec<Shown>) -> Result<bool, CertificatesError> {
+        let table = Arc::new(Table::new(all, &self.settings)?);
+        let after = table.chains();
+        let before = self.table.swap(table);
+        Ok(before.chains() != after)
     }
 
     /// The certificate for a client that asks for this name and can check these signatures; `None` if it has to be refused.
@@ -217,6 +218,12 @@ impl Table {
         let first = first.ok_or(CertificatesError::None)?;
         table.nameless = if table.unknown.is_empty() { vec![first] } else { table.unknown.clone() };
         Ok(table)
+    }
+
+    /// What clients are shown.
+    fn chains(&self) -> HashSet<Vec<CertificateDer<'static>>> {
+        let all = self.by_host.values().chain([&self.nameless, &self.unknown]).flatten();
+        all.map(|usable| usable.certificate.key().cert.clone()).collect()
     }
 
     fn choose(&self, name: Option<&str>, schemes: &[SignatureScheme]) -> Option<Arc<Usable>> {

@@ -36,6 +36,8 @@ pub mod http3;
 mod link;
 pub mod multipart;
 mod packet;
+mod proxied;
+mod proxy_protocol;
 pub mod range;
 mod requests;
 mod sniff;
@@ -48,6 +50,7 @@ pub use body::RequestBody;
 pub use certificates::{Certificates, CertificatesError, Secured, Shown};
 pub use link::{ClientLink, Sent};
 pub use packet::{PacketConnection, PacketHandler, ReceiveError, Received};
+pub use proxied::Proxies;
 use tls::Accepted;
 
 /// Where a request comes from; in its extensions.

@@ -307,7 +307,8 @@ impl Cluster {
         let identity = self.identity(principal);
         let stop = CancellationToken::new();
         let stopped = stop.clone();
-        let task = tokio::spawn(async move { edge::run(config, identity, listeners, stopped).await.unwrap() });
+        let task =
+            tokio::spawn(async move { edge::run(config, Some(identity), listeners, None, stopped).await.unwrap() });
         (Running { stop, task }, public, admin)
     }
 }

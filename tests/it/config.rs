@@ -105,7 +105,7 @@ fn three_clouds_are_one_cluster() {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(readme.contains(&format!("`{name}`")), "the README does not speak of {name}");
         let config = build(path).config;
-        let holder = config.identity.certificate.file_stem().unwrap().to_str().unwrap().to_owned();
+        let holder = config.identity.as_ref().unwrap().certificate.file_stem().unwrap().to_str().unwrap().to_owned();
         let command = match (&config.node, &config.edge) {
             (Some(node), None) => {
                 assert_eq!(holder, node.id.as_str(), "{name}");
@@ -141,7 +141,7 @@ fn the_service_sets_what_exists() {
     let mut draft = Draft::read(&root().join("examples/three-clouds/aws.toml")).unwrap();
     draft.overlay_environment(variables);
     let config = draft.build().unwrap().config;
-    assert_eq!(config.identity.key, Path::new("%d/identity.key"));
+    assert_eq!(config.identity.as_ref().unwrap().key, Path::new("%d/identity.key"));
     // The only folder that the service may write.
     assert_eq!(config.node.unwrap().data, Path::new("/var/lib/metacdn"));
     assert!(unit.contains("StateDirectory=metacdn\n") && unit.contains(" run --config /etc/metacdn/metacdn.toml\n"));

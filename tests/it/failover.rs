@@ -76,7 +76,8 @@ impl World {
         let listeners = edge::Listeners { public: bind().await, tls: None, admin: bind().await };
         let (public, admin) = (listeners.public.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let identity = processes.identity();
-        let running = async move { edge::run(config, identity, listeners, CancellationToken::new()).await.unwrap() };
+        let running =
+            async move { edge::run(config, Some(identity), listeners, None, CancellationToken::new()).await.unwrap() };
         let edge = AbortOnDropHandle::new(tokio::spawn(running));
         ready(admin).await;
         Self { processes, relays, public, admin, _edge: edge }

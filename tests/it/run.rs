@@ -18,6 +18,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, PATIENCE, free_address, put, wait_until};
+use crate::edge_cache::cache_status;
+use crate::sites::origin::{Origin, answer};
 
 const PORTS_FREE: [&str; 5] =
     ["node.listen", "node.download_listen", "node.price_listen", "edge.listen", "edge.admin_listen"];
@@ -258,6 +260,81 @@ async fn the_second_signal_ends_at_once() {
     process.signal(Signal::TERM);
     let (code, written) = process.end().await;
     assert_eq!(code, Some(143), "{written}");
+}
+
+#[tokio::test]
+async fn a_hangup_or_a_command_has_the_edge_read_its_file_anew() {
+    let (_cluster, path) = configuration().await;
+    let folder = path.parent().unwrap();
+    let mut process = Process::start(folder, &["run"], &ANYWHERE);
+    let at = process.addresses(PORTS_FREE.len()).await;
+    let good = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, format!("{good}hosts = ['cdn.example']\nthreads = 3\n")).unwrap();
+    process.signal(Signal::HUP);
+    let line = process.line("read anew").await;
+    assert!(line["changed"] == r#"["edge.hosts"]"# && line["needs_restart"] == r#"["edge.threads"]"#, "{line}");
+    std::fs::write(&path, format!("{good}hosts = ['cdn example']\n")).unwrap();
+    process.signal(Signal::HUP);
+    let line = process.line("what was before stays").await;
+    assert!(line["error"].as_str().unwrap().contains("\"cdn example\" is no host"), "{line}");
+
+    let admin = at["edge.admin_listen"].to_string();
+    let reload = async |json: &[&str]| {
+        let words = [&["reload", "--edge", &admin][..], json].concat();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metacdn"));
+        command.args(words).current_dir(folder).env_clear().env("HOME", folder);
+        let ended = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        (ended.status.code(), String::from_utf8(ended.stdout).unwrap(), String::from_utf8(ended.stderr).unwrap())
+    };
+    let (code, _, stderr) = reload(&[]).await;
+    assert!(code == Some(1) && stderr.contains("metacdn.toml:") && stderr.contains("nothing has changed"), "{stderr}");
+    std::fs::write(&path, format!("{good}[edge.route]\npolicy = 'n'\n")).unwrap();
+    let (code, stdout, stderr) = reload(&["--json"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let told: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    assert_eq!(told["changed"], serde_json::json!(["edge.hosts", "edge.route.policy"]));
+    let (code, stdout, stderr) = reload(&[]).await;
+    assert!(code == Some(0) && format!("{stdout}{stderr}").contains("nothing has changed"), "{stdout}{stderr}");
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().await.0, Some(0));
+}
+
+#[tokio::test]
+async fn an_edge_of_sites_alone_runs_without_a_certificate() {
+    let origin = Origin::start(|_| answer(200, &[("cache-control", "max-age=1000")], "text")).await;
+    let folder = tempfile::tempdir().unwrap();
+    let url = origin.url();
+    let site = format!("[[edge.site]]\nname = 'site'\nhosts = ['site.example']\norigins = ['{url}']\n");
+    let path = folder.path().join("metacdn.toml");
+    std::fs::write(&path, format!("[edge]\nlisten = '127.0.0.1:0'\nadmin_listen = '127.0.0.1:0'\n{site}")).unwrap();
+    let mut process = Process::start(folder.path(), &["run"], &[]);
+    let at = process.addresses(2).await;
+    let (public, admin) = (at["edge.listen"], at["edge.admin_listen"].to_string());
+    wait_until("the edge is ready", async || status_of(at["edge.admin_listen"], "/ready").await == Some(200)).await;
+    let ask = async || {
+        let answer = crate::edge::ask(public, http::Method::GET, "/", &[("host", "site.example")]).await;
+        (answer.status().as_u16(), cache_status(&answer))
+    };
+    assert_eq!(ask().await.0, 200);
+    wait_until("it is kept", async || ask().await.1.starts_with("metacdn; hit")).await;
+
+    let command = async |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_metacdn"));
+        command.args(words).current_dir(folder.path()).env_clear().env("HOME", folder.path());
+        let ended = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        let said = [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
+        assert_eq!(ended.status.code(), Some(0), "{words:?}: {said}");
+        said
+    };
+    assert!(command(&["config", "check", "metacdn.toml"]).await.contains("as nobody"));
+    command(&["purge", "host", "site.example", "--edge", &admin]).await;
+    assert!(ask().await.1.starts_with("metacdn; fwd=uri-miss"));
+    std::fs::write(&path, std::fs::read_to_string(&path).unwrap().replace("site.example", "other.example")).unwrap();
+    let said = command(&["reload", "--edge", &admin, "--config", "metacdn.toml"]).await;
+    assert!(said.contains("sites changed: site"), "{said}");
+    assert_eq!(ask().await.0, 403);
+    process.signal(Signal::TERM);
+    assert_eq!(process.end().await.0, Some(0));
 }
 
 #[tokio::test]

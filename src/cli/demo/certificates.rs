@@ -153,7 +153,7 @@ mod tests {
         ] {
             let effective = Draft::read(&config_file(folder.path(), name)).unwrap().build().unwrap();
             let config = effective.config.clone();
-            let identity = config.identity.load(SystemTime::now()).unwrap();
+            let identity = config.load_identity(SystemTime::now()).unwrap();
             assert_eq!(identity.principal().to_string(), principal);
             if name != CLIENT {
                 assert_eq!(effective.verify(SystemTime::now()).unwrap().warnings.len(), 0, "{name}");

@@ -263,7 +263,7 @@ impl Cluster {
             ..edge::Config::default()
         };
         let stop = CancellationToken::new();
-        let running = edge::run(config, identity(&self.folder, PROXY)?, listeners, stop.clone());
+        let running = edge::run(config, Some(identity(&self.folder, PROXY)?), listeners, None, stop.clone());
         let task = tokio::spawn(async move { Ok(running.await?) });
         self.proxy.running = Some(Running { stop, task });
         Ok(())

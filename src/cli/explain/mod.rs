@@ -51,12 +51,7 @@ pub struct ExplainArgs {
 /// When the edge does not answer.
 pub(super) async fn run(args: ExplainArgs, options: &Options) -> anyhow::Result<()> {
     let config = profile::profile(options)?.map(|path| profile::read(&path)).transpose()?;
-    let of_config = config.as_ref().and_then(|config| config.client.as_ref()?.edge.clone());
-    let usual = || Address::new(&Ipv4Addr::LOCALHOST.to_string(), ADMIN_PORT);
-    let address = match args.edge.clone().or(of_config) {
-        Some(address) => address,
-        None => usual()?,
-    };
+    let address = address(args.edge.clone(), config.as_ref())?;
     let target = target(&args);
     let answer = ask(&ways(&address, config.as_ref())?, &address, async |peer| fetch(peer, &target).await).await?;
     if options.json {
@@ -65,6 +60,15 @@ pub(super) async fn run(args: ExplainArgs, options: &Options) -> anyhow::Result<
     let document: Document = serde_json::from_slice(&answer)
         .map_err(|error| anyhow::anyhow!("the edge at {address} answered what is not understood: {error}"))?;
     options.output().answer(show::page(&args.key, args.size.is_some(), &document))
+}
+
+/// The admin address of the edge that is asked: the one that is `named`, that of the configuration, or the usual one.
+pub(super) fn address(named: Option<Address>, config: Option<&Config>) -> anyhow::Result<Address> {
+    let of_config = || config.and_then(|config| config.client.as_ref()?.edge.clone());
+    match named.or_else(of_config) {
+        Some(address) => Ok(address),
+        None => Ok(Address::new(&Ipv4Addr::LOCALHOST.to_string(), ADMIN_PORT)?),
+    }
 }
 
 /// The ways to speak to the edge at `address`, the likeliest first.
@@ -77,7 +81,7 @@ pub(super) fn ways(address: &Address, config: Option<&Config>) -> anyhow::Result
     if here {
         ways.push(Peer::plain(address.clone(), SHORT));
     }
-    match config.map(|config| config.identity.load(SystemTime::now())) {
+    match config.and_then(|config| config.identity.as_ref()).map(|files| files.load(SystemTime::now())) {
         Some(Ok(identity)) => {
             let tls = identity.client_config();
             ways.push(Peer::edge(tls.clone(), address.clone(), SHORT));

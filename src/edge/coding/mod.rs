@@ -9,7 +9,9 @@ mod recoded;
 mod run;
 mod thorough;
 
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::num::NonZeroUsize;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE};
@@ -47,10 +49,31 @@ impl Coders {
     }
 }
 
+/// By what rules answers are compressed. What was found out by them has their number: others have others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Rules {
+    config: Config,
+    number: u64,
+}
+
+impl Rules {
+    pub(super) fn new(config: Config) -> Self {
+        Self { number: BuildHasherDefault::<DefaultHasher>::default().hash_one(&config), config }
+    }
+}
+
+impl Deref for Rules {
+    type Target = Config;
+
+    fn deref(&self) -> &Config {
+        &self.config
+    }
+}
+
 /// What of a request matters to the form of its answer.
 #[derive(Clone, Copy)]
 pub(super) struct Request<'a> {
-    pub(super) config: &'a Config,
+    pub(super) config: &'a Rules,
     pub(super) wish: Wish,
     pub(super) method: &'a Method,
     /// Its conditions and ranges, with the tags that the client knows.
@@ -90,8 +113,8 @@ pub(super) fn nature_of(config: &Config, head: &Head, size_bytes: Option<u64>) -
 }
 
 /// What may become of what is `stored`.
-pub(super) fn nature(config: &Config, stored: &Stored) -> Nature {
-    stored.nature(|head| nature_of(config, head, Some(stored.body.size())))
+pub(super) fn nature(rules: &Rules, stored: &Stored) -> Nature {
+    stored.nature(rules.number, |head| nature_of(rules, head, Some(stored.body.size())))
 }
 
 /// The head of a variant that is kept of what has the head `source` by now: that may have been freshened since.

@@ -219,6 +219,15 @@ impl Life {
         Reply::new(&self.core, request, why)
     }
 
+    /// What is kept of `uri` goes: by the rules of this request, and by those that hold since, if there are others.
+    fn forget(&self, uri: &Arc<str>) {
+        let settings = self.core.settings.load();
+        let now = settings.sites.named(&self.site.name).unwrap_or(&self.site);
+        for site in [&self.site, now] {
+            self.core.cache.remove(&CacheKey::Answer { site: site.text.clone(), uri: uri.clone() });
+        }
+    }
+
     /// What is kept.
     async fn kept(&self, reply: Reply<'_>, kept: &Kept) -> Response<Inner> {
         let walk = |sliced: &Arc<Sliced>, part| self.walk(sliced, &kept.stored, part);
@@ -411,8 +420,7 @@ impl Life {
                 doubt.doubtful = false;
                 let (method, target) = (&self.incoming.method, &self.incoming.target);
                 for uri in rules::invalidated(method, target, answer.response.status(), answer.response.headers()) {
-                    let uri = uri.to_string().into();
-                    self.core.cache.remove(&CacheKey::Answer { site: self.site.text.clone(), uri });
+                    self.forget(&uri.to_string().into());
                 }
                 // An answer to POST that says so is what the next GET gets (RFC 9110 section 9.3.3).
                 if *method == Method::POST && answer.response.status() != StatusCode::PARTIAL_CONTENT {
@@ -442,7 +450,8 @@ struct Doubt<'a> {
 impl Drop for Doubt<'_> {
     fn drop(&mut self) {
         if self.doubtful {
-            self.life.core.cache.remove(&self.life.key);
+            let CacheKey::Answer { uri, .. } = &self.life.key else { return };
+            self.life.forget(uri);
         }
     }
 }

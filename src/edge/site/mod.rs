@@ -9,9 +9,9 @@ mod outgoing;
 mod reply;
 mod tunnel;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,22 +22,29 @@ pub use config::{Config, OriginConfig, OriginUrl, OriginUrlError};
 
 use super::Core;
 use super::body::Inner;
+use super::coding::Rules;
 use crate::cache::rules::Terms;
-use crate::compress;
-use crate::model::SiteName;
+use crate::model::{Provider, SiteName, Tariff};
 use crate::serve::guard::normal;
 pub(super) use incoming::Incoming;
 pub(super) use origins::Answer;
 use origins::{Origins, Unanswered};
 pub(super) use outgoing::Outgoing;
 
+/// The table of routes is built at most this often, however much is observed.
+const REBUILD_PERIOD: Duration = Duration::from_millis(10);
+
+/// Time alone changes who is ejected, so the table is built at least this often.
+const REBUILD_PERIOD_MAX: Duration = Duration::from_secs(1);
+
 /// A site of an edge.
 pub struct Site {
     name: SiteName,
-    /// The same, as a part of cache keys.
+    config: Config,
+    /// What stands for it in cache keys.
     text: Arc<str>,
     terms: Terms,
-    compression: compress::Config,
+    compression: Rules,
     request_bytes_max: u64,
     /// How long a client waits for an answer to begin.
     patience: Duration,
@@ -94,16 +101,32 @@ pub enum SiteError {
 }
 
 impl Sites {
-    /// The sites that are configured so.
+    /// The sites that are configured so. Those of `before` that are the same stay, and so do the connections of origins that
+    /// are the same, and what is known of them.
     ///
     /// # Errors
     /// When they contradict each other.
-    pub(super) fn new(edge: &super::Config, tls: &Arc<rustls::ClientConfig>) -> Result<Self, SiteError> {
+    pub(super) fn new(
+        edge: &super::Config,
+        tls: &Arc<rustls::ClientConfig>,
+        before: Option<&Self>,
+    ) -> Result<Self, SiteError> {
         let mut sites = Self::default();
         for config in &edge.site {
-            sites.add(config, Site::new(config, edge, tls)?)?;
+            let known = before.and_then(|before| before.named(&config.name));
+            let new = Site::new(config, edge, tls, known.map(|known| &**known))?;
+            let site = match known {
+                Some(known) if known.is_same(&new) => known.clone(),
+                _ => Arc::new(new),
+            };
+            sites.add(site)?;
         }
         Ok(sites)
+    }
+
+    /// The site of this name.
+    pub(super) fn named(&self, name: &SiteName) -> Option<&Arc<Site>> {
+        self.all.iter().find(|site| site.name == *name)
     }
 
     /// The site that answers for `host`: a name or address in small letters, without a port, brackets or a last dot. Of
@@ -121,16 +144,15 @@ impl Sites {
         self.all.iter()
     }
 
-    fn add(&mut self, config: &Config, site: Site) -> Result<(), SiteError> {
-        let name = || config.name.clone();
-        if self.all.iter().any(|known| known.name == config.name) {
+    fn add(&mut self, site: Arc<Site>) -> Result<(), SiteError> {
+        let name = || site.name.clone();
+        if self.named(&site.name).is_some() {
             return Err(SiteError::Name(name()));
         }
-        if config.hosts.is_empty() {
+        if site.config.hosts.is_empty() {
             return Err(SiteError::NoHosts(name()));
         }
-        let site = Arc::new(site);
-        for host in &config.hosts {
+        for host in &site.config.hosts {
             let normal = normal(host);
             let (hosts, host_name) = match normal.strip_prefix('*') {
                 Some(domain) => (&mut self.below, domain),
@@ -150,17 +172,22 @@ impl Sites {
 }
 
 impl Site {
+    /// Its name.
+    pub(super) const fn name(&self) -> &SiteName {
+        &self.name
+    }
+
     /// How long a client waits for an answer to begin.
     pub(super) const fn patience(&self) -> Duration {
         self.patience
     }
 
     /// What of it is compressed.
-    pub(super) const fn compression(&self) -> &compress::Config {
+    pub(super) const fn compression(&self) -> &Rules {
         &self.compression
     }
 
-    /// Its name, as a part of cache keys.
+    /// What stands for it in cache keys.
     pub(super) const fn text(&self) -> &Arc<str> {
         &self.text
     }
@@ -184,19 +211,50 @@ impl Site {
         answer::answer(core, self, incoming, body).await
     }
 
-    fn new(config: &Config, edge: &super::Config, tls: &Arc<rustls::ClientConfig>) -> Result<Self, SiteError> {
-        let name = config.name.clone();
-        let origins = Origins::new(config, edge, tls)?;
+    /// From now on requests come: its origins are observed, at these prices.
+    pub(super) fn begin(&self, tariffs: &BTreeMap<Provider, Tariff>) {
+        self.origins.begin(tariffs);
+    }
+
+    fn new(
+        config: &Config,
+        edge: &super::Config,
+        tls: &Arc<rustls::ClientConfig>,
+        before: Option<&Self>,
+    ) -> Result<Self, SiteError> {
+        let before = before.map(|before| (&before.config, &before.origins));
+        let origins = Origins::new(config, edge, tls, before)?;
         Ok(Self {
-            text: name.as_str().into(),
-            name,
+            name: config.name.clone(),
+            text: text(config).into(),
             terms: terms(config),
-            compression: config.compression.as_ref().unwrap_or(&edge.compression).clone(),
+            compression: Rules::new(config.compression.as_ref().unwrap_or(&edge.compression).clone()),
             request_bytes_max: config.request_bytes_max,
             patience: Duration::from_millis(config.request_ms_max),
+            config: config.clone(),
             origins,
         })
     }
+
+    /// Whether nothing depends on which of the two answers.
+    fn is_same(&self, other: &Self) -> bool {
+        self.config == other.config
+            && self.compression == other.compression
+            && self.origins.route() == other.origins.route()
+    }
+}
+
+/// What stands for a site in cache keys: its name, and what of the configuration has gone into what is kept, which are the
+/// lifetimes of answers. So what was kept by other rules is not found, whoever keeps it when; all else may change.
+fn text(config: &Config) -> String {
+    let mut text = config.name.to_string();
+    if config.default_lifetime_s > 0 {
+        text.push_str(&format!(";default_lifetime_s={}", config.default_lifetime_s));
+    }
+    if !config.heuristic_lifetime {
+        text.push_str(";heuristic_lifetime=false");
+    }
+    text
 }
 
 /// What the cache has to know of the configuration.
@@ -208,7 +266,21 @@ fn terms(config: &Config) -> Terms {
     terms
 }
 
-/// Keeps the routes to the origins of `site` new, until the edge stops.
-pub(super) async fn rebuild(core: Arc<Core>, site: Arc<Site>) {
-    site.origins.rebuild(&core).await;
+/// Keeps the routes to the origins of `site` new, until the edge stops or the last request for it has ended.
+pub(super) async fn rebuild(core: Arc<Core>, site: Weak<Site>) {
+    let mut view = core.view.subscribe();
+    loop {
+        let observations = {
+            let Some(site) = site.upgrade() else { return };
+            site.origins.build(view.borrow_and_update().tariffs());
+            site.origins.observations().clone()
+        };
+        tokio::select! {
+            () = core.stop.cancelled() => return,
+            () = observations.changed() => {}
+            changed = view.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(REBUILD_PERIOD_MAX) => {}
+        }
+        tokio::time::sleep(REBUILD_PERIOD).await;
+    }
 }

@@ -1,6 +1,6 @@
 //! The origins of a site: which of them answers a request, and what tries teach of them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,18 +17,12 @@ use super::super::observe::{Observations, Seen, failure};
 use super::super::refresh::since_sent;
 use super::super::{Core, Upstream};
 use super::outgoing::Outgoing;
-use super::{Config, SiteError};
+use super::{Config, OriginConfig, SiteError};
 use crate::cache::rules::strip_hop_by_hop;
 use crate::client::{Asked, ClientError, OnInterim, Peer};
-use crate::model::{ImageMode, Liveness, MemberState, Node, NodeId, Provider};
+use crate::model::{ImageMode, Liveness, MemberState, Node, NodeId, Provider, Tariff};
 use crate::route::{self, Candidate, FailureKind, Reason, Route, RouteTable, Try};
 use crate::serve::http1::Interim;
-
-/// The table is built at most this often, however much is observed.
-const REBUILD_PERIOD: Duration = Duration::from_millis(10);
-
-/// Time alone changes who is ejected, so the table is built at least this often.
-const REBUILD_PERIOD_MAX: Duration = Duration::from_secs(1);
 
 /// The provider of an origin of which none is configured: it has no price.
 const NO_PROVIDER: &str = "unknown";
@@ -37,6 +31,8 @@ const NO_PROVIDER: &str = "unknown";
 pub(in crate::edge) struct Origins {
     nodes: Vec<Arc<Node>>,
     upstreams: BTreeMap<NodeId, Upstream>,
+    /// Those of which nothing was seen before.
+    fresh: BTreeSet<NodeId>,
     route: route::Config,
     /// How long an answer may be silent.
     stall: Duration,
@@ -76,17 +72,26 @@ enum Attempt {
 }
 
 impl Origins {
+    /// The origins of the site `config`. Those of the same site `before` that are where they were keep their connections, and
+    /// what was seen of them.
     pub(super) fn new(
         config: &Config,
         edge: &super::super::Config,
         tls: &Arc<rustls::ClientConfig>,
+        before: Option<(&Config, &Self)>,
     ) -> Result<Self, SiteError> {
-        let mut upstreams = BTreeMap::new();
-        let mut nodes = Vec::new();
+        let (mut upstreams, mut nodes, mut fresh) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let deadlines = config.deadlines(edge);
         for origin in &config.origins {
             let address = origin.url.address.clone();
-            let peer = Peer::origin(origin.url.tls.then(|| tls.clone()), address.clone(), config.deadlines(edge));
-            let upstream = Upstream::new(peer, edge.node_requests_max);
+            let upstream = match before.and_then(|(config, before)| before.upstream(config, origin)) {
+                Some(known) => Upstream { peer: known.peer.clone().waiting(deadlines), ..known.clone() },
+                None => {
+                    fresh.insert(origin.name.clone());
+                    let peer = Peer::origin(origin.url.tls.then(|| tls.clone()), address.clone(), deadlines);
+                    Upstream::new(peer, edge.node_requests_max)
+                }
+            };
             if upstreams.insert(origin.name.clone(), upstream).is_some() {
                 let origin = origin.name.to_string();
                 return Err(SiteError::OriginName { site: config.name.clone(), origin });
@@ -103,33 +108,41 @@ impl Origins {
         if nodes.is_empty() {
             return Err(SiteError::NoOrigins(config.name.clone()));
         }
-        let mut route = edge.route.clone();
-        route.policy = config.policy.unwrap_or(route.policy);
-        let observations = Observations::new(route.clone(), &edge.membership);
-        observations.expect(upstreams.keys());
+        let route = route::Config { policy: config.policy.unwrap_or(edge.route.policy), ..edge.route.clone() };
+        let observations = match before {
+            Some((_, before)) => before.observations.clone(),
+            None => Arc::new(Observations::new(route.clone(), &edge.membership)),
+        };
         let table = ArcSwap::from_pointee(RouteTable::new(&route, Vec::new()));
         let stall = Duration::from_millis(config.stall_ms_max);
-        let origins = Self { nodes, upstreams, route, stall, observations: Arc::new(observations), table };
-        origins.build(&BTreeMap::new());
-        Ok(origins)
+        Ok(Self { nodes, upstreams, fresh, route, stall, observations, table })
     }
 
-    /// Keeps the table new until the edge stops.
-    pub(super) async fn rebuild(&self, core: &Core) {
-        let mut view = core.view.subscribe();
-        loop {
-            self.build(view.borrow_and_update().tariffs());
-            tokio::select! {
-                () = core.stop.cancelled() => return,
-                () = self.observations.changed() => {}
-                changed = view.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(REBUILD_PERIOD_MAX) => {}
-            }
-            tokio::time::sleep(REBUILD_PERIOD).await;
-        }
+    /// The origin of the site `config` that has the name of `origin`, if it is at the same place.
+    fn upstream(&self, config: &Config, origin: &OriginConfig) -> Option<&Upstream> {
+        let same = |known: &&OriginConfig| known.name == origin.name && known.url == origin.url;
+        self.upstreams.get(&config.origins.iter().find(same)?.name)
     }
 
-    fn build(&self, tariffs: &BTreeMap<Provider, crate::model::Tariff>) {
+    /// What requests are routed by.
+    pub(super) const fn route(&self) -> &route::Config {
+        &self.route
+    }
+
+    /// What is seen of them.
+    pub(super) const fn observations(&self) -> &Arc<Observations> {
+        &self.observations
+    }
+
+    /// From now on these origins are observed, and no others. What was seen of one that is elsewhere now says nothing.
+    pub(super) fn begin(&self, tariffs: &BTreeMap<Provider, Tariff>) {
+        self.observations.expect(self.upstreams.keys().filter(|id| !self.fresh.contains(*id)));
+        self.observations.expect(self.upstreams.keys());
+        self.build(tariffs);
+    }
+
+    /// Builds the table of what was seen.
+    pub(super) fn build(&self, tariffs: &BTreeMap<Provider, Tariff>) {
         let candidate = |node: &Arc<Node>| {
             let Seen { measurements, standing, .. } = self.observations.of(&node.id);
             Candidate {

@@ -23,6 +23,7 @@ mod wire;
 mod workers;
 
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -31,12 +32,13 @@ use http::{Request, Response};
 use hyper::body::Body;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
 use super::accept::{Place, WhenFull, accept_until};
 use super::tls::Accepted;
-use super::{Config, RequestBody, Transport, http2};
+use super::{Config, Proxies, RequestBody, Transport, http2, proxied};
 pub(super) use connection::Common;
 pub(super) use limit::Limit;
 pub(super) use outgoing::{Asked, Clock, Outgoing, changes_protocol, framing, length_to_add};
@@ -83,7 +85,8 @@ pub async fn serve<S, B, H>(
     B::Error: Into<Box<dyn Error + Send + Sync>>,
     H: Hot,
 {
-    Arc::new(Served::new(transport, config, handlers)).serve(listener, shutdown).await;
+    let served = Served::new(transport, Proxies::default(), config, handlers);
+    Arc::new(served).serve(listener, shutdown).await;
 }
 
 /// What the connections of one listener, in one thread, are served with.
@@ -91,22 +94,23 @@ struct Served<S, H> {
     transport: Transport,
     /// This is of all listeners of the thread.
     common: Arc<Common<S, H>>,
-    /// These two are of all listeners and threads.
+    /// These are of all listeners and threads.
+    proxies: Proxies,
     places: Arc<Semaphore>,
     overload: Arc<Overload>,
 }
 
 impl<S, H> Served<S, H> {
-    fn new(transport: Transport, config: Config, handlers: Handlers<S, H>) -> Self {
+    fn new(transport: Transport, proxies: Proxies, config: Config, handlers: Handlers<S, H>) -> Self {
         let places = Arc::new(Semaphore::new(config.connections_max));
         let common = Common::new(handlers, config);
-        Self { transport, common: Arc::new(common), places, overload: Arc::new(Overload::new()) }
+        Self { transport, common: Arc::new(common), proxies, places, overload: Arc::new(Overload::new()) }
     }
 
     /// The same by another listener.
     fn by(&self, transport: Transport) -> Self {
-        let (places, overload) = (self.places.clone(), self.overload.clone());
-        Self { transport, common: self.common.clone(), places, overload }
+        let (proxies, places, overload) = (self.proxies.clone(), self.places.clone(), self.overload.clone());
+        Self { transport, common: self.common.clone(), proxies, places, overload }
     }
 
     /// The same with nothing that is written to often in common.
@@ -116,8 +120,7 @@ impl<S, H> Served<S, H> {
     {
         let Common { handler, hot, config, .. } = &*self.common;
         let common = Common::new(Handlers { http: handler.clone(), hot: hot.clone() }, config.clone());
-        let (places, overload) = (self.places.clone(), self.overload.clone());
-        Self { transport: self.transport.clone(), common: Arc::new(common), places, overload }
+        Self { common: Arc::new(common), ..self.by(self.transport.clone()) }
     }
 }
 
@@ -153,11 +156,11 @@ where
         let common = &self.common;
         let begun = tokio::select! {
             () = common.stopping.told() => return,
-            begun = Box::pin(super::begin(tcp, peer, &self.transport, &common.config, false)) => begun,
+            begun = Box::pin(self.begin(tcp, peer)) => begun,
         };
         match begun {
-            Ok((Accepted { stream, principal, secured, http2 }, _)) => {
-                let caller = Caller { address: peer, principal, link: stream.link(), secured };
+            Ok((Accepted { stream, principal, secured, http2 }, address)) => {
+                let caller = Caller { address, principal, link: stream.link(), secured };
                 if http2 {
                     Box::pin(http2::run(stream, caller, common.clone())).await;
                 } else {
@@ -166,5 +169,20 @@ where
             }
             Err(error) => super::not_begun(peer, &error),
         }
+    }
+
+    /// What comes before the first byte that the client has sent of HTTP; with the address of the client, whoever has passed
+    /// the connection on.
+    async fn begin(&self, mut tcp: TcpStream, peer: SocketAddr) -> io::Result<(Accepted, SocketAddr)> {
+        let config = &self.common.config;
+        let address = match self.proxies.contain(peer.ip()) {
+            true => {
+                let received = timeout(config.header_timeout(), proxied::receive(&mut tcp, peer)).await;
+                received.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no PROXY header in time"))??
+            }
+            false => peer,
+        };
+        let (accepted, _) = super::begin(tcp, address, &self.transport, config, false).await?;
+        Ok((accepted, address))
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tower::Service;
 
-use super::super::{Config, RequestBody, Transport};
+use super::super::{Config, Proxies, RequestBody, Transport};
 use super::hot::Hot;
 use super::{Handlers, Served};
 
@@ -43,8 +43,8 @@ pub struct WorkerPanicked;
 
 impl Workers {
     /// Has `count` threads serve `listeners` until `shutdown`, as [`super::serve`] does. The kernel shares the connections
-    /// among them (`SO_REUSEPORT`, socket(7)); the limits of `config` are those of all together. To be called within a
-    /// tokio runtime.
+    /// among them (`SO_REUSEPORT`, socket(7)); the limits of `config` are those of all together. Connections of `proxies` begin
+    /// with a PROXY header, and are the client's whom that names. To be called within a tokio runtime.
     ///
     /// Handlers run in the thread of their connection, and so does what they spawn: until [`Self::end`], even when all
     /// answers have ended.
@@ -53,6 +53,7 @@ impl Workers {
     /// When the system refuses a socket or a thread.
     pub fn start<S, B, H>(
         listeners: Vec<(TcpListener, Transport)>,
+        proxies: Proxies,
         count: NonZeroUsize,
         config: Config,
         handlers: Handlers<S, H>,
@@ -66,7 +67,7 @@ impl Workers {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
         H: Hot,
     {
-        let all = Served::new(Transport::Plain, config, handlers);
+        let all = Served::new(Transport::Plain, proxies, config, handlers);
         let mut shared = Vec::new();
         for (listener, transport) in listeners {
             shared.push((share(listener, count)?.into_iter(), transport));

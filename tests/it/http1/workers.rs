@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use http::{Request, Response};
 use metacdn::serve::http1::{Handlers, Workers};
-use metacdn::serve::{Config, RequestBody, Transport};
+use metacdn::serve::{Config, Proxies, RequestBody, Transport};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -66,7 +66,11 @@ async fn workers(config: Config, count: usize, wait: Arc<Notify>) -> (Workers, u
     let http = service_fn(move |request| in_thread(request, wait.clone()));
     let handlers = Handlers { http, hot: Arc::new(()) };
     let count = NonZeroUsize::new(count).unwrap();
-    (Workers::start(vec![(listener, Transport::Plain)], count, config, handlers, &stop).unwrap(), port, stop)
+    (
+        Workers::start(vec![(listener, Transport::Plain)], Proxies::default(), count, config, handlers, &stop).unwrap(),
+        port,
+        stop,
+    )
 }
 
 async fn connect(port: u16) -> TcpStream {
@@ -128,8 +132,15 @@ async fn what_a_handler_spawned_runs_on_until_the_end() {
     let stop = CancellationToken::new();
     let handlers = Handlers { http, hot: Arc::new(()) };
     let count = NonZeroUsize::new(2).unwrap();
-    let mut workers =
-        Workers::start(vec![(listener, Transport::Plain)], count, Config::default(), handlers, &stop).unwrap();
+    let mut workers = Workers::start(
+        vec![(listener, Transport::Plain)],
+        Proxies::default(),
+        count,
+        Config::default(),
+        handlers,
+        &stop,
+    )
+    .unwrap();
     let mut stream = connect(port).await;
     stream.write_all(GET).await.unwrap();
     answer_head(&mut stream).await;

@@ -44,7 +44,7 @@ pub struct Trusted {
 }
 
 impl Trusted {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name.push(rcgen::DnType::CommonName, "an authority that users trust");
@@ -54,7 +54,7 @@ impl Trusted {
     }
 
     /// A certificate and its key.
-    fn issue(&self, names: &[&str], kind: &'static SignatureAlgorithm) -> (String, String) {
+    pub fn issue(&self, names: &[&str], kind: &'static SignatureAlgorithm) -> (String, String) {
         let key = KeyPair::generate_for(kind).unwrap();
         let names: Vec<_> = names.iter().map(ToString::to_string).collect();
         let mut params = CertificateParams::new(names).unwrap();
@@ -132,7 +132,7 @@ impl Secure {
 const USUAL: [&str; 4] = ["site.example", "*.more.example", "localhost", "127.0.0.1"];
 
 /// Writes a certificate and its key.
-fn write_pair(folder: &Path, name: &str, (certificate, key): &(String, String)) -> edge::CertificateConfig {
+pub fn write_pair(folder: &Path, name: &str, (certificate, key): &(String, String)) -> edge::CertificateConfig {
     let paths = (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
     std::fs::write(&paths.1, key).unwrap();
     std::fs::write(&paths.0, certificate).unwrap();

@@ -170,7 +170,7 @@ async fn without_http3_nothing_is_offered() {
         (listeners.tls.as_ref().unwrap().tcp.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
     let identity = cluster.identity(metacdn::model::Principal::Edge("edge".parse().unwrap()));
     let stop = tokio_util::sync::CancellationToken::new();
-    let running = tokio::spawn(metacdn::edge::run(config, identity, listeners, stop.clone()));
+    let running = tokio::spawn(metacdn::edge::run(config, Some(identity), listeners, None, stop.clone()));
     crate::edge::ready(admin).await;
     let secure = Secure { tls: at, admin, ..secure };
     let mut client = Client::connect(&secure, Protocol::Http2, "site.example").await;
