@@ -6,12 +6,13 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
 use super::stored::Birth;
+use super::sync::{Mutex, MutexGuard};
 use super::{Body, Cache, CacheKey, Head, Place, Stored, charge};
 
 /// The most that is copied for a reader at a time while the bytes still come.

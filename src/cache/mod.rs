@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,12 +26,15 @@ mod purges;
 pub mod queues;
 mod recall;
 pub mod rules;
+mod run;
 mod sliced;
 mod stored;
+mod sync;
 
 pub use flight::{Broken, Fill, Lead, Reader, Told};
 pub use purges::Rule;
-pub use sliced::{Fetcher, SLICE_BYTES, Sliced, slice_at};
+pub use run::{Bringer, Run};
+pub use sliced::{Begun, SLICE_BYTES, Sliced, Sought, slice_at};
 pub use stored::{Body, Head, Stored, Terms};
 
 use flight::Flight;
@@ -40,6 +43,7 @@ use place::{Place, Used};
 use purges::{Purges, Verdict};
 use queues::{Departed, Queues};
 use rules::VARIANTS_MAX;
+use sync::{Mutex, MutexGuard};
 
 /// What an entry takes besides its body, its key and its headers: maps and queues.
 const ENTRY_BYTES: u64 = 1024;

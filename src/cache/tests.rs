@@ -13,6 +13,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Epoch, HybridTime, Origin, Version};
 
+mod races;
+
 fn key(name: &str) -> CacheKey {
     CacheKey::Object { key: object(name), variant: Variant::Original }
 }

@@ -14,7 +14,7 @@ use super::answer::{Kept, Life};
 use super::origins::Answer;
 use super::reply::{Reply, Why};
 use crate::cache::rules::{self, Exchange, Freshened, Freshness, HeadEffect, Selector, Validators};
-use crate::cache::{Head, Lead, Sliced, Stored, Terms, slice_at};
+use crate::cache::{Begun, Head, Lead, Sliced, Stored, Terms, slice_at};
 
 impl Life {
     /// Keeps an answer and lets others read it along, if it may be kept; else it is for this request alone. `None` if it is
@@ -50,8 +50,9 @@ impl Life {
         }
         let cost = cost(&answer.route);
         if self.core.cache.slices(&head) && gives_parts(&head) {
-            let Some(stored) = lead.slice(head, cost) else { return not_kept(answer) };
-            return Some(self.begun(reply, &stored, slice_at(part.start), answer).await);
+            let kept = lead.slice(head, cost, slice_at(part.start));
+            let Some((stored, begun)) = kept else { return not_kept(answer) };
+            return Some(self.begun(reply, &stored, begun, answer).await);
         }
         if !slices::covers(&part, head.size) {
             lead.refuse();
@@ -65,17 +66,18 @@ impl Life {
         Some(reply.led(&route, &passed).along(&shared, reader).await)
     }
 
-    /// What is kept in slices from now on, of which an origin gives those from `first` on.
-    async fn begun(&self, reply: Reply<'_>, stored: &Arc<Stored>, first: u32, answer: Answer) -> Response<Inner> {
+    /// What is kept in slices from now on, `begun` with those that an origin gives.
+    async fn begun(&self, reply: Reply<'_>, stored: &Arc<Stored>, begun: Begun, answer: Answer) -> Response<Inner> {
         let Answer { route, response, passed } = answer;
         let cost = cost(&route);
         let from = route.node.id.clone();
-        let mut fetched = Some(Fetched { body: Inner::Origin(Box::new(response.into_body())), cost, from });
+        let body = Inner::Origin(Box::new(response.into_body()));
+        let mut fetched = Some((begun, Fetched { body, cost, from }));
         let Some(kept) = Kept::of(stored.clone()) else { return self.only_if_cached() };
         let walk = |sliced: &Arc<Sliced>, part| {
             let walk = self.walk(sliced, stored, part);
             match fetched.take() {
-                Some(fetched) => walk.with(first, fetched),
+                Some((begun, fetched)) => walk.with(begun, fetched),
                 None => walk,
             }
         };
