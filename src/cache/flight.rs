@@ -27,18 +27,6 @@ const GROWTH_BYTES: u64 = 64 << 10;
 /// How far the slowest reader of a body that passes may be behind.
 const PASSING_BYTES_MAX: usize = 256 << 10;
 
-/// Bytes with the memory that they take.
-struct Placed {
-    bytes: Bytes,
-    _place: Place,
-}
-
-impl AsRef<[u8]> for Placed {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 /// The fetch has ended before its last byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the fetch that this answer reads along has failed")]
@@ -49,7 +37,7 @@ pub(super) struct Flight {
     state: Mutex<State>,
     /// The number of the newest purge when it began.
     pub(super) born: u64,
-    /// The number of what it brings, which nothing else has.
+    /// The number of what it brings, which nothing else has. They are given in the order in which fetches begin.
     pub(super) representation: u64,
 }
 
@@ -84,6 +72,8 @@ enum Phase {
     Failed { head: Arc<Head> },
     /// It is nothing that can be shared.
     Released,
+    /// It is a part, and is not kept.
+    Part,
     /// Whoever was to fetch it has gone.
     Left,
 }
@@ -95,13 +85,16 @@ pub enum Told {
     Comes(Arc<Head>),
     /// Everyone has to fetch for himself.
     Alone,
+    /// What came is a part that is not kept, and says nothing of the whole: who wants a part has to fetch for himself, others
+    /// look again.
+    Part,
     /// Whoever was to fetch it has gone, or has found that what is kept is right still: look again.
     Again,
 }
 
 impl Flight {
     pub(super) const fn birth(&self) -> Birth {
-        Birth { born: self.born, representation: self.representation }
+        Birth { born: self.born, representation: self.representation, asked: self.representation }
     }
 
     pub(super) fn new(born: u64, representation: u64) -> Self {
@@ -111,7 +104,7 @@ impl Flight {
     pub(super) fn head(&self) -> Option<Arc<Head>> {
         match &self.state().phase {
             Phase::Streaming { head, .. } | Phase::Whole { head, .. } | Phase::Failed { head } => Some(head.clone()),
-            Phase::Waiting | Phase::Released | Phase::Left => None,
+            Phase::Waiting | Phase::Released | Phase::Part | Phase::Left => None,
         }
     }
 
@@ -200,9 +193,19 @@ impl Lead {
         self.flight.clone().map(Reader::new)
     }
 
+    /// The number of what is to be fetched, greater than those of all that others were asked for before.
+    pub fn representation(&self) -> u64 {
+        self.flight.as_ref().map_or(0, |flight| flight.representation)
+    }
+
     /// It is nothing that can be shared: all who wait fetch for themselves.
     pub fn refuse(mut self) {
         self.end(Phase::Released);
+    }
+
+    /// As [`Lead::refuse`], of what is a part, and of which nobody knows whether the whole can be shared.
+    pub fn refuse_part(mut self) {
+        self.end(Phase::Part);
     }
 
     fn end(&mut self, end: Phase) {
@@ -250,15 +253,20 @@ impl Fill {
             self.pass();
         }
         let mut state = self.flight.state();
-        let read_by_nobody = state.readers.values().all(|reading| reading.left_behind);
+        let is_read = state.readers.values().any(|reading| !reading.left_behind);
         let Phase::Streaming { bytes, passes, .. } = &mut state.phase else { return Err(Broken) };
-        if *passes && read_by_nobody {
+        if *passes && !is_read {
             return Err(Broken);
         }
         bytes.extend_from_slice(more);
         drop(state);
         self.flight.change(|_| ());
         Ok(())
+    }
+
+    /// Whether somebody reads along at this moment.
+    pub fn is_read(&self) -> bool {
+        self.flight.state().readers.values().any(|reading| !reading.left_behind)
     }
 
     /// Whether more may be pushed: a body that passes waits for its slowest reader.
@@ -316,7 +324,7 @@ impl Fill {
         let body = self.flight.change(|phase| match std::mem::take(phase) {
             Phase::Streaming { head, bytes, base, .. } => {
                 // Whoever has a part of them, the connections that still write it too, has their place.
-                let bytes = placed(exact(bytes, &head), place);
+                let bytes = place.hold(exact(bytes, &head));
                 *phase = Phase::Whole { head, bytes: bytes.clone(), base };
                 Ok(bytes)
             }
@@ -359,11 +367,6 @@ impl Fill {
         }
         state.trim();
     }
-}
-
-/// `bytes` that have `place` for as long as somebody has a part of them.
-pub(super) fn placed(bytes: Bytes, place: Place) -> Bytes {
-    Bytes::from_owner(Placed { bytes, _place: place })
 }
 
 /// `bytes` in memory of their own size, if the size was not known before.
@@ -421,6 +424,7 @@ impl Reader {
                 Poll::Ready(Told::Comes(head.clone()))
             }
             Phase::Released => Poll::Ready(Told::Alone),
+            Phase::Part => Poll::Ready(Told::Part),
             Phase::Left => Poll::Ready(Told::Again),
             Phase::Waiting => {
                 state.readers.entry(self.number).or_default().waker = Some(cx.waker().clone());
@@ -464,7 +468,9 @@ impl Reader {
                 bytes.slice(start..bytes.len().min(start + PIECE_BYTES_MAX))
             }
             Phase::Whole { .. } => return Poll::Ready(None),
-            Phase::Failed { .. } | Phase::Released | Phase::Left => return Poll::Ready(Some(Err(Broken))),
+            Phase::Failed { .. } | Phase::Released | Phase::Part | Phase::Left => {
+                return Poll::Ready(Some(Err(Broken)));
+            }
         };
         next.truncate(usize::try_from(left).unwrap_or(usize::MAX));
         reading.read += next.len() as u64;

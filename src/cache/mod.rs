@@ -25,6 +25,7 @@ mod place;
 mod purges;
 pub mod queues;
 mod recall;
+mod renew;
 pub mod rules;
 mod run;
 mod sliced;
@@ -219,30 +220,6 @@ impl Cache {
         self.shard(key).get_mut(key).map(|slot| self.settle(key, slot).kept.clone()).unwrap_or_default()
     }
 
-    /// The slot under `key` without what was purged.
-    fn settle<'s>(&self, key: &CacheKey, slot: &'s mut Slot) -> &'s mut Slot {
-        let latest = self.purges.latest();
-        if slot.kept.iter().any(|stored| stored.settled() < latest) {
-            slot.kept.retain(|stored| match self.purges.judge(key, Some(&stored.head().headers), stored.settled()) {
-                Verdict::Gone => {
-                    self.off_disk(stored);
-                    self.purged.lock().unwrap_or_else(PoisonError::into_inner).push(stored.charged);
-                    false
-                }
-                Verdict::Stale(at) => {
-                    stored.expire(at);
-                    stored.settle_in_memory(latest);
-                    true
-                }
-                Verdict::Stands => {
-                    stored.settle(latest);
-                    true
-                }
-            });
-        }
-        slot
-    }
-
     /// The newest of what is kept under `key` that `suits`, or a way to it. What comes may turn out not to suit.
     pub fn join(self: &Arc<Self>, key: &CacheKey, suits: impl Fn(&Head) -> bool) -> Lookup {
         self.join_with(key, |kept| kept.iter().position(|stored| suits(&stored.head())), &suits)
@@ -262,8 +239,7 @@ impl Cache {
         }
         let latest = self.purges.latest();
         let stands = |flight: &Flight, head: Option<&Head>| {
-            flight.born == latest
-                || self.purges.judge(key, head.map(|head| &head.headers), flight.born) == Verdict::Stands
+            flight.born == latest || self.purges.judge(key, head, flight.born) == Verdict::Stands
         };
         let may_suit = |flight: &&Arc<Flight>| {
             let head = flight.head();
@@ -272,21 +248,16 @@ impl Cache {
         if let Some(flight) = slot.flying.iter().find(may_suit) {
             return Lookup::Flying(Reader::new(flight.clone()));
         }
-        let flight = Arc::new(Flight::new(latest, self.next_representation()));
+        let flight = Arc::new(Flight::new(latest, self.next_number()));
         slot.flying.push(flight.clone());
         Lookup::Lead(Lead::new(self.clone(), key.clone(), flight))
     }
 
     /// A fetch of its own for `key`, whatever is there or on its way.
     pub fn lead(self: &Arc<Self>, key: &CacheKey) -> Lead {
-        let flight = Arc::new(Flight::new(self.purges.latest(), self.next_representation()));
+        let flight = Arc::new(Flight::new(self.purges.latest(), self.next_number()));
         self.shard(key).entry(key.clone()).or_default().flying.push(flight.clone());
         Lead::new(self.clone(), key.clone(), flight)
-    }
-
-    /// Whether `stored` is kept under `key` still.
-    pub fn keeps(&self, key: &CacheKey, stored: &Stored) -> bool {
-        self.shard(key).get(key).is_some_and(|slot| slot.numbered(stored.number).is_some())
     }
 
     /// Nothing is known of `key` any more: what is on its way is not kept either.
@@ -399,8 +370,8 @@ impl Cache {
         Some(charged)
     }
 
-    /// Keeps what `flight` has brought, if nothing has changed since it began. It takes the place of what was kept for
-    /// the same requests.
+    /// Keeps what `flight` has brought, if nothing has changed since it began, and nothing newer is kept for the same
+    /// requests: else it takes the place of that, in memory and on the disk.
     fn keep(
         &self,
         key: &CacheKey,
@@ -417,6 +388,12 @@ impl Cache {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let in_memory = body.in_memory().map_or(0, |bytes| bytes.len() as u64);
         let charged = u32::try_from(charge(key, &head, in_memory)).ok()?;
+        let birth = flight.birth();
+        let is_newer =
+            |stored: &Arc<Stored>| stored.head().is_replaced_by(&head) && stored.is_newer(&head, birth.asked);
+        if slot.kept.iter().any(is_newer) || !self.replace_on_disk(key, &head, &body, birth.asked) {
+            return None;
+        }
         slot.kept.retain(|stored| {
             let goes = stored.head().is_replaced_by(&head);
             if goes {
@@ -428,7 +405,7 @@ impl Cache {
         for stored in slot.kept.drain((VARIANTS_MAX - 1).min(slot.kept.len())..) {
             queues.removed(stored.charged);
         }
-        let stored = Arc::new(Stored::new(head, body, number, charged, flight.birth()));
+        let stored = Arc::new(Stored::new(head, body, number, charged, birth));
         slot.kept.insert(0, stored.clone());
         drop(shard);
         queues.insert(key.clone(), number, charged, cost);

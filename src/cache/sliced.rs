@@ -143,8 +143,8 @@ pub const fn slice_at(position: u64) -> u32 {
 }
 
 impl Cache {
-    /// A number for a representation that no other one has.
-    pub(super) fn next_representation(&self) -> u64 {
+    /// A number that no representation and no question has, greater than those that have one.
+    pub fn next_number(&self) -> u64 {
         self.representations.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -177,8 +177,8 @@ impl Lead {
             return None;
         };
         let flight = self.flight.take()?;
-        let kept = cache.begin_on_disk(&self.key, &head, cost, flight.born);
-        let sliced = Sliced::new(cache.next_representation(), size, kept.clone(), place);
+        let kept = cache.begin_on_disk(&self.key, &head, cost, flight.born, flight.representation);
+        let sliced = Sliced::new(cache.next_number(), size, kept.clone(), place);
         // There before anybody finds it: all who look for what it brings ask here, and begin nothing of their own.
         let (run, bringer) = Run::new(first);
         sliced.runs.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&run));

@@ -90,7 +90,8 @@ async fn obtain_now(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) ->
             Lookup::Flying(mut reader) => match timeout_at(deadline.into(), reader.head()).await {
                 Ok(Told::Comes(head)) if will_do(&head) => return Ok(Obtained::Joined { head, reader }),
                 Ok(Told::Comes(_) | Told::Alone) => return alone().await,
-                Ok(Told::Again) => {}
+                Ok(Told::Part) if widened.is_some() => return alone().await,
+                Ok(Told::Part | Told::Again) => {}
                 Err(_) => return Err(Unanswered::Unavailable { busy: 0 }),
             },
             Lookup::Lead(lead) => {
@@ -99,7 +100,12 @@ async fn obtain_now(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) ->
                 let answer = match fetch(core, &asked, deadline).await {
                     Ok(answer) => answer,
                     Err(unanswered) => {
-                        lead.refuse();
+                        let is_of_part = widened.is_some() && matches!(unanswered, Unanswered::Refused(_));
+                        if is_of_part {
+                            lead.refuse_part()
+                        } else {
+                            lead.refuse()
+                        }
                         return Err(unanswered);
                     }
                 };
@@ -139,8 +145,10 @@ fn share(core: &Arc<Core>, wanted: &Wanted, lead: Lead, began: Duration, answer:
         None => (0..0, None),
     };
     let not_kept = |answer| if is_part { Shared::Wide } else { Shared::Obtained(Obtained::Fetched(answer)) };
+    // A part says nothing of the whole, which others may want.
+    let refuse = if is_part { Lead::refuse_part } else { Lead::refuse };
     let Some(head) = head else {
-        lead.refuse();
+        refuse(lead);
         return not_kept(answer);
     };
     let cost = cost(&answer.route);
@@ -152,7 +160,7 @@ fn share(core: &Arc<Core>, wanted: &Wanted, lead: Lead, began: Duration, answer:
         return Shared::Obtained(Obtained::Begun { route, passed, stored, begun, fetched });
     }
     if !covers(&part, head.size) {
-        lead.refuse();
+        refuse(lead);
         return not_kept(answer);
     }
     let Some((fill, reader)) = lead.begin(head.clone(), cost) else { return not_kept(answer) };

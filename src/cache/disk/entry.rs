@@ -31,6 +31,10 @@ pub(super) struct Entry {
     pub(super) handles: AtomicU32,
     /// How many of its slices are there or on their way.
     pub(super) held: AtomicU32,
+    /// The hash of what it is selected by: of two with the same one is kept.
+    pub(super) selector: AtomicU64,
+    /// When in this life it was last asked for, or whether it is right, among all that was.
+    pub(super) asked: AtomicU64,
     /// Up to which purge of this life it is known to stand.
     pub(super) settled: AtomicU64,
     /// When in this life it was last known to be what the store has, in microseconds.
@@ -52,12 +56,20 @@ impl Entry {
             row_bytes: AtomicU32::new(0),
             handles: AtomicU32::new(0),
             held: AtomicU32::new(0),
+            selector: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             validated_us: AtomicU64::new(0),
             flags: AtomicU8::new(0),
             first: Slice::default(),
             others: std::iter::repeat_with(Slice::default).take(slices.saturating_sub(1) as usize).collect(),
         }
+    }
+
+    /// The same, selected by what has the hash `selector`.
+    pub(super) fn selected(mut self, selector: u64) -> Self {
+        *self.selector.get_mut() = selector;
+        self
     }
 
     /// As [`Entry::new`], of a row of the index that is counted as `row_bytes`.

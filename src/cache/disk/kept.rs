@@ -14,6 +14,9 @@ use super::slice::Claim;
 use super::tier::Tier;
 use crate::cache::Head;
 
+/// How long a file is waited for: whoever gave it once gives it sooner than a disk that hangs.
+const OPEN_MAX: Duration = Duration::from_secs(2);
+
 /// A representation of the disk tier. All it says is of this moment: its slices may go at any time; what was opened
 /// stays readable.
 #[derive(Debug)]
@@ -81,7 +84,8 @@ impl Kept {
     }
 
     /// As [`Kept::opened`]; it is opened if it must be, and its bytes are verified if this process neither wrote them nor has
-    /// verified them before. What turns out to be wrong goes. `None` for a body that came with [`super::Loaded`].
+    /// verified them before. What turns out to be wrong goes. `None` for a body that came with [`super::Loaded`], and where the
+    /// disk takes longer than others would.
     pub async fn open(&self, slice: u32) -> Option<Arc<File>> {
         if let Some(file) = self.opened(slice) {
             return Some(file);
@@ -89,10 +93,14 @@ impl Kept {
         if !self.has(slice) || self.tier.is_inline(&self.entry) {
             return None;
         }
-        // Of many who want the same, one opens it. Others that share the turn wait no longer than for an opening.
+        tokio::time::timeout(OPEN_MAX, self.open_in_turn(slice)).await.ok().flatten()
+    }
+
+    /// Of many who want the same, one opens it. Others that share the turn wait no longer than for an opening.
+    async fn open_in_turn(&self, slice: u32) -> Option<Arc<File>> {
         let turns = &self.tier.openings;
         let turn = self.entry.id.wrapping_mul(31).wrapping_add(u64::from(slice)) as usize % turns.len();
-        let _turn = turns[turn].lock().await;
+        let turn = turns[turn].clone().lock_owned().await;
         if let Some(file) = self.opened(slice) {
             return Some(file);
         }
@@ -101,11 +109,23 @@ impl Kept {
             return None;
         }
         let (tier, entry) = (self.tier.clone(), self.entry.clone());
-        let opened = tokio::task::spawn_blocking(move || tier.open(&entry, slice, seen)).await;
+        let opened = tokio::task::spawn_blocking(move || {
+            // Here, whether or not somebody still waits: what hangs must not take all threads.
+            let _turn = turn;
+            tier.open(&entry, slice, seen)
+        });
         // It panics never, and is cancelled where the runtime ends.
-        let file = opened.ok().flatten()?;
+        let file = opened.await.ok().flatten()?;
         self.entry.slice(slice)?.count_use();
         Some(file)
+    }
+
+    /// The file of the slice could not be read, or had too few bytes: it is verified before anybody gets it again.
+    pub fn doubt(&self, slice: u32) {
+        if let Some(state) = self.entry.slice(slice) {
+            state.doubt();
+            self.tier.files.close((self.entry.id, slice));
+        }
     }
 
     /// Whether it is not kept any more.
@@ -121,6 +141,21 @@ impl Kept {
     /// It is known to stand up to the purge `number`.
     pub fn settle(&self, number: u64) {
         self.entry.settled.store(number, Ordering::Relaxed);
+    }
+
+    /// When in this life it was last asked for, or whether it is right, among all that was; 0 if that was in an earlier one.
+    pub fn asked(&self) -> u64 {
+        self.entry.asked.load(Ordering::Relaxed)
+    }
+
+    /// It was asked for, or whether it is right, at this number.
+    pub fn asked_again(&self, number: u64) {
+        self.entry.asked.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// Whether both are one representation.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.entry.id == other.entry.id
     }
 
     /// When in this life it was last known to be what the store has.
@@ -150,6 +185,7 @@ impl Kept {
         if head.size != Some(self.entry.size) {
             return self.tier.remove(&self.entry);
         }
+        self.entry.selector.store(self.tier.selector_of(head), Ordering::Relaxed);
         let head = record::write(head);
         if let Some(unwritten) = &mut *self.unwritten() {
             unwritten.head = head;

@@ -42,6 +42,7 @@ pub use index::IndexError;
 pub use kept::Kept;
 pub use tier::INLINE_BYTES_MAX;
 
+use entry::Entry;
 use folder::Folder;
 use index::Index;
 use queue::Job;
@@ -150,20 +151,30 @@ impl Disk {
         self.tier.entries.has(self.tier.name(key).1)
     }
 
-    /// What is kept under `key`, the newest first. What does not read goes.
-    pub async fn load(&self, key: &CacheKey) -> Vec<Loaded> {
+    /// Whether [`Disk::load`] may find something besides `known`. Never waits.
+    pub fn may_have_others(&self, key: &CacheKey, known: &[Arc<Kept>]) -> bool {
+        self.tier.entries.of(self.tier.name(key).1).iter().any(|entry| is_other(entry, known))
+    }
+
+    /// What is kept under `key` besides what is `known`, the newest first. What does not read goes.
+    pub async fn load(&self, key: &CacheKey, known: &[Arc<Kept>]) -> Vec<Loaded> {
         let (key, hash) = self.tier.name(key);
         if !self.tier.entries.has(hash) {
             return Vec::new();
         }
         let Some(turn) = self.tier.readers.turn().await else { return Vec::new() };
         let tier = self.tier.clone();
+        let mut entries = tier.entries.of(hash);
+        entries.retain(|entry| is_other(entry, known));
         let read = move || {
-            let entries = tier.entries.of(hash).into_iter().filter(|entry| entry.is_listed());
-            entries.filter_map(|entry| read_one(&tier, Kept::new(tier.clone(), entry, None), &key)).collect()
+            // Here, whether or not somebody still waits: what hangs must not take all threads.
+            let _turn = turn;
+            entries
+                .into_iter()
+                .filter_map(|entry| read_one(&tier, Kept::new(tier.clone(), entry, None), &key))
+                .collect()
         };
         let loaded = tokio::task::spawn_blocking(read).await;
-        drop(turn);
         // It panics never, and is cancelled where the runtime ends.
         loaded.unwrap_or_default()
     }
@@ -191,6 +202,13 @@ impl Disk {
     /// Nothing is found under `key` any more, nor what is being written or loaded.
     pub fn remove_key(&self, key: &CacheKey) {
         self.tier.remove_all_of(self.tier.name(key).1);
+    }
+
+    /// What is kept under `key` for the same requests goes for what comes with `head`, was asked for at the number `asked`, and
+    /// is `own`, or is not on the disk yet. False if what is there was asked for later.
+    pub fn replace(&self, key: &CacheKey, head: &Head, own: Option<&Kept>, asked: u64) -> bool {
+        let own = own.map(|own| own.entry().id);
+        self.tier.replace(self.tier.name(key).1, self.tier.selector_of(head), own, asked)
     }
 
     /// The bytes that all of it takes: files in blocks of 4 KiB, and rows.
@@ -229,6 +247,11 @@ impl Drop for Disk {
             let _ = writer.join();
         }
     }
+}
+
+/// Whether the index has it, and it is not among those that are `known`.
+fn is_other(entry: &Entry, known: &[Arc<Kept>]) -> bool {
+    entry.is_listed() && !entry.is_removed() && known.iter().all(|known| known.entry().id != entry.id)
 }
 
 /// Reads what the index has of one representation. Blocks on the disk.

@@ -228,7 +228,8 @@ impl Writer {
                     Change::Gone(Gone::Whole(id)) => index.remove(*id)?,
                     Change::Gone(Gone::Slice(id, slice)) => index.remove_slice(*id, *slice)?,
                     Change::Update(entry, head) => {
-                        let updated = index.update(entry.id, entry.size, head)?;
+                        let updated =
+                            index.update(entry.id, entry.size, entry.selector.load(Ordering::Relaxed), head)?;
                         recounted.extend(updated.map(|row_bytes| (entry.clone(), row_bytes)));
                     }
                 }
@@ -386,7 +387,8 @@ fn list(index: &Index, tier: &Tier, written: &Written) -> Result<(), IndexError>
     if let Some(Unwritten { key, head }) = unwritten.as_deref() {
         let body = is_inline.then_some(&**bytes);
         let Entry { id, key_hash, size, cost, .. } = **entry;
-        index.list(&Listing { id, key_hash, size, cost, key, head, body })?;
+        let selector = entry.selector.load(Ordering::Relaxed);
+        index.list(&Listing { id, key_hash, size, cost, selector, key, head, body })?;
     }
     if !is_inline {
         index.list_slice(entry.id, *slice, written.sum)?;

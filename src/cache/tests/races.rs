@@ -37,7 +37,7 @@ fn get(cache: &Arc<Cache>, truth: &AtomicU32) -> u8 {
                     }
                 }
                 Told::Alone => return truth.load(Ordering::SeqCst) as u8,
-                Told::Again => {}
+                Told::Part | Told::Again => {}
             },
             Lookup::Lead(lead) => {
                 let reader = lead.reader().expect("it was just begun");

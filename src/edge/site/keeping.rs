@@ -41,8 +41,11 @@ impl Life {
             }
             Some((self.head_of(status, &headers, sent)?, part))
         });
+        // A part says nothing of the whole, which others may want.
+        let says_nothing = is_part || status == StatusCode::RANGE_NOT_SATISFIABLE;
+        let refuse = if says_nothing { Lead::refuse_part } else { Lead::refuse };
         let Some((head, part)) = head else {
-            lead.refuse();
+            refuse(lead);
             return not_kept(answer);
         };
         if let Some(size) = head.size {
@@ -55,7 +58,7 @@ impl Life {
             return Some(self.begun(reply, &stored, begun, answer).await);
         }
         if !slices::covers(&part, head.size) {
-            lead.refuse();
+            refuse(lead);
             return not_kept(answer);
         }
         let shared = Arc::new(head.clone());
@@ -118,7 +121,8 @@ impl Life {
     }
 
     /// What is kept has been found to be right: its header and lifetime are those of now (RFC 9111 section 4.3.4).
-    pub(super) fn freshen(&self, kept: &Kept, answer: &Answer, sent: SystemTime) -> (Head, Freshness) {
+    /// The origin was asked at the number `asked`.
+    pub(super) fn freshen(&self, kept: &Kept, answer: &Answer, sent: SystemTime, asked: u64) -> (Head, Freshness) {
         let exchange = self.exchange(answer.response.status(), answer.response.headers(), sent);
         let Freshened { header, freshness } =
             rules::freshen(&self.site.terms, &kept.head.headers, kept.head.status, &exchange);
@@ -134,19 +138,17 @@ impl Life {
         if !keeps {
             self.core.cache.discard(&self.key, &kept.stored);
         } else if freshness.is_ok() {
-            kept.stored.update(head.clone());
-            // A purge that came while the origin was asked is about it still.
-            kept.stored.settle(kept.settled);
+            self.core.cache.renew(&self.key, &kept.stored, head.clone(), kept.settled, asked);
         }
         (head, fresh)
     }
 
     /// What an answer to HEAD says of what is kept (RFC 9111 section 4.3.5).
-    pub(super) fn learn_from_head(&self, answer: &Answer, sent: SystemTime) {
+    pub(super) fn learn_from_head(&self, answer: &Answer, sent: SystemTime, asked: u64) {
         for kept in self.core.cache.all(&self.key).into_iter().filter_map(Kept::of) {
             let (status, headers) = (answer.response.status(), answer.response.headers());
             match rules::head_effect(kept.head.status, &kept.head.headers, status, headers) {
-                HeadEffect::Updates if self.selects(&kept.head) => _ = self.freshen(&kept, answer, sent),
+                HeadEffect::Updates if self.selects(&kept.head) => _ = self.freshen(&kept, answer, sent, asked),
                 HeadEffect::Expires if self.selects(&kept.head) => self.expire(&kept),
                 HeadEffect::Updates | HeadEffect::Expires | HeadEffect::None => {}
             }

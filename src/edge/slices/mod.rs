@@ -137,7 +137,7 @@ impl Walk {
                 Coming::File(reader) => match reader.poll_bytes(cx) {
                     Poll::Ready(Some(bytes)) => Next::Bytes(bytes),
                     Poll::Ready(None) => {
-                        self.now = Some(Piece { slice, bytes: self.seek_elsewhere(slice) });
+                        self.now = Some(self.seek_again(slice));
                         continue;
                     }
                     Poll::Pending => return self.wait_for(piece),
@@ -201,6 +201,19 @@ impl Walk {
             },
         };
         Piece { slice, bytes }
+    }
+
+    /// The slice `slice`, whose file could not be read: it is looked at before anybody gets it again, and goes if it is wrong.
+    fn seek_again(&mut self, slice: u32) -> Piece {
+        if let Some(kept) = self.sliced.on_disk() {
+            kept.doubt(slice);
+        }
+        self.failures += 1;
+        match self.failures {
+            ..=FAILURES_MAX => self.seek(slice),
+            // It reads when it is looked at, and not when it is given.
+            _ => Piece { slice, bytes: self.seek_elsewhere(slice) },
+        }
     }
 
     /// The slice `slice`, which is not on the disk.
@@ -267,7 +280,7 @@ enum Next {
 fn poll_along(reader: &mut Reader, cx: &Context<'_>) -> Poll<Next> {
     Poll::Ready(match ready!(reader.poll_head(cx)) {
         Told::Alone => Next::Pass,
-        Told::Again => Next::Look,
+        Told::Part | Told::Again => Next::Look,
         Told::Comes(_) => match ready!(reader.poll_bytes(cx)) {
             Some(Ok(bytes)) => Next::Bytes(bytes),
             Some(Err(_)) | None => Next::Look,
