@@ -24,16 +24,19 @@ mod objects;
 mod place;
 mod purges;
 pub mod queues;
+mod reader;
 mod recall;
 mod renew;
 pub mod rules;
 mod run;
 mod sliced;
+mod spool;
 mod stored;
 mod sync;
 
-pub use flight::{Broken, Fill, Lead, Reader, Told};
+pub use flight::{Broken, Fill, Lead, Told};
 pub use purges::Rule;
+pub use reader::Reader;
 pub use run::{Bringer, Run};
 pub use sliced::{Begun, SLICE_BYTES, Sliced, Sought, slice_at};
 pub use stored::{Body, Head, Stored, Terms};
@@ -243,7 +246,7 @@ impl Cache {
         };
         let may_suit = |flight: &&Arc<Flight>| {
             let head = flight.head();
-            head.as_ref().is_none_or(|head| suits(head)) && stands(flight, head.as_deref())
+            !flight.passes() && head.as_ref().is_none_or(|head| suits(head)) && stands(flight, head.as_deref())
         };
         if let Some(flight) = slot.flying.iter().find(may_suit) {
             return Lookup::Flying(Reader::new(flight.clone()));
@@ -411,6 +414,14 @@ impl Cache {
         queues.insert(key.clone(), number, charged, cost);
         queues.compact(|key, number| self.shard(key).get(key).is_some_and(|slot| slot.numbered(number).is_some()));
         Some(stored)
+    }
+
+    /// Nobody joins `flight`, which brings `key`, any more; false if there is another such one.
+    fn close_to_others(&self, key: &CacheKey, flight: &Flight) -> bool {
+        let shard = self.shard(key);
+        let is_only = shard.get(key).is_some_and(|slot| !slot.flying.iter().any(|flying| flying.passes()));
+        flight.pass();
+        is_only
     }
 
     /// Nobody fetches `key` by `flight` any more.

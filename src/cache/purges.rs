@@ -146,7 +146,7 @@ impl Purges {
         let doubt = rules.doubt.iter().filter(|doubt| head.is_some_and(|head| doubt.is_about(head)));
         let doubt = doubt.map(|doubt| Marks { hard: 0, soft: Some((doubt.number, doubt.at)) });
         let marks = exact.iter().chain(prefixes).chain(tags).copied().chain(doubt);
-        let all = marks.fold(Marks::default(), |all, marks| all.and(marks));
+        let all = marks.fold(Marks::default(), Marks::and);
         match all.soft {
             _ if all.hard > born => Verdict::Gone,
             Some((number, at)) if number > born => Verdict::Stale(at),

@@ -63,7 +63,9 @@ impl Cache {
         settled: u64,
         asked: u64,
     ) -> Option<Arc<Kept>> {
-        let kept = self.disk.as_ref()?.begin(key, head, cost)?;
+        let disk = self.disk.as_ref()?;
+        let begun = if head.size.is_some() { disk.begin(key, head, cost) } else { disk.begin_unsized(key, head, cost) };
+        let kept = begun?;
         kept.settle(settled);
         kept.asked_again(asked);
         if let Terms::Object { validated, .. } = head.terms {
@@ -95,6 +97,13 @@ impl Cache {
     /// `stored` goes from the disk, too.
     pub(super) fn off_disk(&self, stored: &Stored) {
         if let (Some(disk), Some(kept)) = (&self.disk, stored.disk.get()) {
+            disk.remove(kept);
+        }
+    }
+
+    /// What comes goes from the disk.
+    pub(super) fn off_disk_at_all(&self, kept: &Kept) {
+        if let Some(disk) = &self.disk {
             disk.remove(kept);
         }
     }

@@ -29,10 +29,25 @@ mod either {
     pub(in crate::cache) fn in_many_orders(test: impl Fn() + Send + Sync + 'static) {
         let test = Arc::new(test);
         let again = test.clone();
-        RACES.set(true);
+        let _races = Races::begin();
         shuttle::check_random(move || test(), ORDERS);
         shuttle::check_pct(move || again(), ORDERS, STOPS_MAX);
-        RACES.set(false);
+    }
+
+    /// A test of races that runs on this thread, on which others may follow.
+    struct Races;
+
+    impl Races {
+        fn begin() -> Self {
+            RACES.set(true);
+            Self
+        }
+    }
+
+    impl Drop for Races {
+        fn drop(&mut self) {
+            RACES.set(false);
+        }
     }
 
     #[derive(Debug)]

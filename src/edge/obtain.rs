@@ -101,11 +101,8 @@ async fn obtain_now(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) ->
                     Ok(answer) => answer,
                     Err(unanswered) => {
                         let is_of_part = widened.is_some() && matches!(unanswered, Unanswered::Refused(_));
-                        if is_of_part {
-                            lead.refuse_part()
-                        } else {
-                            lead.refuse()
-                        }
+                        let refuse = if is_of_part { Lead::refuse_part } else { Lead::refuse };
+                        refuse(lead);
                         return Err(unanswered);
                     }
                 };

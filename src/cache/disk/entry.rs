@@ -12,6 +12,8 @@ use super::slice::Slice;
 const LISTED: u8 = 1;
 /// It is not kept any more.
 const REMOVED: u8 = 2;
+/// It comes still, and nobody knows how long it gets.
+const GROWING: u8 = 4;
 
 /// In how many parts the keys are divided, so that those who look for different ones seldom meet.
 const SHARDS: usize = 64;
@@ -21,8 +23,8 @@ const SHARDS: usize = 64;
 pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) key_hash: u64,
-    /// Of its body, in bytes.
-    pub(super) size: u64,
+    /// Of its body, in bytes; while that comes, at most.
+    size: AtomicU64,
     /// What a miss of one slice of it costs.
     pub(super) cost: f32,
     /// What its row in the index is counted as.
@@ -51,7 +53,7 @@ impl Entry {
         Self {
             id,
             key_hash,
-            size,
+            size: AtomicU64::new(size),
             cost,
             row_bytes: AtomicU32::new(0),
             handles: AtomicU32::new(0),
@@ -64,6 +66,12 @@ impl Entry {
             first: Slice::default(),
             others: std::iter::repeat_with(Slice::default).take(slices.saturating_sub(1) as usize).collect(),
         }
+    }
+
+    /// The same, of what comes still: its size is at most what was said.
+    pub(super) fn growing(mut self) -> Self {
+        *self.flags.get_mut() |= GROWING;
+        self
     }
 
     /// The same, selected by what has the hash `selector`.
@@ -102,6 +110,26 @@ impl Entry {
     /// How many slices its body has, whether they are there or not.
     pub(super) const fn slices(&self) -> u32 {
         self.others.len() as u32 + 1
+    }
+
+    /// How many bytes its body has; at most, while it comes.
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Its body has come, and has so many bytes.
+    pub(super) fn end(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Whether its body comes still, or the index does not know yet how long it is.
+    pub(super) fn is_growing(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & GROWING != 0
+    }
+
+    /// The index knows how long its body is.
+    pub(super) fn grown(&self) {
+        self.flags.fetch_and(!GROWING, Ordering::AcqRel);
     }
 
     pub(super) fn is_listed(&self) -> bool {

@@ -226,7 +226,7 @@ impl Index {
         Ok(())
     }
 
-    /// Gives a representation another head, which is selected by `selector`, and tells what its row is counted as; `None` if
+    /// Gives a representation another head, of a body of `size` bytes, which is selected by `selector`, and tells what its row is counted as; `None` if
     /// there is none.
     pub(super) fn update(&self, id: u64, size: u64, selector: u64, head: &[u8]) -> Result<Option<u32>, IndexError> {
         let sql = "SELECT key, ifnull(length(body), 0) FROM heads WHERE id = ?1";
@@ -239,8 +239,9 @@ impl Index {
         let sql = "UPDATE heads SET head = ?2, head_sum = ?3 WHERE id = ?1";
         let sum = head_sum(id, size, &key, head).cast_signed();
         self.connection.prepare_cached(sql)?.execute(params![id.cast_signed(), head, sum])?;
-        let sql = "UPDATE representations SET row_bytes = ?2, selector = ?3 WHERE id = ?1";
-        self.connection.prepare_cached(sql)?.execute(params![id.cast_signed(), row_bytes, selector.cast_signed()])?;
+        let sql = "UPDATE representations SET row_bytes = ?2, selector = ?3, size = ?4 WHERE id = ?1";
+        let row = params![id.cast_signed(), row_bytes, selector.cast_signed(), size.cast_signed()];
+        self.connection.prepare_cached(sql)?.execute(row)?;
         Ok(Some(row_bytes))
     }
 

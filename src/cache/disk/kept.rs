@@ -35,7 +35,7 @@ impl Kept {
 
     /// The length of its body, in bytes.
     pub fn size(&self) -> u64 {
-        self.entry.size
+        self.entry.size()
     }
 
     /// Whether the slice is there. Never waits, like all that follow but [`Kept::open`].
@@ -70,6 +70,15 @@ impl Kept {
             self.entry.held.fetch_sub(1, Ordering::SeqCst);
             (put.written)(false);
         }
+    }
+
+    /// A body of which the size was not known has come, but for its last slice, which is to be put after this. False if it is
+    /// not kept, for it is longer than was thought.
+    pub(in crate::cache) fn end(&self, head: &Head) -> bool {
+        let Some(size) = head.size.filter(|size| *size <= self.entry.size()) else { return false };
+        self.entry.end(size);
+        self.update(head);
+        !self.entry.is_removed()
     }
 
     /// The file of the slice, at its beginning the slice's, if it is open already and known to be right. Counts a use.
@@ -182,7 +191,7 @@ impl Kept {
     /// Its head is this one now, of the same bytes. Without a place in what waits for the disk, it is removed: an old head
     /// might say that it may be used for longer.
     pub(in crate::cache) fn update(&self, head: &Head) {
-        if head.size != Some(self.entry.size) {
+        if head.size != Some(self.entry.size()) {
             return self.tier.remove(&self.entry);
         }
         self.entry.selector.store(self.tier.selector_of(head), Ordering::Relaxed);

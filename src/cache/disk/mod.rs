@@ -52,6 +52,9 @@ use writer::Writer;
 /// How long [`Disk::close`] waits for what is still to be written: 64 MiB take no longer on a disk that works.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
 
+/// The longest body that is taken without its size being known.
+const UNSIZED_BYTES_MAX: u64 = 1 << 30;
+
 /// What is kept on the disk, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -184,7 +187,18 @@ impl Disk {
     ///
     /// `cost` is what a miss of one slice of it costs, in the unit of all others.
     pub fn begin(&self, key: &CacheKey, head: &Head, cost: f32) -> Option<Arc<Kept>> {
-        let (entry, unwritten) = self.tier.begin(key, head, cost)?;
+        self.begin_of(key, head, head.size?, cost)
+    }
+
+    /// As [`Disk::begin`], where only the end tells the size: up to 1 GiB, and a quarter of the capacity, is taken. It is found
+    /// once it has ended.
+    pub(in crate::cache) fn begin_unsized(&self, key: &CacheKey, head: &Head, cost: f32) -> Option<Arc<Kept>> {
+        let slices = UNSIZED_BYTES_MAX.min(self.tier.capacity_bytes / 4) / self.tier.slice_bytes;
+        self.begin_of(key, head, slices * self.tier.slice_bytes, cost)
+    }
+
+    fn begin_of(&self, key: &CacheKey, head: &Head, size: u64, cost: f32) -> Option<Arc<Kept>> {
+        let (entry, unwritten) = self.tier.begin(key, head, size, cost)?;
         Some(Arc::new(Kept::new(self.tier.clone(), entry, Some(unwritten))))
     }
 
@@ -251,13 +265,16 @@ impl Drop for Disk {
 
 /// Whether the index has it, and it is not among those that are `known`.
 fn is_other(entry: &Entry, known: &[Arc<Kept>]) -> bool {
-    entry.is_listed() && !entry.is_removed() && known.iter().all(|known| known.entry().id != entry.id)
+    entry.is_listed()
+        && !entry.is_growing()
+        && !entry.is_removed()
+        && known.iter().all(|known| known.entry().id != entry.id)
 }
 
 /// Reads what the index has of one representation. Blocks on the disk.
 fn read_one(tier: &Tier, kept: Kept, key: &[u8]) -> Option<Loaded> {
     let entry = kept.entry();
-    let found = match tier.ask(|readers| readers.find(entry.id, entry.size)) {
+    let found = match tier.ask(|readers| readers.find(entry.id, entry.size())) {
         Ok(found) => found,
         Err(IndexError::Full | IndexError::Failed(_)) => return None,
         Err(IndexError::Damaged(_)) => None,
@@ -270,7 +287,7 @@ fn read_one(tier: &Tier, kept: Kept, key: &[u8]) -> Option<Loaded> {
         return None;
     }
     let sound = found.and_then(|found| {
-        let head = record::read(&found.head).filter(|head| head.size == Some(entry.size))?;
+        let head = record::read(&found.head).filter(|head| head.size == Some(entry.size()))?;
         (found.body.is_some() == tier.is_inline(entry)).then_some((head, found.body.map(Bytes::from)))
     });
     let Some((head, body)) = sound else {

@@ -154,8 +154,8 @@ impl Tier {
         self.used.load(Ordering::Relaxed)
     }
 
-    pub(super) const fn is_inline(&self, entry: &Entry) -> bool {
-        entry.size <= INLINE_BYTES_MAX
+    pub(super) fn is_inline(&self, entry: &Entry) -> bool {
+        entry.size() <= INLINE_BYTES_MAX
     }
 
     /// How many slices a body of `size` bytes has; `None` if none of that size is kept.
@@ -167,10 +167,10 @@ impl Tier {
     /// The length of a slice.
     pub(super) fn length(&self, entry: &Entry, slice: u32) -> Option<u64> {
         if self.is_inline(entry) {
-            return (slice == 0).then_some(entry.size);
+            return (slice == 0).then_some(entry.size());
         }
         let start = u64::from(slice).checked_mul(self.slice_bytes)?;
-        entry.size.checked_sub(start).filter(|&left| left > 0).map(|left| left.min(self.slice_bytes))
+        entry.size().checked_sub(start).filter(|&left| left > 0).map(|left| left.min(self.slice_bytes))
     }
 
     /// What a slice is counted as; a body in the index is part of its row.
@@ -183,20 +183,21 @@ impl Tier {
 
     /// What a slice weighs in the queues, always the same.
     fn weight(&self, entry: &Entry, slice: u32) -> u32 {
-        let bytes = if self.is_inline(entry) { entry.size + INLINE_ROW_BYTES } else { self.charge(entry, slice) };
+        let bytes = if self.is_inline(entry) { entry.size() + INLINE_ROW_BYTES } else { self.charge(entry, slice) };
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
-    /// A new entry for what `head` is of, which is in no row yet; `None` if it must not come in.
-    pub(super) fn begin(&self, key: &CacheKey, head: &Head, cost: f32) -> Option<(Arc<Entry>, Unwritten)> {
-        let size = head.size?;
+    /// A new entry for what `head` is of, which is in no row yet and has `size` bytes, or at most so many where the head does
+    /// not say; `None` if it must not come in.
+    pub(super) fn begin(&self, key: &CacheKey, head: &Head, size: u64, cost: f32) -> Option<(Arc<Entry>, Unwritten)> {
         let slices = self.slices_of(size)?;
         if *self.stage.borrow() == Stage::Loading || !self.queue.accepts() {
             return None;
         }
         let (key, hash) = self.name(key);
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry::new(id, hash, size, cost, slices).selected(self.selector_of(head)));
+        let entry = Entry::new(id, hash, size, cost, slices).selected(self.selector_of(head));
+        let entry = Arc::new(if head.size.is_none() { entry.growing() } else { entry });
         let weight = self.weight(&entry, 0);
         if !self.queues().admits(&Place { entry: entry.clone(), slice: 0 }, u64::from(weight), cost) {
             return None;
@@ -381,10 +382,11 @@ impl Tier {
         self.entries.add(entry, usize::MAX);
     }
 
-    /// The row of an entry is counted as `row_bytes` from now on.
+    /// The row of an entry, which says how long its body is, is counted as `row_bytes` from now on.
     pub(super) fn recount(&self, entry: &Entry, row_bytes: u32) {
         let _queues = self.queues();
         if !entry.is_removed() {
+            entry.grown();
             let before = entry.row_bytes.swap(row_bytes, Ordering::Relaxed);
             self.take(u64::from(row_bytes));
             self.release(u64::from(before));

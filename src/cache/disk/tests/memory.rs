@@ -172,3 +172,81 @@ async fn what_an_origin_said_before_a_purge_or_a_later_word_does_not_count() {
     fill.push(&body(7, 1_000)).expect("fits");
     assert!(stored.head().is_replaced_by(&stored.head()) && fill.finish().expect("whole").is_none());
 }
+
+/// Brings a body of unknown size, in pieces.
+fn bring(both: &Both, lead: Lead, bytes: &Bytes, all: bool) {
+    let (mut fill, mut reader) = lead.begin(Head { size: None, ..head(1, 1) }, 1.0).expect("there is room");
+    let mut read = Vec::new();
+    for piece in bytes.chunks(100_000) {
+        fill.push(piece).expect("somebody reads");
+        let cx = std::task::Context::from_waker(std::task::Waker::noop());
+        while let std::task::Poll::Ready(Some(next)) = reader.poll_bytes(&cx) {
+            read.extend_from_slice(&next.expect("it comes"));
+        }
+    }
+    assert!(read == bytes[..] && both.cache.find(&page("a"), |_| true).is_none());
+    if all {
+        assert!(fill.finish().expect("it has ended").is_none(), "memory has nothing of it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_body_of_unknown_size_is_kept_on_the_disk_if_all_of_it_comes() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 1 << 30).await;
+    // The last slice may be a whole one.
+    for size in [(20 << 20) + 7, 20 << 20] {
+        let bytes = body(1, size);
+        bring(&both, both.lead("a"), &bytes, false);
+        both.disk.settle().await;
+        both.disk.settle().await;
+        assert_eq!((both.disk.used_bytes(), both.cache.used_bytes()), (0, 0), "it broke off");
+        let lead = both.lead("a");
+        bring(&both, lead, &bytes, true);
+        both.disk.settle().await;
+        for _ in 0..2 {
+            both.cache.recall(&page("a")).await;
+            let stored = both.cache.find(&page("a"), |_| true).expect("kept");
+            let cache::Body::Sliced(sliced) = &stored.body else { panic!("it is on the disk") };
+            assert_eq!((stored.head().size, sliced.size()), (Some(size), size));
+            let kept = sliced.on_disk().expect("it is on the disk");
+            let mut read = Vec::new();
+            for slice in 0..sliced.slices() {
+                read.extend(read_file(&kept.open(slice).await.expect("it is there"), SLICE_BYTES));
+            }
+            assert!(read == bytes);
+            both.forget();
+        }
+        both.cache.remove(&page("a"));
+        both.disk.settle().await;
+    }
+    // What is purged while it comes is not kept.
+    let lead = both.lead("a");
+    both.cache.purge(&Rule::Exact("shop.example/a".into()), None);
+    bring(&both, lead, &body(1, 20 << 20), true);
+    both.disk.settle().await;
+    both.disk.settle().await;
+    assert!(both.cache.find(&page("a"), |_| true).is_none() && both.disk.used_bytes() == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_was_cut_off_by_a_kill_leaves_nothing() {
+    let root = tempfile::tempdir().expect("a folder");
+    {
+        let both = Both::over(root.path(), 1 << 30).await;
+        let (mut fill, _reader) = both.lead("a").begin(Head { size: None, ..head(1, 1) }, 1.0).expect("there is room");
+        for _ in 0..30 {
+            fill.push(&vec![7; 1 << 20]).expect("somebody reads");
+        }
+        both.disk.settle().await;
+        let used_bytes = both.disk.used_bytes();
+        assert!(used_bytes > 10 << 20, "{used_bytes} bytes are there");
+        assert!(both.disk.load(&page("a"), &[]).await.is_empty(), "it comes still");
+        // As a process that is killed: what it had to remove stays.
+        both.disk.close().await;
+    }
+    let both = Both::over(root.path(), 1 << 30).await;
+    both.disk.settle().await;
+    assert_eq!(both.disk.used_bytes(), 0);
+    audit(root.path(), &both.disk).await;
+}
