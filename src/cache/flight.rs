@@ -5,38 +5,22 @@
 //! fetch waits for the slowest of them, and nobody joins any more.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf as _, Bytes, BytesMut};
 
+use super::spool::Spool;
 use super::stored::Birth;
-use super::{Body, Cache, CacheKey, Head, Place, Stored, charge};
-
-/// The most that is copied for a reader at a time while the bytes still come.
-const COPY_BYTES_MAX: usize = 64 << 10;
-
-/// The most that a reader gets at a time of what is there whole.
-const PIECE_BYTES_MAX: usize = 512 << 10;
+use super::sync::{Mutex, MutexGuard};
+use super::{Body, Cache, CacheKey, Head, Place, Reader, Stored, charge};
 
 /// How much memory a body of unknown size takes at a time.
 const GROWTH_BYTES: u64 = 64 << 10;
 
 /// How far the slowest reader of a body that passes may be behind.
 const PASSING_BYTES_MAX: usize = 256 << 10;
-
-/// Bytes with the memory that they take.
-struct Placed {
-    bytes: Bytes,
-    _place: Place,
-}
-
-impl AsRef<[u8]> for Placed {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
 
 /// The fetch has ended before its last byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,30 +32,34 @@ pub(super) struct Flight {
     state: Mutex<State>,
     /// The number of the newest purge when it began.
     pub(super) born: u64,
-    /// The number of what it brings, which nothing else has.
+    /// Nobody joins it any more.
+    passes: AtomicBool,
+    /// The number of what it brings, which nothing else has. They are given in the order in which fetches begin.
     pub(super) representation: u64,
 }
 
+/// What is known of a fetch.
 #[derive(Debug, Default)]
-struct State {
-    phase: Phase,
-    readers: BTreeMap<u64, Reading>,
-    reader_numbers: u64,
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) readers: BTreeMap<u64, Reading>,
+    pub(super) reader_numbers: u64,
     /// Whoever brings the bytes, where he waits for the readers.
     filler: Option<Waker>,
 }
 
 /// How far a reader is.
 #[derive(Debug, Default)]
-struct Reading {
-    read: u64,
-    waker: Option<Waker>,
+pub(super) struct Reading {
+    pub(super) read: u64,
+    pub(super) waker: Option<Waker>,
     /// He was too slow for the others.
-    left_behind: bool,
+    pub(super) left_behind: bool,
 }
 
+/// How far a fetch has come.
 #[derive(Debug, Default)]
-enum Phase {
+pub(super) enum Phase {
     /// Nothing has come yet.
     #[default]
     Waiting,
@@ -83,6 +71,8 @@ enum Phase {
     Failed { head: Arc<Head> },
     /// It is nothing that can be shared.
     Released,
+    /// It is a part, and is not kept.
+    Part,
     /// Whoever was to fetch it has gone.
     Left,
 }
@@ -94,24 +84,35 @@ pub enum Told {
     Comes(Arc<Head>),
     /// Everyone has to fetch for himself.
     Alone,
+    /// What came is a part that is not kept, and says nothing of the whole: who wants a part has to fetch for himself, others
+    /// look again.
+    Part,
     /// Whoever was to fetch it has gone, or has found that what is kept is right still: look again.
     Again,
 }
 
 impl Flight {
     pub(super) const fn birth(&self) -> Birth {
-        Birth { born: self.born, representation: self.representation }
+        Birth { born: self.born, representation: self.representation, asked: self.representation }
     }
 
     pub(super) fn new(born: u64, representation: u64) -> Self {
-        Self { state: Mutex::default(), born, representation }
+        Self { state: Mutex::default(), born, passes: AtomicBool::new(false), representation }
     }
 
     pub(super) fn head(&self) -> Option<Arc<Head>> {
         match &self.state().phase {
             Phase::Streaming { head, .. } | Phase::Whole { head, .. } | Phase::Failed { head } => Some(head.clone()),
-            Phase::Waiting | Phase::Released | Phase::Left => None,
+            Phase::Waiting | Phase::Released | Phase::Part | Phase::Left => None,
         }
+    }
+
+    pub(super) fn passes(&self) -> bool {
+        self.passes.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn pass(&self) {
+        self.passes.store(true, Ordering::Relaxed);
     }
 
     /// Whoever waits looks again.
@@ -128,14 +129,14 @@ impl Flight {
         answer
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl State {
     /// Lets go of what all have read, where the bytes pass.
-    fn trim(&mut self) {
+    pub(super) fn trim(&mut self) {
         let slowest = self.readers.values().filter(|reading| !reading.left_behind).map(|reading| reading.read).min();
         let Phase::Streaming { bytes, base, passes: true, .. } = &mut self.phase else { return };
         let end = *base + bytes.len() as u64;
@@ -191,7 +192,22 @@ impl Lead {
         flight.change(|phase| *phase = Phase::Streaming { head: head.clone(), bytes, base: 0, passes: false });
         let reader = Reader::new(flight.clone());
         let (cache, key) = (self.cache.clone(), self.key.clone());
-        Some((Fill { cache, key, flight, head, place, cost, room: expected, pushed: 0, passes: false }, reader))
+        Some((
+            Fill {
+                cache,
+                key,
+                flight,
+                head,
+                place,
+                cost,
+                room: expected,
+                pushed: 0,
+                passes: false,
+                spool: None,
+                spooled: false,
+            },
+            reader,
+        ))
     }
 
     /// One more who waits for it.
@@ -199,9 +215,19 @@ impl Lead {
         self.flight.clone().map(Reader::new)
     }
 
+    /// The number of what is to be fetched, greater than those of all that others were asked for before.
+    pub fn representation(&self) -> u64 {
+        self.flight.as_ref().map_or(0, |flight| flight.representation)
+    }
+
     /// It is nothing that can be shared: all who wait fetch for themselves.
     pub fn refuse(mut self) {
         self.end(Phase::Released);
+    }
+
+    /// As [`Lead::refuse`], of what is a part, and of which nobody knows whether the whole can be shared.
+    pub fn refuse_part(mut self) {
+        self.end(Phase::Part);
     }
 
     fn end(&mut self, end: Phase) {
@@ -233,6 +259,10 @@ pub struct Fill {
     room: u64,
     pushed: u64,
     passes: bool,
+    /// What passes, on its way to the disk.
+    spool: Option<Spool>,
+    /// Whether it is all on its way there.
+    spooled: bool,
 }
 
 impl Fill {
@@ -248,16 +278,22 @@ impl Fill {
         if !self.passes && self.pushed > self.room && !self.grow() {
             self.pass();
         }
+        self.spool.take_if(|spool| !spool.push(more));
         let mut state = self.flight.state();
-        let read_by_nobody = state.readers.values().all(|reading| reading.left_behind);
+        let is_read = state.readers.values().any(|reading| !reading.left_behind);
         let Phase::Streaming { bytes, passes, .. } = &mut state.phase else { return Err(Broken) };
-        if *passes && read_by_nobody {
+        if *passes && !is_read {
             return Err(Broken);
         }
         bytes.extend_from_slice(more);
         drop(state);
         self.flight.change(|_| ());
         Ok(())
+    }
+
+    /// Whether somebody reads along at this moment.
+    pub fn is_read(&self) -> bool {
+        self.flight.state().readers.values().any(|reading| !reading.left_behind)
     }
 
     /// Whether more may be pushed: a body that passes waits for its slowest reader.
@@ -315,7 +351,7 @@ impl Fill {
         let body = self.flight.change(|phase| match std::mem::take(phase) {
             Phase::Streaming { head, bytes, base, .. } => {
                 // Whoever has a part of them, the connections that still write it too, has their place.
-                let bytes = placed(exact(bytes, &head), place);
+                let bytes = place.hold(exact(bytes, &head));
                 *phase = Phase::Whole { head, bytes: bytes.clone(), base };
                 Ok(bytes)
             }
@@ -324,11 +360,15 @@ impl Fill {
                 Err(Broken)
             }
         })?;
+        // Now its size is known.
+        let size = Some(self.pushed);
         if self.passes {
+            if let Some(spool) = self.spool.take() {
+                self.spooled = true;
+                spool.finish(Head { size, ..(*known).clone() });
+            }
             return Ok(None);
         }
-        // Now its size is known.
-        let size = Some(body.len() as u64);
         let head = if known.size == size { known } else { Arc::new(Head { size, ..(*known).clone() }) };
         let stored = self.cache.keep(&self.key, &self.flight, head, Body::Memory(body), self.cost);
         if let Some(stored) = &stored {
@@ -350,19 +390,24 @@ impl Fill {
 
     /// What comes is not kept.
     fn pass(&mut self) {
-        self.cache.release(&self.key, &self.flight);
         self.passes = true;
+        if self.cache.close_to_others(&self.key, &self.flight) {
+            self.spool = Spool::begin(&self.cache, &self.key, &self.head, self.cost, &self.flight);
+        }
+        let mut so_far = None;
         let mut state = self.flight.state();
-        if let Phase::Streaming { passes, .. } = &mut state.phase {
+        if let Phase::Streaming { bytes, passes, .. } = &mut state.phase {
             *passes = true;
+            so_far = self.spool.is_some().then(|| Bytes::copy_from_slice(bytes));
         }
         state.trim();
+        drop(state);
+        // Without the lock: what is not written may look for this flight.
+        self.spool.take_if(|spool| !spool.push(&so_far.unwrap_or_default()));
+        if self.spool.is_none() {
+            self.cache.release(&self.key, &self.flight);
+        }
     }
-}
-
-/// `bytes` that have `place` for as long as somebody has a part of them.
-pub(super) fn placed(bytes: Bytes, place: Place) -> Bytes {
-    Bytes::from_owner(Placed { bytes, _place: place })
 }
 
 /// `bytes` in memory of their own size, if the size was not known before.
@@ -372,120 +417,13 @@ fn exact(bytes: BytesMut, head: &Head) -> Bytes {
 
 impl Drop for Fill {
     fn drop(&mut self) {
-        self.cache.release(&self.key, &self.flight);
+        if !self.spooled {
+            self.cache.release(&self.key, &self.flight);
+        }
         self.flight.change(|phase| {
             if let Phase::Streaming { head, .. } = phase {
                 *phase = Phase::Failed { head: head.clone() };
             }
         });
-    }
-}
-
-/// Reads along.
-#[derive(Debug)]
-pub struct Reader {
-    flight: Arc<Flight>,
-    number: u64,
-    /// Where it ends, if it reads but a part.
-    end: Option<u64>,
-}
-
-impl Reader {
-    pub(super) fn new(flight: Arc<Flight>) -> Self {
-        let number = {
-            let mut state = flight.state();
-            state.reader_numbers += 1;
-            let number = state.reader_numbers;
-            state.readers.insert(number, Reading::default());
-            number
-        };
-        Self { flight, number, end: None }
-    }
-
-    /// The number of what comes, which nothing else has.
-    pub fn representation(&self) -> u64 {
-        self.flight.representation
-    }
-
-    /// What comes.
-    pub async fn head(&mut self) -> Told {
-        std::future::poll_fn(|cx| self.poll_head(cx)).await
-    }
-
-    /// As [`Reader::head`].
-    pub fn poll_head(&mut self, cx: &Context<'_>) -> Poll<Told> {
-        let mut state = self.flight.state();
-        match &state.phase {
-            Phase::Streaming { head, .. } | Phase::Whole { head, .. } | Phase::Failed { head } => {
-                Poll::Ready(Told::Comes(head.clone()))
-            }
-            Phase::Released => Poll::Ready(Told::Alone),
-            Phase::Left => Poll::Ready(Told::Again),
-            Phase::Waiting => {
-                state.readers.entry(self.number).or_default().waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    }
-
-    /// Reads nothing but these bytes of a body of known size.
-    pub fn restrict(&mut self, part: Range<u64>) {
-        self.flight.state().readers.entry(self.number).or_default().read = part.start;
-        self.end = Some(part.end);
-    }
-
-    /// The next bytes, `None` after the last.
-    ///
-    /// # Errors
-    /// [`Broken`] when the fetch failed, or this reader was too slow for others.
-    pub fn poll_bytes(&mut self, cx: &Context<'_>) -> Poll<Option<Result<Bytes, Broken>>> {
-        let mut state = self.flight.state();
-        let State { phase, readers, .. } = &mut *state;
-        let reading = readers.entry(self.number).or_default();
-        if reading.left_behind {
-            return Poll::Ready(Some(Err(Broken)));
-        }
-        let left = self.end.map_or(u64::MAX, |end| end.saturating_sub(reading.read));
-        if left == 0 {
-            return Poll::Ready(None);
-        }
-        let mut next = match phase {
-            Phase::Streaming { bytes, base, .. } if reading.read < *base + bytes.len() as u64 => {
-                let start = (reading.read - *base) as usize;
-                Bytes::copy_from_slice(&bytes[start..bytes.len().min(start + COPY_BYTES_MAX)])
-            }
-            Phase::Streaming { .. } | Phase::Waiting => {
-                reading.waker = Some(cx.waker().clone());
-                return Poll::Pending;
-            }
-            Phase::Whole { bytes, base, .. } if reading.read < *base + bytes.len() as u64 => {
-                let start = (reading.read - *base) as usize;
-                bytes.slice(start..bytes.len().min(start + PIECE_BYTES_MAX))
-            }
-            Phase::Whole { .. } => return Poll::Ready(None),
-            Phase::Failed { .. } | Phase::Released | Phase::Left => return Poll::Ready(Some(Err(Broken))),
-        };
-        next.truncate(usize::try_from(left).unwrap_or(usize::MAX));
-        reading.read += next.len() as u64;
-        state.trim();
-        Poll::Ready(Some(Ok(next)))
-    }
-
-    /// How many bytes are to come; `None` if only their end tells.
-    pub fn left(&self) -> Option<u64> {
-        let size = match self.end {
-            Some(end) => end,
-            None => self.flight.head()?.size?,
-        };
-        let read = self.flight.state().readers.get(&self.number).map_or(0, |reading| reading.read);
-        Some(size.saturating_sub(read))
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        let mut state = self.flight.state();
-        state.readers.remove(&self.number);
-        state.trim();
     }
 }

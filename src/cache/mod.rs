@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::{Entry, RandomState};
 use std::hash::BuildHasher as _;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,14 +24,21 @@ mod objects;
 mod place;
 mod purges;
 pub mod queues;
+mod reader;
 mod recall;
+mod renew;
 pub mod rules;
+mod run;
 mod sliced;
+mod spool;
 mod stored;
+mod sync;
 
-pub use flight::{Broken, Fill, Lead, Reader, Told};
+pub use flight::{Broken, Fill, Lead, Told};
 pub use purges::Rule;
-pub use sliced::{Fetcher, SLICE_BYTES, Sliced, slice_at};
+pub use reader::Reader;
+pub use run::{Bringer, Run};
+pub use sliced::{Begun, SLICE_BYTES, Sliced, Sought, slice_at};
 pub use stored::{Body, Head, Stored, Terms};
 
 use flight::Flight;
@@ -40,6 +47,7 @@ use place::{Place, Used};
 use purges::{Purges, Verdict};
 use queues::{Departed, Queues};
 use rules::VARIANTS_MAX;
+use sync::{Mutex, MutexGuard};
 
 /// What an entry takes besides its body, its key and its headers: maps and queues.
 const ENTRY_BYTES: u64 = 1024;
@@ -215,30 +223,6 @@ impl Cache {
         self.shard(key).get_mut(key).map(|slot| self.settle(key, slot).kept.clone()).unwrap_or_default()
     }
 
-    /// The slot under `key` without what was purged.
-    fn settle<'s>(&self, key: &CacheKey, slot: &'s mut Slot) -> &'s mut Slot {
-        let latest = self.purges.latest();
-        if slot.kept.iter().any(|stored| stored.settled() < latest) {
-            slot.kept.retain(|stored| match self.purges.judge(key, Some(&stored.head().headers), stored.settled()) {
-                Verdict::Gone => {
-                    self.off_disk(stored);
-                    self.purged.lock().unwrap_or_else(PoisonError::into_inner).push(stored.charged);
-                    false
-                }
-                Verdict::Stale(at) => {
-                    stored.expire(at);
-                    stored.settle_in_memory(latest);
-                    true
-                }
-                Verdict::Stands => {
-                    stored.settle(latest);
-                    true
-                }
-            });
-        }
-        slot
-    }
-
     /// The newest of what is kept under `key` that `suits`, or a way to it. What comes may turn out not to suit.
     pub fn join(self: &Arc<Self>, key: &CacheKey, suits: impl Fn(&Head) -> bool) -> Lookup {
         self.join_with(key, |kept| kept.iter().position(|stored| suits(&stored.head())), &suits)
@@ -258,31 +242,25 @@ impl Cache {
         }
         let latest = self.purges.latest();
         let stands = |flight: &Flight, head: Option<&Head>| {
-            flight.born == latest
-                || self.purges.judge(key, head.map(|head| &head.headers), flight.born) == Verdict::Stands
+            flight.born == latest || self.purges.judge(key, head, flight.born) == Verdict::Stands
         };
         let may_suit = |flight: &&Arc<Flight>| {
             let head = flight.head();
-            head.as_ref().is_none_or(|head| suits(head)) && stands(flight, head.as_deref())
+            !flight.passes() && head.as_ref().is_none_or(|head| suits(head)) && stands(flight, head.as_deref())
         };
         if let Some(flight) = slot.flying.iter().find(may_suit) {
             return Lookup::Flying(Reader::new(flight.clone()));
         }
-        let flight = Arc::new(Flight::new(latest, self.next_representation()));
+        let flight = Arc::new(Flight::new(latest, self.next_number()));
         slot.flying.push(flight.clone());
         Lookup::Lead(Lead::new(self.clone(), key.clone(), flight))
     }
 
     /// A fetch of its own for `key`, whatever is there or on its way.
     pub fn lead(self: &Arc<Self>, key: &CacheKey) -> Lead {
-        let flight = Arc::new(Flight::new(self.purges.latest(), self.next_representation()));
+        let flight = Arc::new(Flight::new(self.purges.latest(), self.next_number()));
         self.shard(key).entry(key.clone()).or_default().flying.push(flight.clone());
         Lead::new(self.clone(), key.clone(), flight)
-    }
-
-    /// Whether `stored` is kept under `key` still.
-    pub fn keeps(&self, key: &CacheKey, stored: &Stored) -> bool {
-        self.shard(key).get(key).is_some_and(|slot| slot.numbered(stored.number).is_some())
     }
 
     /// Nothing is known of `key` any more: what is on its way is not kept either.
@@ -395,8 +373,8 @@ impl Cache {
         Some(charged)
     }
 
-    /// Keeps what `flight` has brought, if nothing has changed since it began. It takes the place of what was kept for
-    /// the same requests.
+    /// Keeps what `flight` has brought, if nothing has changed since it began, and nothing newer is kept for the same
+    /// requests: else it takes the place of that, in memory and on the disk.
     fn keep(
         &self,
         key: &CacheKey,
@@ -413,6 +391,12 @@ impl Cache {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let in_memory = body.in_memory().map_or(0, |bytes| bytes.len() as u64);
         let charged = u32::try_from(charge(key, &head, in_memory)).ok()?;
+        let birth = flight.birth();
+        let is_newer =
+            |stored: &Arc<Stored>| stored.head().is_replaced_by(&head) && stored.is_newer(&head, birth.asked);
+        if slot.kept.iter().any(is_newer) || !self.replace_on_disk(key, &head, &body, birth.asked) {
+            return None;
+        }
         slot.kept.retain(|stored| {
             let goes = stored.head().is_replaced_by(&head);
             if goes {
@@ -424,12 +408,20 @@ impl Cache {
         for stored in slot.kept.drain((VARIANTS_MAX - 1).min(slot.kept.len())..) {
             queues.removed(stored.charged);
         }
-        let stored = Arc::new(Stored::new(head, body, number, charged, flight.birth()));
+        let stored = Arc::new(Stored::new(head, body, number, charged, birth));
         slot.kept.insert(0, stored.clone());
         drop(shard);
         queues.insert(key.clone(), number, charged, cost);
         queues.compact(|key, number| self.shard(key).get(key).is_some_and(|slot| slot.numbered(number).is_some()));
         Some(stored)
+    }
+
+    /// Nobody joins `flight`, which brings `key`, any more; false if there is another such one.
+    fn close_to_others(&self, key: &CacheKey, flight: &Flight) -> bool {
+        let shard = self.shard(key);
+        let is_only = shard.get(key).is_some_and(|slot| !slot.flying.iter().any(|flying| flying.passes()));
+        flight.pass();
+        is_only
     }
 
     /// Nobody fetches `key` by `flight` any more.

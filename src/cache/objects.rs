@@ -1,9 +1,10 @@
 //! Objects of the store in the cache: what was heard of their changes, and what that leaves of what is kept.
 
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use super::heard::Heard;
+use super::sync::MutexGuard;
 use super::{Cache, CacheKey, Head};
 use crate::model::{ObjectKey, Variant, Version};
 

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
+
 /// Memory that is taken until this is dropped.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -28,6 +30,11 @@ impl Place {
         Self { used: used.clone(), bytes, large }
     }
 
+    /// `bytes` that have this place for as long as somebody has a part of them.
+    pub(super) fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Placed { bytes, _place: self })
+    }
+
     /// Takes `more` for the same thing, which is large now or not.
     pub(super) fn grow(&mut self, more: u64, large: bool) {
         self.used.all.fetch_add(more, Ordering::Relaxed);
@@ -49,6 +56,18 @@ impl Place {
             self.used.large.fetch_sub(less, Ordering::Relaxed);
         }
         self.bytes -= less;
+    }
+}
+
+/// Bytes with the memory that they take.
+struct Placed {
+    bytes: Bytes,
+    _place: Place,
+}
+
+impl AsRef<[u8]> for Placed {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

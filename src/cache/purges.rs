@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::SystemTime;
 
-use http::HeaderMap;
-
-use super::{Cache, CacheKey};
+use super::{Cache, CacheKey, Head, Terms};
 
 /// Beyond so many rules all is purged instead: each of them takes about 60 bytes.
 const RULES_MAX: usize = 1 << 16;
@@ -64,6 +62,17 @@ struct Rules {
     floor: u64,
     /// The newest by a tag.
     latest_tag: u64,
+    doubt: Option<Doubt>,
+}
+
+/// What may have been purged without a word.
+#[derive(Debug, Clone, Copy)]
+struct Doubt {
+    number: u64,
+    /// What was received before this.
+    before: SystemTime,
+    /// When the doubt came up: nothing right was received after it.
+    at: SystemTime,
 }
 
 /// The newest purges of one thing.
@@ -116,27 +125,48 @@ impl Purges {
         self.latest.store(number, Ordering::Release);
     }
 
-    /// What those with greater numbers than `born` leave of what has this key and these headers.
-    pub(super) fn judge(&self, key: &CacheKey, headers: Option<&HeaderMap>, born: u64) -> Verdict {
+    /// From now on what was received before `before`, or seems to be after `at`, is doubtful.
+    pub(super) fn doubt(&self, before: SystemTime, at: SystemTime) {
+        let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
+        let number = self.latest() + 1;
+        rules.doubt = Some(Doubt { number, before, at });
+        self.latest.store(number, Ordering::Release);
+    }
+
+    /// What those with greater numbers than `born` leave of what has this key and this head.
+    pub(super) fn judge(&self, key: &CacheKey, head: Option<&Head>, born: u64) -> Verdict {
         let Some(text) = text_of(key) else { return Verdict::Stands };
         let rules = self.rules.read().unwrap_or_else(PoisonError::into_inner);
         // Of what is not here yet nobody knows the tags.
-        if born < rules.floor || headers.is_none() && rules.latest_tag > born {
+        if born < rules.floor || head.is_none() && rules.latest_tag > born {
             return Verdict::Gone;
         }
         let hash = |text: &str| self.hasher.hash_one(text);
         let exact = rules.exact.get(&hash(&text)).copied();
         let prefixes = rules.prefixes.iter().filter_map(|(length, marks)| marks.get(&hash(text.get(..*length)?)));
-        let lines = TAG_FIELDS.iter().flat_map(|name| headers.iter().flat_map(|headers| headers.get_all(*name)));
+        let lines = TAG_FIELDS.iter().flat_map(|name| head.iter().flat_map(|head| head.headers.get_all(*name)));
         let tags = lines.filter_map(|line| line.to_str().ok()).flat_map(|line| line.split([' ', ',', '\t']));
         let tags = tags.filter_map(|tag| rules.tags.get(&hash(tag)));
         let site = if let CacheKey::Answer { site, .. } = key { rules.sites.get(&hash(site)) } else { None };
-        let all =
-            exact.iter().chain(prefixes).chain(tags).chain(site).fold(Marks::default(), |all, marks| all.and(*marks));
+        let doubt = rules.doubt.iter().filter(|doubt| head.is_some_and(|head| doubt.is_about(head)));
+        let doubt = doubt.map(|doubt| Marks { hard: 0, soft: Some((doubt.number, doubt.at)) });
+        let marks = exact.iter().chain(prefixes).chain(tags).chain(site).copied().chain(doubt);
+        let all = marks.fold(Marks::default(), Marks::and);
         match all.soft {
             _ if all.hard > born => Verdict::Gone,
             Some((number, at)) if number > born => Verdict::Stale(at),
             _ => Verdict::Stands,
+        }
+    }
+}
+
+impl Doubt {
+    fn is_about(&self, head: &Head) -> bool {
+        match &head.terms {
+            Terms::Answer { freshness, .. } => !freshness.was_received_within(self.before..=self.at),
+            // To ask for one costs little, and it says nothing of when it came.
+            Terms::Object { .. } => true,
+            Terms::Slice | Terms::Coded { .. } => false,
         }
     }
 }
@@ -170,11 +200,16 @@ mod tests {
         CacheKey::Answer { site: "site".into(), uri: uri.into() }
     }
 
+    fn tagged(tags: &'static str) -> Head {
+        let tags = (http::HeaderName::from_static("cache-tag"), HeaderValue::from_static(tags));
+        let headers = http::HeaderMap::from_iter([tags]);
+        Head { status: http::StatusCode::OK, headers, size: None, terms: Terms::Slice }
+    }
+
     #[test]
     fn a_rule_is_about_what_was_there_before_it() {
         let purges = Purges::default();
-        let tagged =
-            HeaderMap::from_iter([(http::HeaderName::from_static("cache-tag"), HeaderValue::from_static("a, b"))]);
+        let tagged = tagged("a, b");
         for (rule, uri, headers, expected) in [
             (Rule::Exact("h/a?b".into()), "http://h/a?b", None, Verdict::Gone),
             (Rule::Exact("h/a?b".into()), "https://h/a?b", None, Verdict::Gone),
@@ -209,7 +244,7 @@ mod tests {
         assert_eq!((purges.judge(&key, None, 1), purges.judge(&key, None, 2)), (Verdict::Gone, Verdict::Stale(at)));
         purges.add(&Rule::Tag("a".into()), None);
         assert_eq!(purges.judge(&key, None, 3), Verdict::Gone, "what is on its way may have the tag");
-        assert_eq!(purges.judge(&key, Some(&HeaderMap::new()), 3), Verdict::Stands);
+        assert_eq!(purges.judge(&key, Some(&tagged("")), 3), Verdict::Stands);
     }
 
     #[test]

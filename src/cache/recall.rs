@@ -5,22 +5,41 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::disk::{Disk, INLINE_BYTES_MAX, Kept, Loaded};
+use super::rules::VARIANTS_MAX;
 use super::sliced::Sliced;
 use super::stored::Birth;
 use super::{Body, Cache, CacheKey, Head, Place, SHARDS, SLICE_BYTES, Stored, Terms, charge};
 
+/// How long the disk is waited for: whoever gave it once gives it sooner than a disk that hangs.
+const RECALL_MAX: Duration = Duration::from_secs(1);
+
 impl Cache {
-    /// Brings what the disk has under `key` to memory, if that has nothing. Of many who ask at once one does it.
+    /// Brings what the disk has under `key`, and memory has not, to memory. Of many who ask at once one does it, and a disk that
+    /// hangs is not waited for.
     pub async fn recall(&self, key: &CacheKey) {
-        let Some(disk) = self.disk.as_ref().filter(|disk| disk.may_have(key)) else { return };
-        let turn = std::hash::BuildHasher::hash_one(&self.hasher, key) as usize % SHARDS;
-        let _turn = self.recalling[turn].lock().await;
-        if self.has_any(key) {
+        let Some(disk) = self.disk.as_ref().filter(|disk| disk.may_have_others(key, &self.known_of(key))) else {
             return;
+        };
+        let turn = std::hash::BuildHasher::hash_one(&self.hasher, key) as usize % SHARDS;
+        let recalling = async {
+            let _turn = self.recalling[turn].lock().await;
+            let known = self.known_of(key);
+            if disk.may_have_others(key, &known) {
+                for loaded in disk.load(key, &known).await {
+                    self.take_back(disk, key, loaded);
+                }
+            }
+        };
+        if tokio::time::timeout(RECALL_MAX, recalling).await.is_err() {
+            tracing::debug!("the cache's disk tier is slow, and what it has is fetched");
         }
-        for loaded in disk.load(key).await {
-            self.take_back(disk, key, loaded);
-        }
+    }
+
+    /// What of the disk memory has under `key`.
+    fn known_of(&self, key: &CacheKey) -> Vec<Arc<Kept>> {
+        let shard = self.shard(key);
+        let kept = shard.get(key).into_iter().flat_map(|slot| &slot.kept);
+        kept.filter_map(|stored| stored.disk.get().cloned()).collect()
     }
 
     /// Writes what waits for the disk, and nothing after it.
@@ -35,14 +54,37 @@ impl Cache {
         self.shard(key).get(key).is_some_and(|slot| !slot.kept.is_empty())
     }
 
-    /// A place on the disk for what comes with `head`; its fetch began when the newest purge was `born`.
-    pub(super) fn begin_on_disk(&self, key: &CacheKey, head: &Head, cost: f32, born: u64) -> Option<Arc<Kept>> {
-        let kept = self.disk.as_ref()?.begin(key, head, cost)?;
-        kept.settle(born);
+    /// A place on the disk for what comes with `head`; it stands up to the purge `settled`, and was `asked` for at this number.
+    pub(super) fn begin_on_disk(
+        &self,
+        key: &CacheKey,
+        head: &Head,
+        cost: f32,
+        settled: u64,
+        asked: u64,
+    ) -> Option<Arc<Kept>> {
+        let disk = self.disk.as_ref()?;
+        let begun = if head.size.is_some() { disk.begin(key, head, cost) } else { disk.begin_unsized(key, head, cost) };
+        let kept = begun?;
+        kept.settle(settled);
+        kept.asked_again(asked);
         if let Terms::Object { validated, .. } = head.terms {
             kept.validate(validated);
         }
         Some(kept)
+    }
+
+    /// What the disk alone has for the same requests goes for what comes with `head` and was `asked` for at this number; false
+    /// if that is newer.
+    pub(super) fn replace_on_disk(&self, key: &CacheKey, head: &Head, body: &Body, asked: u64) -> bool {
+        let (Some(disk), CacheKey::Object { .. } | CacheKey::Answer { .. }) = (&self.disk, key) else { return true };
+        let own = match body {
+            Body::Memory(_) => None,
+            Body::Sliced(sliced) => sliced.on_disk().map(|kept| &**kept),
+        };
+        // Of an object the version says which is newer, and the disk alone knows it.
+        let asked = if head.version().is_some() { u64::MAX } else { asked };
+        disk.replace(key, head, own, asked)
     }
 
     /// What the disk alone has under `key` goes.
@@ -59,13 +101,22 @@ impl Cache {
         }
     }
 
+    /// What comes goes from the disk.
+    pub(super) fn off_disk_at_all(&self, kept: &Kept) {
+        if let Some(disk) = &self.disk {
+            disk.remove(kept);
+        }
+    }
+
     /// Has what is kept whole under `key` written to the disk. Once it is a file there, memory lets go of its bytes: the system
     /// keeps those that are read, and sends them without a copy.
     pub(super) fn to_disk(self: &Arc<Self>, key: &CacheKey, stored: &Arc<Stored>, cost: f32) {
         let (CacheKey::Object { .. } | CacheKey::Answer { .. }, Body::Memory(bytes)) = (key, &stored.body) else {
             return;
         };
-        let Some(kept) = self.begin_on_disk(key, &stored.head(), cost, stored.settled()) else { return };
+        let Some(kept) = self.begin_on_disk(key, &stored.head(), cost, stored.settled(), stored.asked()) else {
+            return;
+        };
         let _ = stored.disk.set(kept.clone());
         // Whoever has removed it meanwhile has not seen that it goes to the disk.
         if !self.keeps(key, stored) {
@@ -118,25 +169,29 @@ impl Cache {
         let mut shard = self.shard(key);
         let slot = shard.entry(key.clone()).or_default();
         // Looked at here, for whoever removes it, or tells of a newer one, then looks into this shard.
-        if kept.is_removed() || self.is_outdated(key, &head) {
+        let is_there = |stored: &Arc<Stored>| stored.disk.get().is_some_and(|known| known.is_same(&kept));
+        if kept.is_removed() || self.is_outdated(key, &head) || slot.kept.iter().any(is_there) {
             return;
         }
         if slot.kept.iter().any(|newer| head.is_replaced_by(&newer.head())) {
             drop(shard);
             return disk.remove(&kept);
         }
-        let (settled, size) = (kept.settled(), kept.size());
+        if slot.kept.len() >= VARIANTS_MAX {
+            return;
+        }
+        let (settled, asked, size) = (kept.settled(), kept.asked(), kept.size());
         let stored = match body {
             Some(body) => {
                 kept.use_inline();
                 let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-                let body = Body::Memory(super::flight::placed(body, room));
-                let birth = Birth { born: settled, representation: self.next_representation() };
+                let body = Body::Memory(room.hold(body));
+                let birth = Birth { born: settled, representation: self.next_number(), asked };
                 let stored = Stored::new(Arc::new(head), body, number, bytes as u32, birth);
                 let _ = stored.disk.set(kept);
                 Some(stored)
             }
-            None => self.on_disk(key, Arc::new(head), size, kept, self.next_representation()),
+            None => self.on_disk(key, Arc::new(head), size, kept, self.next_number()),
         };
         let Some(stored) = stored else { return };
         stored.validate(stored.disk.get().map_or(Duration::ZERO, |kept| kept.validated()));
@@ -158,9 +213,9 @@ impl Cache {
     ) -> Option<Stored> {
         let charged = u32::try_from(charge(key, &head, 0)).ok()?;
         let place = Place::take(&self.used, u64::from(charged), false);
-        let sliced = Sliced::new(self.next_representation(), size, Some(kept.clone()), place);
+        let sliced = Sliced::new(self.next_number(), size, Some(kept.clone()), place);
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let birth = Birth { born: kept.settled(), representation };
+        let birth = Birth { born: kept.settled(), representation, asked: kept.asked() };
         let stored = Stored::new(head, Body::Sliced(Arc::new(sliced)), number, charged, birth);
         let _ = stored.disk.set(kept);
         Some(stored)

@@ -1,15 +1,17 @@
 //! Representations that are kept in slices: what is large is fetched, kept and forgotten by its parts.
 
-use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
+use bytes::Bytes;
 use http::header::ETAG;
 use http::{HeaderMap, StatusCode};
 
+use super::run::{Bringer, Run};
 use super::stored::Body;
-use super::{Cache, CacheKey, Head, Lead, Place, Stored, Terms, charge, disk};
+use super::sync::Mutex;
+use super::{Cache, CacheKey, Head, Lead, Lookup, Place, Reader, Stored, Terms, charge, disk};
 
 /// How many bytes a slice has; the last one of a representation may have fewer.
 ///
@@ -24,50 +26,69 @@ const SLICES_MIN: u64 = 4;
 pub struct Sliced {
     number: u64,
     size: u64,
-    fetchers: Mutex<Vec<Weak<dyn Fetcher>>>,
+    /// Those by which slices come at this moment. Locked by whoever looks for a slice, until it is known who brings it.
+    runs: Mutex<Vec<Weak<Run>>>,
     disk: Option<Arc<disk::Kept>>,
     /// The memory of what is known of it.
     _place: Place,
 }
 
-/// Brings slices of one representation, one after the other, for as long as somebody holds it.
-pub trait Fetcher: Debug + Send + Sync {
-    /// Has the slice `slice` brought for `lead`, if it is the next one.
-    ///
-    /// # Errors
-    /// With the lead, if it is not.
-    fn ask(&self, slice: u32, lead: Lead) -> Result<(), Lead>;
+/// A slice from where it comes.
+#[derive(Debug)]
+pub enum Sought {
+    /// It is in memory.
+    Kept(Bytes),
+    /// It comes, for somebody else.
+    Along(Reader),
+    /// It was asked for, of one who brings what is before it. Whoever wants that to go on holds it.
+    Asked(Reader, Arc<Run>),
+    /// As [`Sought::Asked`], of one who is to be begun: nobody brings it yet.
+    Begun(Reader, Arc<Run>, Bringer),
+}
+
+/// What brings the slices of a representation from the one on with which its first answer begins.
+#[derive(Debug)]
+pub struct Begun {
+    /// That slice.
+    pub first: u32,
+    /// As those who read know it.
+    pub run: Arc<Run>,
+    /// To be given what comes.
+    pub bringer: Bringer,
 }
 
 impl Sliced {
-    /// Has the slice `slice` brought by one of those who bring what follows at this moment; who wants it to go on holds
-    /// him.
-    ///
-    /// # Errors
-    /// With the lead, if there is none whose next slice it is.
-    pub fn ask(&self, slice: u32, lead: Lead) -> Result<Arc<dyn Fetcher>, Lead> {
-        let mut fetchers = self.fetchers.lock().unwrap_or_else(PoisonError::into_inner);
-        fetchers.retain(|fetcher| fetcher.strong_count() > 0);
-        let running: Vec<_> = fetchers.iter().filter_map(Weak::upgrade).collect();
-        // What ends with the last holder may look for others: not while this is locked.
-        drop(fetchers);
-        let mut lead = lead;
-        for fetcher in running {
-            match fetcher.ask(slice, lead) {
-                Ok(()) => return Ok(fetcher),
+    /// The slice `slice`, unless the disk has it. Of many who look for what follows, one begins to bring it, whatever the
+    /// order in which they ask.
+    pub fn seek(&self, cache: &Arc<Cache>, slice: u32) -> Sought {
+        // What ends with its last holder may look for others: after this is unlocked.
+        let running: Vec<Arc<Run>>;
+        let mut runs = self.runs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lead = match cache.join(&self.key(slice), |_| true) {
+            Lookup::Found(stored) => match &stored.body {
+                Body::Memory(bytes) => return Sought::Kept(bytes.clone()),
+                Body::Sliced(_) => unreachable!("a slice is not sliced"),
+            },
+            Lookup::Flying(reader) => return Sought::Along(reader),
+            Lookup::Lead(lead) => lead,
+        };
+        let reader = lead.reader().expect("it was just begun");
+        runs.retain(|run| run.strong_count() > 0);
+        running = runs.iter().filter_map(Weak::upgrade).collect();
+        for run in &running {
+            match run.ask(slice, lead) {
+                Ok(()) => return Sought::Asked(reader, run.clone()),
                 Err(back) => lead = back,
             }
         }
-        Err(lead)
+        let (run, bringer) = Run::new(slice);
+        run.ask(slice, lead).expect("it begins with this slice");
+        runs.push(Arc::downgrade(&run));
+        Sought::Begun(reader, run, bringer)
     }
 
-    /// From now on `fetcher` may be asked by others, too.
-    pub fn bring_by(&self, fetcher: &Arc<dyn Fetcher>) {
-        self.fetchers.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(fetcher));
-    }
-
-    pub(super) const fn new(number: u64, size: u64, disk: Option<Arc<disk::Kept>>, place: Place) -> Self {
-        Self { number, size, fetchers: Mutex::new(Vec::new()), disk, _place: place }
+    pub(super) fn new(number: u64, size: u64, disk: Option<Arc<disk::Kept>>, place: Place) -> Self {
+        Self { number, size, runs: Mutex::new(Vec::new()), disk, _place: place }
     }
 
     /// What of it is on the disk.
@@ -122,8 +143,8 @@ pub const fn slice_at(position: u64) -> u32 {
 }
 
 impl Cache {
-    /// A number for a representation that no other one has.
-    pub(super) fn next_representation(&self) -> u64 {
+    /// A number that no representation and no question has, greater than those that have one.
+    pub fn next_number(&self) -> u64 {
         self.representations.fetch_add(1, Ordering::Relaxed)
     }
 
@@ -142,9 +163,9 @@ impl Cache {
 }
 
 impl Lead {
-    /// It comes in slices: what is known of it is kept from now on, and each slice is somebody's to fetch. Who waits for
-    /// it looks again. `None` if there is no room for it, or something newer was heard of.
-    pub fn slice(mut self, head: Head, cost: f32) -> Option<Arc<Stored>> {
+    /// It comes in slices, from `first` on: what is known of it is kept from now on, and each slice is somebody's to fetch.
+    /// Who waits for it looks again. `None` if there is no room for it, or something newer is known.
+    pub fn slice(mut self, head: Head, cost: f32, first: u32) -> Option<(Arc<Stored>, Begun)> {
         let cache = self.cache.clone();
         let size = head.size?;
         if cache.is_outdated(&self.key, &head) {
@@ -156,14 +177,17 @@ impl Lead {
             return None;
         };
         let flight = self.flight.take()?;
-        let kept = cache.begin_on_disk(&self.key, &head, cost, flight.born);
-        let sliced = Sliced::new(cache.next_representation(), size, kept.clone(), place);
+        let kept = cache.begin_on_disk(&self.key, &head, cost, flight.born, flight.representation);
+        let sliced = Sliced::new(cache.next_number(), size, kept.clone(), place);
+        // There before anybody finds it: all who look for what it brings ask here, and begin nothing of their own.
+        let (run, bringer) = Run::new(first);
+        sliced.runs.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&run));
         let stored = cache.keep(&self.key, &flight, Arc::new(head), Body::Sliced(Arc::new(sliced)), cost);
         if let (Some(stored), Some(kept)) = (&stored, kept) {
             let _ = stored.disk.set(kept);
         }
         flight.leave();
-        stored
+        stored.map(|stored| (stored, Begun { first, run, bringer }))
     }
 }
 

@@ -141,6 +141,8 @@ pub(super) struct Birth {
     pub(super) born: u64,
     /// The number of what it is, which nothing else has.
     pub(super) representation: u64,
+    /// When it was asked for: what was asked for later has a greater number. 0 if that was in an earlier life.
+    pub(super) asked: u64,
 }
 
 /// An answer that is kept.
@@ -162,6 +164,8 @@ pub struct Stored {
     asked_us: AtomicU64,
     /// Up to which purge it is known to stand.
     settled: AtomicU64,
+    /// When it was last asked for, or whether it is right: as [`Birth::asked`].
+    asked: AtomicU64,
     pub(super) uses: AtomicU8,
     /// How often it was given, as far as somebody counts.
     given: AtomicU32,
@@ -177,6 +181,7 @@ impl Stored {
             validated_us: AtomicU64::new(validated.as_micros() as u64),
             asked_us: AtomicU64::new(0),
             settled: AtomicU64::new(birth.born),
+            asked: AtomicU64::new(birth.asked),
             representation: birth.representation,
             uses: AtomicU8::new(0),
             given: AtomicU32::new(0),
@@ -232,7 +237,8 @@ impl Stored {
         self.representation
     }
 
-    /// Its head is this one now: somebody who knows has said so of the same bytes.
+    /// Its head is this one now: somebody who knows has said so of the same bytes. What an origin said goes by
+    /// [`super::Cache::renew`].
     pub fn update(&self, head: Head) {
         if let Some(kept) = self.disk.get() {
             kept.update(&head);
@@ -243,8 +249,8 @@ impl Stored {
     /// It has to be validated before its next use, as if it had been stale since `at`.
     pub fn expire(&self, at: SystemTime) {
         let mut head = (*self.head()).clone();
-        if let Terms::Answer { freshness, .. } = &mut head.terms {
-            freshness.expire(at);
+        if let Terms::Answer { .. } = head.terms {
+            head.terms.expire(at);
             self.update(head);
         }
         self.validated_us.store(0, Ordering::Relaxed);
@@ -253,8 +259,8 @@ impl Stored {
         }
     }
 
-    /// What was asked since the purge `number` says that it is right: later ones may be about it.
-    pub fn settle(&self, number: u64) {
+    /// It is known to stand up to the purge `number`.
+    pub(super) fn settle(&self, number: u64) {
         self.settled.store(number, Ordering::Relaxed);
         if let Some(kept) = self.disk.get() {
             kept.settle(number);
@@ -266,6 +272,7 @@ impl Stored {
         self.head.store(Arc::new(Known::new(old.head())));
         self.validated_us.store(old.validated_us.load(Ordering::Relaxed), Ordering::Relaxed);
         self.settled.store(old.settled(), Ordering::Relaxed);
+        self.asked.store(old.asked(), Ordering::Relaxed);
     }
 
     /// As [`Stored::settle`], for memory alone: what the disk has may not say so yet.
@@ -276,6 +283,27 @@ impl Stored {
     /// Up to which purge it is known to stand.
     pub fn settled(&self) -> u64 {
         self.settled.load(Ordering::Relaxed)
+    }
+
+    /// When it was last asked for, or whether it is right: of two for the same requests that with the greater number is newer.
+    pub(super) fn asked(&self) -> u64 {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Whether it is newer than what comes with `head` and was asked for at the number `asked`: of objects the version says so.
+    pub(super) fn is_newer(&self, head: &Head, asked: u64) -> bool {
+        match (self.head().version(), head.version()) {
+            (Some(kept), Some(version)) if kept != version => kept > version,
+            _ => self.asked() > asked,
+        }
+    }
+
+    /// Somebody who was asked at `number` says that it is right.
+    pub(super) fn asked_again(&self, number: u64) {
+        self.asked.fetch_max(number, Ordering::Relaxed);
+        if let Some(kept) = self.disk.get() {
+            kept.asked_again(number);
+        }
     }
 
     /// When it was last known to be what the store has.

@@ -13,6 +13,8 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{Epoch, HybridTime, Origin, Version};
 
+mod races;
+
 fn key(name: &str) -> CacheKey {
     CacheKey::Object { key: object(name), variant: Variant::Original }
 }
@@ -355,4 +357,57 @@ fn what_was_purged_leaves_nothing_under_its_key() {
     assert!(cache.shards.iter().all(|shard| shard.lock().expect("nobody panicked").is_empty()));
     assert!(put(&cache, "b", b"y"), "its place is free again");
     assert_eq!(cache.queues().kept(), 1);
+}
+
+#[test]
+fn of_two_versions_the_newer_one_stays_whichever_comes_last() {
+    let cache = cache(1 << 20);
+    let fill = |lead: Lead, at_ms, bytes: &[u8]| {
+        let (mut fill, reader) = lead.begin(of_version(at_ms, 1), 1.0).expect("there is room");
+        fill.push(bytes).expect("fits");
+        (fill, reader)
+    };
+    let leads = [(); 3].map(|()| cache.lead(&key("a")));
+    let [(second, mut own), (first, _), (third, _)] = {
+        let [a, b, c] = leads;
+        [fill(a, 2, b"2"), fill(b, 1, b"1"), fill(c, 3, b"3")]
+    };
+    assert!(first.finish().expect("whole").is_some());
+    assert!(second.finish().expect("whole").is_some(), "of objects the version counts, not who asked last");
+    assert!(fill(cache.lead(&key("a")), 1, b"1").0.finish().expect("whole").is_none());
+    assert_eq!(in_memory(&find(&cache, "a").expect("kept")), "2");
+    assert_eq!((read(&mut own), read(&mut own)), (bytes("2"), Poll::Ready(None)));
+    assert!(third.finish().expect("whole").is_some());
+    assert_eq!(in_memory(&find(&cache, "a").expect("kept")), "3");
+}
+
+#[test]
+fn what_somebody_said_before_a_purge_is_not_right_after_it() {
+    for looked_at in [false, true] {
+        let cache = cache(1 << 20);
+        assert!(put(&cache, "a", b"x"));
+        let stored = find(&cache, "a").expect("kept");
+        let settled = stored.settled();
+        cache.confirm(&key("a"), &stored, Duration::from_secs(1), settled);
+        assert_eq!(find(&cache, "a").expect("kept").validated(), Duration::from_secs(1));
+        cache.purge(&Rule::Exact("/a".into()), Some(std::time::SystemTime::now()));
+        if looked_at {
+            assert!(find(&cache, "a").expect("kept").validated().is_zero());
+        }
+        cache.confirm(&key("a"), &stored, Duration::from_secs(2), settled);
+        assert!(cache.keeps(&key("a"), &stored) && stored.validated().is_zero(), "who waits asks again");
+        let settled = stored.settled();
+        cache.confirm(&key("a"), &stored, Duration::from_secs(3), settled);
+        assert_eq!(find(&cache, "a").expect("kept").validated(), Duration::from_secs(3));
+    }
+}
+
+#[test]
+fn a_part_says_nothing_to_those_who_want_the_whole() {
+    let cache = cache(1 << 20);
+    let leader = lead(&cache, "a");
+    let mut waiting = join(&cache, "a");
+    leader.refuse_part();
+    assert_eq!(head_of(&mut waiting), Poll::Ready(Told::Part));
+    drop(lead(&cache, "a"));
 }

@@ -18,7 +18,7 @@ use super::proxy::{CACHED, HIT, INDEX, default_port};
 use super::revalidate::is_fresh;
 use super::site::Site;
 use crate::cache::rules::{CACHE_STATUS, RequestDirectives, Selector, Use};
-use crate::cache::{Body, CacheKey, Head, Stored, Terms};
+use crate::cache::{Body, CacheKey, Head, Sliced, Stored, Terms, slice_at};
 use crate::compress::{self, Accepted, Nature, Wish};
 use crate::http1::{Block, Extra};
 use crate::model::{ObjectKey, Variant};
@@ -55,7 +55,11 @@ pub(super) struct Hits {
 }
 
 /// What is to be told once an answer was sent.
-pub(super) struct Receipt(Log);
+pub(super) struct Receipt {
+    log: Log,
+    /// What is on the disk, if it was sent from there.
+    from: Option<Arc<Sliced>>,
+}
 
 impl Hits {
     pub(super) fn new(core: Arc<Core>) -> Self {
@@ -133,7 +137,7 @@ impl Hits {
                 let content = content_of(&stored.body)?;
                 let make = |head: &Head| block_of(&self.core, head, &head.terms, stored.body.size(), nature.varies());
                 let (head, block) = stored.block(nature.varies(), make);
-                Some(Form { head, block, content })
+                Some(Form { head, block, content, from: sliced_of(&stored.body) })
             }
             Given::Kept(variant) => {
                 let head = stored.head();
@@ -142,7 +146,7 @@ impl Hits {
                 let content = content_of(&variant.body)?;
                 let make = |of: &Head| block_of(&self.core, of, &head.terms, variant.body.size(), true);
                 let (_, block) = variant.block(true, make);
-                Some(Form { head, block, content })
+                Some(Form { head, block, content, from: sliced_of(&variant.body) })
             }
             Given::Encode(_) | Given::Decode(_) => None,
         }
@@ -196,7 +200,7 @@ impl Hot for Hits {
             None if settings.hosts.contain(target.host()) => self.object(head)?,
             None => return None,
         };
-        let Form { head: kept, block, content } = self.form_of(config, head, &stored)?;
+        let Form { head: kept, block, content, from } = self.form_of(config, head, &stored)?;
         let mut extra = extra_of(&kept)?;
         let protocol = (head.version(), caller.secured.is_some());
         if let Some(offer) = self.core.alt_svc.for_answer(protocol.0, protocol.1) {
@@ -210,13 +214,19 @@ impl Hot for Hits {
             counter.inc();
         }
         self.core.links.watch(caller.address, &caller.link, body.length());
-        let receipt = Receipt(self.log(head, method, caller, start));
+        let receipt = Receipt { log: self.log(head, method, caller, start), from };
         Some(HotAnswer { block, extra, body, receipt })
     }
 
-    fn sent(&self, Receipt(mut log): Receipt, sent: HotSent) {
+    fn sent(&self, Receipt { mut log, from }: Receipt, sent: HotSent) {
         log.bytes = sent.body_bytes;
-        log.broken = (!sent.complete).then(|| "the client left before the end".to_owned());
+        log.broken = (!sent.complete).then(|| match sent.unreadable {
+            false => "the client left before the end".to_owned(),
+            true => "a file of the disk tier cannot be read".to_owned(),
+        });
+        if let Some(kept) = from.as_ref().and_then(|sliced| sliced.on_disk()).filter(|_| sent.unreadable) {
+            kept.doubt(slice_at(sent.body_bytes));
+        }
     }
 }
 
@@ -234,12 +244,21 @@ fn content_of(body: &Body) -> Option<HotBody> {
     Some(HotBody::Files(HotFiles::new(parts.collect::<Option<Vec<_>>>()?)))
 }
 
+fn sliced_of(body: &Body) -> Option<Arc<Sliced>> {
+    match body {
+        Body::Memory(_) => None,
+        Body::Sliced(sliced) => Some(sliced.clone()),
+    }
+}
+
 /// What is sent.
 struct Form {
     /// The head of what is kept, whatever form of it is sent.
     head: Arc<Head>,
     block: Block,
     content: HotBody,
+    /// What of it is in slices.
+    from: Option<Arc<Sliced>>,
 }
 
 /// What a request says of codings: it has no range, and no `Cache-Control`.

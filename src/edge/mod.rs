@@ -274,6 +274,8 @@ struct Core {
     /// Told when a feed has told of an object.
     news: Notify,
     coherence: Coherence,
+    /// Which purges were heard of.
+    heard: purge::Heard,
     links: Links,
     alt_svc: AltSvc,
     metrics: Metrics,
@@ -322,6 +324,7 @@ impl Core {
             coders: Coders::new(config.threads()?),
             news: Notify::new(),
             coherence: Coherence::default(),
+            heard: purge::Heard::default(),
             links: Links::default(),
             alt_svc: AltSvc::default(),
             metrics: Metrics::new(),

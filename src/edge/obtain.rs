@@ -15,7 +15,7 @@ use super::freshness::{self, heard_of};
 use super::proxy::end_to_end;
 use super::revalidate::{Use, check};
 use super::slices::{Fetched, covers, part_of, widened};
-use crate::cache::{Head, Lead, Lookup, Reader, Stored, Terms, Told, slice_at};
+use crate::cache::{Begun, Head, Lead, Lookup, Reader, Stored, Terms, Told, slice_at};
 use crate::model::{NodeId, Variant};
 use crate::protocol::VARIANT_HEADER;
 use crate::route::Route;
@@ -27,8 +27,8 @@ pub(super) enum Obtained {
     Kept(Arc<Stored>, Use),
     /// A fetch that this request has begun and that others may read along.
     Led { route: Route, passed: Vec<NodeId>, head: Arc<Head>, reader: Reader },
-    /// As [`Obtained::Led`], of what is kept in slices: what was fetched begins with the slice `first`.
-    Begun { route: Route, passed: Vec<NodeId>, stored: Arc<Stored>, first: u32, fetched: Fetched },
+    /// As [`Obtained::Led`], of what is kept in slices: what was fetched is what it was `begun` with.
+    Begun { route: Route, passed: Vec<NodeId>, stored: Arc<Stored>, begun: Begun, fetched: Fetched },
     /// A fetch that another request has begun.
     Joined { head: Arc<Head>, reader: Reader },
     /// A node, for this request alone.
@@ -90,7 +90,8 @@ async fn obtain_now(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) ->
             Lookup::Flying(mut reader) => match timeout_at(deadline.into(), reader.head()).await {
                 Ok(Told::Comes(head)) if will_do(&head) => return Ok(Obtained::Joined { head, reader }),
                 Ok(Told::Comes(_) | Told::Alone) => return alone().await,
-                Ok(Told::Again) => {}
+                Ok(Told::Part) if widened.is_some() => return alone().await,
+                Ok(Told::Part | Told::Again) => {}
                 Err(_) => return Err(Unanswered::Unavailable { busy: 0 }),
             },
             Lookup::Lead(lead) => {
@@ -99,7 +100,9 @@ async fn obtain_now(core: &Arc<Core>, wanted: Arc<Wanted>, deadline: Instant) ->
                 let answer = match fetch(core, &asked, deadline).await {
                     Ok(answer) => answer,
                     Err(unanswered) => {
-                        lead.refuse();
+                        let is_of_part = widened.is_some() && matches!(unanswered, Unanswered::Refused(_));
+                        let refuse = if is_of_part { Lead::refuse_part } else { Lead::refuse };
+                        refuse(lead);
                         return Err(unanswered);
                     }
                 };
@@ -139,20 +142,22 @@ fn share(core: &Arc<Core>, wanted: &Wanted, lead: Lead, began: Duration, answer:
         None => (0..0, None),
     };
     let not_kept = |answer| if is_part { Shared::Wide } else { Shared::Obtained(Obtained::Fetched(answer)) };
+    // A part says nothing of the whole, which others may want.
+    let refuse = if is_part { Lead::refuse_part } else { Lead::refuse };
     let Some(head) = head else {
-        lead.refuse();
+        refuse(lead);
         return not_kept(answer);
     };
     let cost = cost(&answer.route);
     if core.cache.slices(&head) {
-        let Some(stored) = lead.slice(head, cost) else { return not_kept(answer) };
+        let Some((stored, begun)) = lead.slice(head, cost, slice_at(part.start)) else { return not_kept(answer) };
         let Answer { route, response, passed } = answer;
         let from = route.node.id.clone();
         let fetched = Fetched { body: Inner::Node(Box::new(response.into_body())), cost, from };
-        return Shared::Obtained(Obtained::Begun { route, passed, stored, first: slice_at(part.start), fetched });
+        return Shared::Obtained(Obtained::Begun { route, passed, stored, begun, fetched });
     }
     if !covers(&part, head.size) {
-        lead.refuse();
+        refuse(lead);
         return not_kept(answer);
     }
     let Some((fill, reader)) = lead.begin(head.clone(), cost) else { return not_kept(answer) };

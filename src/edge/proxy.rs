@@ -318,13 +318,13 @@ async fn answer_from(
             tell_cache(response.headers_mut(), "metacdn; fwd=uri-miss; stored");
             marked(core, response, &route, &passed)
         }
-        Obtained::Begun { route, passed, stored, first, fetched } => {
+        Obtained::Begun { route, passed, stored, begun, fetched } => {
             core.metrics.looked_up(Outcome::Miss);
-            let mut fetched = Some(fetched);
+            let mut fetched = Some((begun, fetched));
             let walk = |sliced: &Arc<Sliced>, part| {
                 let walk = walk(core, wanted, &stored, sliced, part);
                 match fetched.take() {
-                    Some(fetched) => walk.with(first, fetched),
+                    Some((begun, fetched)) => walk.with(begun, fetched),
                     None => walk,
                 }
             };

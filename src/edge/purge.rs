@@ -1,6 +1,7 @@
 //! Purges: what this edge is to forget, as the cluster or its operator says.
 
-use std::time::SystemTime;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use super::Core;
 use super::proxy::INDEX;
@@ -9,7 +10,33 @@ use crate::model::{Purge, PurgeTarget};
 use crate::protocol::{decode_path, without_dot_segments};
 use crate::serve::guard::normal;
 
+/// For how long an edge may have been away, and hears of all purges all the same. Nodes tell of each for seven days; one of them
+/// is for clocks that differ, and for the time that a purge takes to get to all nodes.
+const TOLD_FOR: Duration = Duration::from_secs(6 * 24 * 3600);
+
+/// Up to when this edge has heard of all purges of its cluster; of an earlier life it is not known.
+#[derive(Debug, Default)]
+pub(super) struct Heard(Mutex<Option<SystemTime>>);
+
+impl Heard {
+    /// At `now` it has heard of all that are told. What was received before the moment that this returns may have been purged
+    /// while nobody told it, by nodes or by itself: purges are kept in memory, and are heard anew in each life.
+    fn all(&self, now: SystemTime) -> Option<SystemTime> {
+        let told_since = now - TOLD_FOR;
+        let before = self.0.lock().unwrap_or_else(PoisonError::into_inner).replace(now);
+        before.is_none_or(|before| before < told_since).then_some(told_since)
+    }
+}
+
 impl Core {
+    /// This edge has heard of all purges that its cluster tells of at this moment, after whatever absence.
+    pub(super) fn has_heard_all_purges(&self) {
+        let now = SystemTime::now();
+        if let Some(told_since) = self.heard.all(now) {
+            self.cache.doubt(told_since, now);
+        }
+    }
+
     /// Forgets what `purge` is about, of all that was fetched before now.
     pub(super) fn purge(&self, purge: &Purge) {
         let soft_at = purge.is_soft().then(SystemTime::now);
@@ -54,5 +81,20 @@ impl Core {
         };
         let (host, settings) = (normal(host), self.settings.load());
         settings.sites.of(&host).is_none() && settings.hosts.contain(&host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_was_away_for_longer_than_purges_are_told_has_missed_some() {
+        let day = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 24 * 3600);
+        let heard = Heard::default();
+        assert_eq!(heard.all(day(100)), Some(day(94)), "a new life has heard of what is told, and of nothing before");
+        assert_eq!([heard.all(day(100)), heard.all(day(106))], [None, None]);
+        assert_eq!(heard.all(day(113)), Some(day(107)));
+        assert_eq!([heard.all(day(112)), heard.all(day(114))], [None, None], "a clock that goes back");
     }
 }

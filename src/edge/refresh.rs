@@ -86,6 +86,10 @@ fn build(core: &Core) -> Routes {
         if core.config.seeds.is_empty() { (true, true) } else { readiness(&candidates, known.settled) };
     let seen = candidates.iter().map(|candidate| (&candidate.node.id, candidate.liveness));
     let covered_since = core.coherence.since(seen, core.started.elapsed());
+    if covered_since.is_some() {
+        // Before anybody believes what was kept meanwhile.
+        core.has_heard_all_purges();
+    }
     let resizes = candidates.iter().any(|candidate| candidate.node.images != ImageMode::Off);
     let table = RouteTable::new(&core.settings.load().config.route, candidates);
     Routes { table, upstreams, settled, ready, covered_since, resizes }

@@ -37,7 +37,7 @@ pub(super) async fn check(
     core: &Arc<Core>,
     wanted: &Wanted,
     key: &CacheKey,
-    stored: &Stored,
+    stored: &Arc<Stored>,
     deadline: Instant,
 ) -> Result<Option<Use>, Unanswered> {
     if let Some(usable) = known(core, stored) {
@@ -52,7 +52,7 @@ pub(super) async fn check(
     }
     match known(core, stored) {
         Some(usable) => Ok(Some(usable)),
-        None => ask(core, wanted, stored, deadline).await,
+        None => ask(core, wanted, key, stored, deadline).await,
     }
 }
 
@@ -78,8 +78,14 @@ fn known(core: &Core, stored: &Stored) -> Option<Use> {
 }
 
 /// Asks a node whether `stored` is right.
-async fn ask(core: &Arc<Core>, wanted: &Wanted, stored: &Stored, deadline: Instant) -> Result<Option<Use>, Unanswered> {
-    let now = core.started.elapsed();
+async fn ask(
+    core: &Arc<Core>,
+    wanted: &Wanted,
+    key: &CacheKey,
+    stored: &Arc<Stored>,
+    deadline: Instant,
+) -> Result<Option<Use>, Unanswered> {
+    let (now, settled) = (core.started.elapsed(), stored.settled());
     let age = now.saturating_sub(stored.validated());
     let head = stored.head();
     let usable = may_be_used_unchecked(&head.headers, age);
@@ -102,7 +108,8 @@ async fn ask(core: &Arc<Core>, wanted: &Wanted, stored: &Stored, deadline: Insta
     // A node that has something older lags behind. What is newer may have the same bytes, and other headers.
     let is_right = |known: &Version, (version, same): (Version, bool)| version < *known || same && version == *known;
     if head.version().zip(version).is_some_and(|(known, told)| is_right(known, told)) {
-        stored.validate(now);
+        // This request came before what was purged meanwhile; those that come after it ask again.
+        core.cache.confirm(key, stored, now, settled);
         return Ok(Some(Use::Revalidated));
     }
     core.cache.remove_object(&wanted.key);

@@ -14,8 +14,8 @@ use super::records::{Change, change_record};
 use super::{Core, unix_ms};
 use crate::model::{HybridTime, Principal, Purge, RecordKey};
 
-/// For how long a purge is told to edges that come. An edge that was away for longer, and has kept its disk, does not hear of
-/// what was purged meanwhile: docs/operations.md says what to do before it starts.
+/// For how long a purge is told to edges that come. Of what an edge has kept for longer it does not know whether it was purged,
+/// and asks: edges reckon with a day less (`edge::purge`).
 const TOLD_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// How many older ones are removed with each new one: so they never become more.

@@ -12,6 +12,8 @@ use super::slice::Slice;
 const LISTED: u8 = 1;
 /// It is not kept any more.
 const REMOVED: u8 = 2;
+/// It comes still, and nobody knows how long it gets.
+const GROWING: u8 = 4;
 
 /// In how many parts the keys are divided, so that those who look for different ones seldom meet.
 const SHARDS: usize = 64;
@@ -21,8 +23,8 @@ const SHARDS: usize = 64;
 pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) key_hash: u64,
-    /// Of its body, in bytes.
-    pub(super) size: u64,
+    /// Of its body, in bytes; while that comes, at most.
+    size: AtomicU64,
     /// What a miss of one slice of it costs.
     pub(super) cost: f32,
     /// What its row in the index is counted as.
@@ -31,6 +33,10 @@ pub(super) struct Entry {
     pub(super) handles: AtomicU32,
     /// How many of its slices are there or on their way.
     pub(super) held: AtomicU32,
+    /// The hash of what it is selected by: of two with the same one is kept.
+    pub(super) selector: AtomicU64,
+    /// When in this life it was last asked for, or whether it is right, among all that was.
+    pub(super) asked: AtomicU64,
     /// Up to which purge of this life it is known to stand.
     pub(super) settled: AtomicU64,
     /// When in this life it was last known to be what the store has, in microseconds.
@@ -47,17 +53,31 @@ impl Entry {
         Self {
             id,
             key_hash,
-            size,
+            size: AtomicU64::new(size),
             cost,
             row_bytes: AtomicU32::new(0),
             handles: AtomicU32::new(0),
             held: AtomicU32::new(0),
+            selector: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
             settled: AtomicU64::new(0),
             validated_us: AtomicU64::new(0),
             flags: AtomicU8::new(0),
             first: Slice::default(),
             others: std::iter::repeat_with(Slice::default).take(slices.saturating_sub(1) as usize).collect(),
         }
+    }
+
+    /// The same, of what comes still: its size is at most what was said.
+    pub(super) fn growing(mut self) -> Self {
+        *self.flags.get_mut() |= GROWING;
+        self
+    }
+
+    /// The same, selected by what has the hash `selector`.
+    pub(super) fn selected(mut self, selector: u64) -> Self {
+        *self.selector.get_mut() = selector;
+        self
     }
 
     /// As [`Entry::new`], of a row of the index that is counted as `row_bytes`.
@@ -90,6 +110,26 @@ impl Entry {
     /// How many slices its body has, whether they are there or not.
     pub(super) const fn slices(&self) -> u32 {
         self.others.len() as u32 + 1
+    }
+
+    /// How many bytes its body has; at most, while it comes.
+    pub(super) fn size(&self) -> u64 {
+        self.size.load(Ordering::Acquire)
+    }
+
+    /// Its body has come, and has so many bytes.
+    pub(super) fn end(&self, size: u64) {
+        self.size.store(size, Ordering::Release);
+    }
+
+    /// Whether its body comes still, or the index does not know yet how long it is.
+    pub(super) fn is_growing(&self) -> bool {
+        self.flags.load(Ordering::Acquire) & GROWING != 0
+    }
+
+    /// The index knows how long its body is.
+    pub(super) fn grown(&self) {
+        self.flags.fetch_and(!GROWING, Ordering::AcqRel);
     }
 
     pub(super) fn is_listed(&self) -> bool {

@@ -4,21 +4,21 @@
 //! commit is not synced, so the power may take the last ones; what is there is whole.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, params};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// The format of the index and of the files. Whoever finds another one starts empty.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What is needed of all at the start is in tables of its own, so that heads and bodies need not be read for it.
 const TABLES: &str = "
     CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE representations (
         id INTEGER PRIMARY KEY, key_hash INTEGER NOT NULL, size INTEGER NOT NULL, cost REAL NOT NULL,
-        row_bytes INTEGER NOT NULL
+        row_bytes INTEGER NOT NULL, selector INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE heads (
         id INTEGER PRIMARY KEY, key BLOB NOT NULL, head BLOB NOT NULL, head_sum INTEGER NOT NULL,
@@ -121,6 +121,7 @@ pub(super) struct Row {
     pub(super) size: u64,
     pub(super) cost: f32,
     pub(super) row_bytes: u32,
+    pub(super) selector: u64,
     pub(super) slices: Vec<u32>,
 }
 
@@ -139,6 +140,7 @@ pub(super) struct Listing<'a> {
     pub(super) key_hash: u64,
     pub(super) size: u64,
     pub(super) cost: f32,
+    pub(super) selector: u64,
     pub(super) key: &'a [u8],
     pub(super) head: &'a [u8],
     pub(super) body: Option<&'a [u8]>,
@@ -208,12 +210,14 @@ impl Index {
 
     /// Adds a representation.
     pub(super) fn list(&self, listing: &Listing<'_>) -> Result<(), IndexError> {
-        let Listing { id, key_hash, size, cost, key, head, body } = *listing;
+        let Listing { id, key_hash, size, cost, selector, key, head, body } = *listing;
         let row_bytes = row_bytes(key, head, body);
-        let sql = "INSERT INTO representations (id, key_hash, size, cost, row_bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
+        let sql = "INSERT INTO representations (id, key_hash, size, cost, row_bytes, selector)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         // No number would be null.
         let cost = if cost.is_nan() { 0.0 } else { f64::from(cost) };
-        let row = params![id.cast_signed(), key_hash.cast_signed(), size.cast_signed(), cost, row_bytes];
+        let (key_hash, selector) = (key_hash.cast_signed(), selector.cast_signed());
+        let row = params![id.cast_signed(), key_hash, size.cast_signed(), cost, row_bytes, selector];
         self.connection.prepare_cached(sql)?.execute(row)?;
         let sql = "INSERT INTO heads (id, key, head, head_sum, body_sum, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let sum = head_sum(id, size, key, head).cast_signed();
@@ -222,8 +226,9 @@ impl Index {
         Ok(())
     }
 
-    /// Gives a representation another head, and tells what its row is counted as; `None` if there is none.
-    pub(super) fn update(&self, id: u64, size: u64, head: &[u8]) -> Result<Option<u32>, IndexError> {
+    /// Gives a representation another head, of a body of `size` bytes, which is selected by `selector`, and tells what its row is counted as; `None` if
+    /// there is none.
+    pub(super) fn update(&self, id: u64, size: u64, selector: u64, head: &[u8]) -> Result<Option<u32>, IndexError> {
         let sql = "SELECT key, ifnull(length(body), 0) FROM heads WHERE id = ?1";
         let mut statement = self.connection.prepare_cached(sql)?;
         let row = |row: &rusqlite::Row<'_>| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, u32>(1)?));
@@ -234,8 +239,9 @@ impl Index {
         let sql = "UPDATE heads SET head = ?2, head_sum = ?3 WHERE id = ?1";
         let sum = head_sum(id, size, &key, head).cast_signed();
         self.connection.prepare_cached(sql)?.execute(params![id.cast_signed(), head, sum])?;
-        let sql = "UPDATE representations SET row_bytes = ?2 WHERE id = ?1";
-        self.connection.prepare_cached(sql)?.execute(params![id.cast_signed(), row_bytes])?;
+        let sql = "UPDATE representations SET row_bytes = ?2, selector = ?3, size = ?4 WHERE id = ?1";
+        let row = params![id.cast_signed(), row_bytes, selector.cast_signed(), size.cast_signed()];
+        self.connection.prepare_cached(sql)?.execute(row)?;
         Ok(Some(row_bytes))
     }
 
@@ -264,7 +270,8 @@ impl Index {
 
     /// Up to `limit` representations after the id `after`, in the order of ids, with their slices.
     pub(super) fn rows(&self, after: u64, limit: u32) -> Result<Vec<Row>, IndexError> {
-        let sql = "SELECT id, key_hash, size, cost, row_bytes FROM representations WHERE id > ?1 ORDER BY id LIMIT ?2";
+        let sql = "SELECT id, key_hash, size, cost, row_bytes, selector FROM representations
+                   WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
         let found = statement.query_map(params![after.cast_signed(), limit], |row| {
             Ok(Row {
@@ -273,6 +280,7 @@ impl Index {
                 size: row.get::<_, i64>(2)?.cast_unsigned(),
                 cost: row.get::<_, f64>(3)? as f32,
                 row_bytes: row.get(4)?,
+                selector: row.get::<_, i64>(5)?.cast_unsigned(),
                 slices: Vec::new(),
             })
         })?;
@@ -314,7 +322,7 @@ fn head_sum(id: u64, size: u64, key: &[u8], head: &[u8]) -> u64 {
 pub(super) struct Readers {
     path: PathBuf,
     idle: Mutex<Idle>,
-    turns: Semaphore,
+    turns: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -325,12 +333,12 @@ struct Idle {
 
 impl Readers {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, idle: Mutex::default(), turns: Semaphore::new(READERS_MAX) }
+        Self { path, idle: Mutex::default(), turns: Arc::new(Semaphore::new(READERS_MAX)) }
     }
 
-    /// Waits until few enough others read; to be held while reading.
-    pub(super) async fn turn(&self) -> Option<SemaphorePermit<'_>> {
-        self.turns.acquire().await.ok()
+    /// Waits until few enough others read; to be held while reading, whether or not somebody still waits for that.
+    pub(super) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.turns.clone().acquire_owned().await.ok()
     }
 
     /// The index was taken away, or is about to be closed: connections to it are.

@@ -14,6 +14,9 @@ use super::slice::Claim;
 use super::tier::Tier;
 use crate::cache::Head;
 
+/// How long a file is waited for: whoever gave it once gives it sooner than a disk that hangs.
+const OPEN_MAX: Duration = Duration::from_secs(2);
+
 /// A representation of the disk tier. All it says is of this moment: its slices may go at any time; what was opened
 /// stays readable.
 #[derive(Debug)]
@@ -32,7 +35,7 @@ impl Kept {
 
     /// The length of its body, in bytes.
     pub fn size(&self) -> u64 {
-        self.entry.size
+        self.entry.size()
     }
 
     /// Whether the slice is there. Never waits, like all that follow but [`Kept::open`].
@@ -69,6 +72,15 @@ impl Kept {
         }
     }
 
+    /// A body of which the size was not known has come, but for its last slice, which is to be put after this. False if it is
+    /// not kept, for it is longer than was thought.
+    pub(in crate::cache) fn end(&self, head: &Head) -> bool {
+        let Some(size) = head.size.filter(|size| *size <= self.entry.size()) else { return false };
+        self.entry.end(size);
+        self.update(head);
+        !self.entry.is_removed()
+    }
+
     /// The file of the slice, at its beginning the slice's, if it is open already and known to be right. Counts a use.
     pub fn opened(&self, slice: u32) -> Option<Arc<File>> {
         let state = self.entry.slice(slice)?;
@@ -81,7 +93,8 @@ impl Kept {
     }
 
     /// As [`Kept::opened`]; it is opened if it must be, and its bytes are verified if this process neither wrote them nor has
-    /// verified them before. What turns out to be wrong goes. `None` for a body that came with [`super::Loaded`].
+    /// verified them before. What turns out to be wrong goes. `None` for a body that came with [`super::Loaded`], and where the
+    /// disk takes longer than others would.
     pub async fn open(&self, slice: u32) -> Option<Arc<File>> {
         if let Some(file) = self.opened(slice) {
             return Some(file);
@@ -89,10 +102,14 @@ impl Kept {
         if !self.has(slice) || self.tier.is_inline(&self.entry) {
             return None;
         }
-        // Of many who want the same, one opens it. Others that share the turn wait no longer than for an opening.
+        tokio::time::timeout(OPEN_MAX, self.open_in_turn(slice)).await.ok().flatten()
+    }
+
+    /// Of many who want the same, one opens it. Others that share the turn wait no longer than for an opening.
+    async fn open_in_turn(&self, slice: u32) -> Option<Arc<File>> {
         let turns = &self.tier.openings;
         let turn = self.entry.id.wrapping_mul(31).wrapping_add(u64::from(slice)) as usize % turns.len();
-        let _turn = turns[turn].lock().await;
+        let turn = turns[turn].clone().lock_owned().await;
         if let Some(file) = self.opened(slice) {
             return Some(file);
         }
@@ -101,11 +118,23 @@ impl Kept {
             return None;
         }
         let (tier, entry) = (self.tier.clone(), self.entry.clone());
-        let opened = tokio::task::spawn_blocking(move || tier.open(&entry, slice, seen)).await;
+        let opened = tokio::task::spawn_blocking(move || {
+            // Here, whether or not somebody still waits: what hangs must not take all threads.
+            let _turn = turn;
+            tier.open(&entry, slice, seen)
+        });
         // It panics never, and is cancelled where the runtime ends.
-        let file = opened.ok().flatten()?;
+        let file = opened.await.ok().flatten()?;
         self.entry.slice(slice)?.count_use();
         Some(file)
+    }
+
+    /// The file of the slice could not be read, or had too few bytes: it is verified before anybody gets it again.
+    pub fn doubt(&self, slice: u32) {
+        if let Some(state) = self.entry.slice(slice) {
+            state.doubt();
+            self.tier.files.close((self.entry.id, slice));
+        }
     }
 
     /// Whether it is not kept any more.
@@ -121,6 +150,21 @@ impl Kept {
     /// It is known to stand up to the purge `number`.
     pub fn settle(&self, number: u64) {
         self.entry.settled.store(number, Ordering::Relaxed);
+    }
+
+    /// When in this life it was last asked for, or whether it is right, among all that was; 0 if that was in an earlier one.
+    pub fn asked(&self) -> u64 {
+        self.entry.asked.load(Ordering::Relaxed)
+    }
+
+    /// It was asked for, or whether it is right, at this number.
+    pub fn asked_again(&self, number: u64) {
+        self.entry.asked.fetch_max(number, Ordering::Relaxed);
+    }
+
+    /// Whether both are one representation.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.entry.id == other.entry.id
     }
 
     /// When in this life it was last known to be what the store has.
@@ -147,9 +191,10 @@ impl Kept {
     /// Its head is this one now, of the same bytes. Without a place in what waits for the disk, it is removed: an old head
     /// might say that it may be used for longer.
     pub(in crate::cache) fn update(&self, head: &Head) {
-        if head.size != Some(self.entry.size) {
+        if head.size != Some(self.entry.size()) {
             return self.tier.remove(&self.entry);
         }
+        self.entry.selector.store(self.tier.selector_of(head), Ordering::Relaxed);
         let head = record::write(head);
         if let Some(unwritten) = &mut *self.unwritten() {
             unwritten.head = head;

@@ -42,6 +42,7 @@ pub use index::IndexError;
 pub use kept::Kept;
 pub use tier::INLINE_BYTES_MAX;
 
+use entry::Entry;
 use folder::Folder;
 use index::Index;
 use queue::Job;
@@ -50,6 +51,9 @@ use writer::Writer;
 
 /// How long [`Disk::close`] waits for what is still to be written: 64 MiB take no longer on a disk that works.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// The longest body that is taken without its size being known.
+const UNSIZED_BYTES_MAX: u64 = 1 << 30;
 
 /// What is kept on the disk, and where.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,20 +154,30 @@ impl Disk {
         self.tier.entries.has(self.tier.name(key).1)
     }
 
-    /// What is kept under `key`, the newest first. What does not read goes.
-    pub async fn load(&self, key: &CacheKey) -> Vec<Loaded> {
+    /// Whether [`Disk::load`] may find something besides `known`. Never waits.
+    pub fn may_have_others(&self, key: &CacheKey, known: &[Arc<Kept>]) -> bool {
+        self.tier.entries.of(self.tier.name(key).1).iter().any(|entry| is_other(entry, known))
+    }
+
+    /// What is kept under `key` besides what is `known`, the newest first. What does not read goes.
+    pub async fn load(&self, key: &CacheKey, known: &[Arc<Kept>]) -> Vec<Loaded> {
         let (key, hash) = self.tier.name(key);
         if !self.tier.entries.has(hash) {
             return Vec::new();
         }
         let Some(turn) = self.tier.readers.turn().await else { return Vec::new() };
         let tier = self.tier.clone();
+        let mut entries = tier.entries.of(hash);
+        entries.retain(|entry| is_other(entry, known));
         let read = move || {
-            let entries = tier.entries.of(hash).into_iter().filter(|entry| entry.is_listed());
-            entries.filter_map(|entry| read_one(&tier, Kept::new(tier.clone(), entry, None), &key)).collect()
+            // Here, whether or not somebody still waits: what hangs must not take all threads.
+            let _turn = turn;
+            entries
+                .into_iter()
+                .filter_map(|entry| read_one(&tier, Kept::new(tier.clone(), entry, None), &key))
+                .collect()
         };
         let loaded = tokio::task::spawn_blocking(read).await;
-        drop(turn);
         // It panics never, and is cancelled where the runtime ends.
         loaded.unwrap_or_default()
     }
@@ -173,7 +187,18 @@ impl Disk {
     ///
     /// `cost` is what a miss of one slice of it costs, in the unit of all others.
     pub fn begin(&self, key: &CacheKey, head: &Head, cost: f32) -> Option<Arc<Kept>> {
-        let (entry, unwritten) = self.tier.begin(key, head, cost)?;
+        self.begin_of(key, head, head.size?, cost)
+    }
+
+    /// As [`Disk::begin`], where only the end tells the size: up to 1 GiB, and a quarter of the capacity, is taken. It is found
+    /// once it has ended.
+    pub(in crate::cache) fn begin_unsized(&self, key: &CacheKey, head: &Head, cost: f32) -> Option<Arc<Kept>> {
+        let slices = UNSIZED_BYTES_MAX.min(self.tier.capacity_bytes / 4) / self.tier.slice_bytes;
+        self.begin_of(key, head, slices * self.tier.slice_bytes, cost)
+    }
+
+    fn begin_of(&self, key: &CacheKey, head: &Head, size: u64, cost: f32) -> Option<Arc<Kept>> {
+        let (entry, unwritten) = self.tier.begin(key, head, size, cost)?;
         Some(Arc::new(Kept::new(self.tier.clone(), entry, Some(unwritten))))
     }
 
@@ -191,6 +216,13 @@ impl Disk {
     /// Nothing is found under `key` any more, nor what is being written or loaded.
     pub fn remove_key(&self, key: &CacheKey) {
         self.tier.remove_all_of(self.tier.name(key).1);
+    }
+
+    /// What is kept under `key` for the same requests goes for what comes with `head`, was asked for at the number `asked`, and
+    /// is `own`, or is not on the disk yet. False if what is there was asked for later.
+    pub fn replace(&self, key: &CacheKey, head: &Head, own: Option<&Kept>, asked: u64) -> bool {
+        let own = own.map(|own| own.entry().id);
+        self.tier.replace(self.tier.name(key).1, self.tier.selector_of(head), own, asked)
     }
 
     /// The bytes that all of it takes: files in blocks of 4 KiB, and rows.
@@ -231,10 +263,18 @@ impl Drop for Disk {
     }
 }
 
+/// Whether the index has it, and it is not among those that are `known`.
+fn is_other(entry: &Entry, known: &[Arc<Kept>]) -> bool {
+    entry.is_listed()
+        && !entry.is_growing()
+        && !entry.is_removed()
+        && known.iter().all(|known| known.entry().id != entry.id)
+}
+
 /// Reads what the index has of one representation. Blocks on the disk.
 fn read_one(tier: &Tier, kept: Kept, key: &[u8]) -> Option<Loaded> {
     let entry = kept.entry();
-    let found = match tier.ask(|readers| readers.find(entry.id, entry.size)) {
+    let found = match tier.ask(|readers| readers.find(entry.id, entry.size())) {
         Ok(found) => found,
         Err(IndexError::Full | IndexError::Failed(_)) => return None,
         Err(IndexError::Damaged(_)) => None,
@@ -247,7 +287,7 @@ fn read_one(tier: &Tier, kept: Kept, key: &[u8]) -> Option<Loaded> {
         return None;
     }
     let sound = found.and_then(|found| {
-        let head = record::read(&found.head).filter(|head| head.size == Some(entry.size))?;
+        let head = record::read(&found.head).filter(|head| head.size == Some(entry.size()))?;
         (found.body.is_some() == tier.is_inline(entry)).then_some((head, found.body.map(Bytes::from)))
     });
     let Some((head, body)) = sound else {

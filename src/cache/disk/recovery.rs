@@ -48,9 +48,9 @@ impl Writer {
             // Held meanwhile: what is purged from now on is found among the entries, or here.
             let purged = self.tier.purged.lock().unwrap_or_else(PoisonError::into_inner);
             for row in rows {
-                let (id, key_hash) = (row.id, row.key_hash);
+                let (id, key_hash, selector) = (row.id, row.key_hash, row.selector);
                 match entry_of(&self.tier, row) {
-                    Some(entry) if !purged.has(key_hash) => self.tier.adopt(entry),
+                    Some(entry) if !purged.has(key_hash, selector) => self.tier.adopt(entry),
                     _ => self.undone.push(Gone::Whole(id)),
                 }
             }
@@ -61,8 +61,8 @@ impl Writer {
 
 /// The entry of a row; `None` if nothing of its body is there.
 fn entry_of(tier: &Tier, row: Row) -> Option<Entry> {
-    let Row { id, key_hash, size, cost, row_bytes, slices } = row;
-    let mut entry = Entry::new(id, key_hash, size, cost, tier.slices_of(size)?).listed(row_bytes);
+    let Row { id, key_hash, size, cost, row_bytes, selector, slices } = row;
+    let mut entry = Entry::new(id, key_hash, size, cost, tier.slices_of(size)?).listed(row_bytes).selected(selector);
     if tier.is_inline(&entry) {
         entry.add_left(0);
         return Some(entry);

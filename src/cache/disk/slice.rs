@@ -112,6 +112,11 @@ impl Slice {
         let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, same);
     }
 
+    /// Whether the file that is there has the right bytes is not known any more.
+    pub(super) fn doubt(&self) {
+        self.change(|state| state & !VERIFIED);
+    }
+
     /// Counts a use.
     pub(super) fn count_use(&self) {
         let state = self.0.load(Ordering::Relaxed);

@@ -20,6 +20,7 @@ mod damage;
 mod full;
 mod keeping;
 mod load;
+mod memory;
 mod races;
 
 /// Small, so that bodies of some 100 KiB have several.
@@ -141,7 +142,7 @@ async fn read(loaded: &Loaded) -> usize {
 /// What is there of a key: the seed of each representation, and how many slices of it are there.
 async fn found(disk: &Disk, key: &CacheKey) -> Vec<(u64, usize)> {
     let mut found = Vec::new();
-    for loaded in disk.load(key).await {
+    for loaded in disk.load(key, &[]).await {
         found.push((seed_of(&loaded.head), read(&loaded).await));
     }
     found

@@ -22,7 +22,7 @@ use super::record;
 use super::slice::Sight;
 use crate::cache::queues::{Departed, Fate, Queues};
 use crate::cache::rules::VARIANTS_MAX;
-use crate::cache::{CacheKey, Head};
+use crate::cache::{CacheKey, Head, Terms};
 
 /// Bodies of up to so many bytes are in the index: a file would take as long to open as they take to read.
 pub const INLINE_BYTES_MAX: u64 = 16 << 10;
@@ -59,11 +59,11 @@ pub(super) enum Stage {
     Ended,
 }
 
-/// Keys that were purged while the index was loaded.
+/// What was purged, or replaced, while the index was loaded.
 #[derive(Debug)]
 pub(super) enum Purged {
-    /// These.
-    Some(HashSet<u64>),
+    /// These: keys, and what of a key is selected by one selector.
+    Some { keys: HashSet<u64>, selected: HashSet<(u64, u64)> },
     /// More than are remembered.
     All,
     /// All is loaded: nothing has to be remembered.
@@ -71,9 +71,9 @@ pub(super) enum Purged {
 }
 
 impl Purged {
-    pub(super) fn has(&self, hash: u64) -> bool {
+    pub(super) fn has(&self, hash: u64, selector: u64) -> bool {
         match self {
-            Self::Some(hashes) => hashes.contains(&hash),
+            Self::Some { keys, selected } => keys.contains(&hash) || selected.contains(&(hash, selector)),
             Self::All => true,
             Self::Loaded => false,
         }
@@ -113,8 +113,8 @@ pub(super) struct Tier {
     pub(super) readers: Readers,
     pub(super) stage: watch::Sender<Stage>,
     pub(super) purged: Mutex<Purged>,
-    /// Held by whoever opens a file, so that the others who want the same find it open.
-    pub(super) openings: Box<[tokio::sync::Mutex<()>]>,
+    /// Held while a file is opened, so that the others who want the same find it open.
+    pub(super) openings: Box<[Arc<tokio::sync::Mutex<()>>]>,
     queues: Mutex<Queues<Place>>,
     used: AtomicU64,
     ids: AtomicU64,
@@ -135,8 +135,8 @@ impl Tier {
             files: Files::default(),
             queue: Queue::default(),
             stage: watch::Sender::new(Stage::Loading),
-            purged: Mutex::new(Purged::Some(HashSet::new())),
-            openings: std::iter::repeat_with(tokio::sync::Mutex::default).take(OPENINGS).collect(),
+            purged: Mutex::new(Purged::Some { keys: HashSet::new(), selected: HashSet::new() }),
+            openings: std::iter::repeat_with(Arc::default).take(OPENINGS).collect(),
             queues: Mutex::new(Queues::new(capacity_bytes)),
             used: AtomicU64::new(0),
             ids: AtomicU64::new(marks.first_id()),
@@ -154,8 +154,8 @@ impl Tier {
         self.used.load(Ordering::Relaxed)
     }
 
-    pub(super) const fn is_inline(&self, entry: &Entry) -> bool {
-        entry.size <= INLINE_BYTES_MAX
+    pub(super) fn is_inline(&self, entry: &Entry) -> bool {
+        entry.size() <= INLINE_BYTES_MAX
     }
 
     /// How many slices a body of `size` bytes has; `None` if none of that size is kept.
@@ -167,10 +167,10 @@ impl Tier {
     /// The length of a slice.
     pub(super) fn length(&self, entry: &Entry, slice: u32) -> Option<u64> {
         if self.is_inline(entry) {
-            return (slice == 0).then_some(entry.size);
+            return (slice == 0).then_some(entry.size());
         }
         let start = u64::from(slice).checked_mul(self.slice_bytes)?;
-        entry.size.checked_sub(start).filter(|&left| left > 0).map(|left| left.min(self.slice_bytes))
+        entry.size().checked_sub(start).filter(|&left| left > 0).map(|left| left.min(self.slice_bytes))
     }
 
     /// What a slice is counted as; a body in the index is part of its row.
@@ -183,20 +183,21 @@ impl Tier {
 
     /// What a slice weighs in the queues, always the same.
     fn weight(&self, entry: &Entry, slice: u32) -> u32 {
-        let bytes = if self.is_inline(entry) { entry.size + INLINE_ROW_BYTES } else { self.charge(entry, slice) };
+        let bytes = if self.is_inline(entry) { entry.size() + INLINE_ROW_BYTES } else { self.charge(entry, slice) };
         u32::try_from(bytes).unwrap_or(u32::MAX)
     }
 
-    /// A new entry for what `head` is of, which is in no row yet; `None` if it must not come in.
-    pub(super) fn begin(&self, key: &CacheKey, head: &Head, cost: f32) -> Option<(Arc<Entry>, Unwritten)> {
-        let size = head.size?;
+    /// A new entry for what `head` is of, which is in no row yet and has `size` bytes, or at most so many where the head does
+    /// not say; `None` if it must not come in.
+    pub(super) fn begin(&self, key: &CacheKey, head: &Head, size: u64, cost: f32) -> Option<(Arc<Entry>, Unwritten)> {
         let slices = self.slices_of(size)?;
         if *self.stage.borrow() == Stage::Loading || !self.queue.accepts() {
             return None;
         }
         let (key, hash) = self.name(key);
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let entry = Arc::new(Entry::new(id, hash, size, cost, slices));
+        let entry = Entry::new(id, hash, size, cost, slices).selected(self.selector_of(head));
+        let entry = Arc::new(if head.size.is_none() { entry.growing() } else { entry });
         let weight = self.weight(&entry, 0);
         if !self.queues().admits(&Place { entry: entry.clone(), slice: 0 }, u64::from(weight), cost) {
             return None;
@@ -218,15 +219,43 @@ impl Tier {
     pub(super) fn remove_all_of(&self, hash: u64) {
         {
             let mut purged = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Purged::Some(hashes) = &mut *purged {
-                hashes.insert(hash);
-                if hashes.len() > PURGED_MAX {
+            if let Purged::Some { keys, .. } = &mut *purged {
+                keys.insert(hash);
+                if keys.len() > PURGED_MAX {
                     *purged = Purged::All;
                 }
             }
         }
         for entry in self.entries.of(hash) {
             self.remove(&entry);
+        }
+    }
+
+    /// What is kept under this hash by the selector goes for something newer, which was asked for at the number `asked` and is
+    /// `own` already, or is not on the disk; false if what is there was asked for later.
+    pub(super) fn replace(&self, hash: u64, selector: u64, own: Option<u64>, asked: u64) -> bool {
+        let mut same = self.entries.of(hash);
+        same.retain(|entry| {
+            Some(entry.id) != own && !entry.is_removed() && entry.selector.load(Ordering::Relaxed) == selector
+        });
+        if same.iter().any(|entry| entry.asked.load(Ordering::Relaxed) > asked) {
+            return false;
+        }
+        if let Purged::Some { selected, .. } = &mut *self.purged.lock().unwrap_or_else(PoisonError::into_inner)
+            && selected.len() < PURGED_MAX
+        {
+            selected.insert((hash, selector));
+        }
+        same.iter().for_each(|entry| self.remove(entry));
+        true
+    }
+
+    /// The hash of what is selected by with this head.
+    pub(super) fn selector_of(&self, head: &Head) -> u64 {
+        match &head.terms {
+            Terms::Answer { selector, .. } => xxh3_64_with_seed(&selector.text(), self.marks.seed),
+            // Of those one is kept.
+            Terms::Object { .. } | Terms::Slice | Terms::Coded { .. } => 0,
         }
     }
 
@@ -353,10 +382,11 @@ impl Tier {
         self.entries.add(entry, usize::MAX);
     }
 
-    /// The row of an entry is counted as `row_bytes` from now on.
+    /// The row of an entry, which says how long its body is, is counted as `row_bytes` from now on.
     pub(super) fn recount(&self, entry: &Entry, row_bytes: u32) {
         let _queues = self.queues();
         if !entry.is_removed() {
+            entry.grown();
             let before = entry.row_bytes.swap(row_bytes, Ordering::Relaxed);
             self.take(u64::from(row_bytes));
             self.release(u64::from(before));

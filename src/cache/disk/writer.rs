@@ -228,7 +228,8 @@ impl Writer {
                     Change::Gone(Gone::Whole(id)) => index.remove(*id)?,
                     Change::Gone(Gone::Slice(id, slice)) => index.remove_slice(*id, *slice)?,
                     Change::Update(entry, head) => {
-                        let updated = index.update(entry.id, entry.size, head)?;
+                        let updated =
+                            index.update(entry.id, entry.size(), entry.selector.load(Ordering::Relaxed), head)?;
                         recounted.extend(updated.map(|row_bytes| (entry.clone(), row_bytes)));
                     }
                 }
@@ -385,8 +386,11 @@ fn list(index: &Index, tier: &Tier, written: &Written) -> Result<(), IndexError>
     let is_inline = tier.is_inline(entry);
     if let Some(Unwritten { key, head }) = unwritten.as_deref() {
         let body = is_inline.then_some(&**bytes);
-        let Entry { id, key_hash, size, cost, .. } = **entry;
-        index.list(&Listing { id, key_hash, size, cost, key, head, body })?;
+        let Entry { id, key_hash, cost, .. } = **entry;
+        // With a size that none has it goes at the next start, if it does not get one before.
+        let size = if entry.is_growing() { u64::MAX } else { entry.size() };
+        let selector = entry.selector.load(Ordering::Relaxed);
+        index.list(&Listing { id, key_hash, size, cost, selector, key, head, body })?;
     }
     if !is_inline {
         index.list_slice(entry.id, *slice, written.sum)?;

@@ -1,5 +1,6 @@
 //! How long a stored response may be used, and for which requests (RFC 9111 section 4.2, RFC 5861).
 
+use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
 use http::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderMap, LAST_MODIFIED, PRAGMA};
@@ -101,6 +102,11 @@ impl Freshness {
     /// Whether the response is fresh at `now` (section 4.2). It may have to be validated all the same.
     pub fn is_fresh(&self, now: SystemTime) -> bool {
         self.left_ms(now) > 0
+    }
+
+    /// Whether the response, or what was last said of it, came in this time.
+    pub fn was_received_within(&self, time: RangeInclusive<SystemTime>) -> bool {
+        (unix_ms(*time.start())..=unix_ms(*time.end())).contains(&self.received_ms)
     }
 
     /// Whether its content may be changed, compressed say (section 5.2.2.6).

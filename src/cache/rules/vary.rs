@@ -73,6 +73,20 @@ impl Selector {
         self.fields.iter().map(text).sum::<usize>() as u64
     }
 
+    /// What it selects by, as bytes: equal selectors have the same, and others have not.
+    pub fn text(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        let mut push = |part: Option<&[u8]>| {
+            text.extend(part.map_or(u32::MAX, |part| part.len() as u32).to_le_bytes());
+            text.extend(part.unwrap_or_default());
+        };
+        for field in &self.fields {
+            push(Some(field.name.as_bytes()));
+            push(field.value.as_ref().map(|value| &*value.normal));
+        }
+        text
+    }
+
     /// Whether the response answers every request, as far as `Vary` goes.
     pub fn is_plain(&self) -> bool {
         self.fields.is_empty()

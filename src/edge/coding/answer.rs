@@ -192,7 +192,7 @@ where
             Lookup::Flying(mut reader) => match reader.head().await {
                 Told::Comes(_) => return Ok(Variant::Comes(Inner::Shared(reader))),
                 Told::Alone => None,
-                Told::Again => continue,
+                Told::Part | Told::Again => continue,
             },
             Lookup::Lead(lead) => Some(lead),
         };

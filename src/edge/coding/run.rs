@@ -24,6 +24,9 @@ const FLUSH_AFTER: Duration = Duration::from_millis(50);
 /// How much is coded on the spot: that takes less time than to have another thread do it would be felt.
 const ON_THE_SPOT_BYTES_MAX: usize = 4 << 10;
 
+/// So much is coded at most for nobody but the cache: what takes a few milliseconds more is worth having, a film is not.
+const UNREAD_BYTES_MAX: u64 = 1 << 20;
+
 /// How long an answer waits for a place in which its coding is taken off.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
 
@@ -36,6 +39,14 @@ pub(super) enum Sink {
 }
 
 impl Sink {
+    /// Whether somebody reads what is coded at this moment. One client who leaves shows when he is sent something.
+    fn is_read(&self) -> bool {
+        match self {
+            Self::Cache(fill, _) => fill.is_read(),
+            Self::Client(_) => true,
+        }
+    }
+
     async fn push(&mut self, bytes: Bytes) -> Result<(), RecodeError> {
         match self {
             _ if bytes.is_empty() => Ok(()),
@@ -76,6 +87,7 @@ pub(super) fn encode(core: &Arc<Core>, place: OwnedSemaphorePermit, source: Inne
 }
 
 async fn encode_all(mut source: Inner, mut encoder: Encoder, sink: &mut Sink) -> Result<Made, RecodeError> {
+    let mut unread_bytes = 0;
     loop {
         let next = match timeout(FLUSH_AFTER, next_of(&mut source)).await {
             Ok(next) => next?,
@@ -93,6 +105,11 @@ async fn encode_all(mut source: Inner, mut encoder: Encoder, sink: &mut Sink) ->
         let Some(mut bytes) = next else { break };
         while !bytes.is_empty() {
             let chunk = bytes.split_to(bytes.len().min(CHUNK_BYTES_MAX));
+            unread_bytes += if sink.is_read() { 0 } else { chunk.len() as u64 };
+            let is_long = unread_bytes.saturating_add(source.left()) > UNREAD_BYTES_MAX;
+            if unread_bytes > 0 && is_long && !sink.is_read() {
+                return Err(RecodeError::Gone);
+            }
             let coded;
             (encoder, coded) = at_work(chunk.len(), move || {
                 let coded = encoder.push(&chunk)?;
@@ -159,4 +176,41 @@ pub(super) fn cost(source_bytes: u64) -> f32 {
 /// Runs `task` until it, or the edge, ends.
 pub(super) fn spawn(core: &Core, task: impl Future<Output = ()> + Send + 'static) {
     core.fills.spawn(core.drained.clone().run_until_cancelled_owned(task));
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+    use crate::cache::{self, Cache, CacheKey, Reader, Terms};
+    use crate::compress::{Config, Effort};
+
+    /// What comes into a cache, and who reads it.
+    fn fill_of(cache: &Arc<Cache>, of: u64, size: Option<u64>) -> (Fill, Reader) {
+        let head = Head { status: StatusCode::OK, headers: HeaderMap::new(), size, terms: Terms::Slice };
+        cache.lead(&CacheKey::Slice { of, slice: 0 }).begin(head, 1.0).expect("there is room")
+    }
+
+    async fn code(size: usize, is_read: bool) -> Result<Made, RecodeError> {
+        let cache = Arc::new(Cache::new(cache::Config::default(), None));
+        let (mut source, bytes) = fill_of(&cache, 1, Some(size as u64));
+        source.push(&vec![b'x'; size]).expect("as many as said");
+        source.finish().expect("all of them");
+        let (fill, reader) = fill_of(&cache, 2, None);
+        let head =
+            Arc::new(Head { status: StatusCode::OK, headers: HeaderMap::new(), size: None, terms: Terms::Slice });
+        let reader = is_read.then_some(reader);
+        let encoder = Encoder::new(Coding::Gzip, Config::default().levels(Effort::Quick), None).expect("an encoder");
+        let end = encode_all(Inner::Shared(bytes), encoder, &mut Sink::Cache(fill, head)).await;
+        drop(reader);
+        end
+    }
+
+    #[tokio::test]
+    async fn when_the_last_reader_has_left_only_what_is_short_is_coded_to_its_end() {
+        assert!(code(4 << 20, true).await.is_ok());
+        assert!(code(500 << 10, false).await.is_ok());
+        assert!(matches!(code(4 << 20, false).await, Err(RecodeError::Gone)));
+    }
 }

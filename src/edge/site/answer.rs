@@ -140,7 +140,8 @@ impl Life {
                     Ok(Told::Comes(head)) if self.selects(&head) => {
                         return self.fetch_alone(kept.as_ref(), why).await;
                     }
-                    Ok(Told::Comes(_) | Told::Again) => {}
+                    Ok(Told::Part) if self.widened().is_some() => return self.fetch_alone(kept.as_ref(), why).await,
+                    Ok(Told::Comes(_) | Told::Part | Told::Again) => {}
                     Ok(Told::Alone) => return self.fetch_alone(kept.as_ref(), why).await,
                     Err(_) => return self.failed(kept.as_ref(), Unanswered::Late, why).await,
                 },
@@ -152,10 +153,15 @@ impl Life {
     /// What is kept for this request, in memory or on the disk.
     async fn find(&self) -> Option<Kept> {
         let cache = &self.core.cache;
-        if !cache.has_any(&self.key) {
-            cache.recall(&self.key).await;
-        }
-        let kept = cache.pick(&self.key, |kept| self.choose(kept)).and_then(Kept::of)?;
+        let pick = || cache.pick(&self.key, |kept| self.choose(kept));
+        let kept = match pick() {
+            Some(stored) => Some(stored),
+            None => {
+                cache.recall(&self.key).await;
+                pick()
+            }
+        };
+        let kept = kept.and_then(Kept::of)?;
         // What cannot be asked for in parts must be there whole.
         if let Body::Sliced(sliced) = &kept.stored.body
             && !keeping::is_strong(&kept.head)
@@ -263,14 +269,14 @@ impl Life {
     async fn fetch_alone(&self, kept: Option<&Kept>, why: Why) -> Response<Inner> {
         let outgoing = Outgoing::new(self.incoming.method.clone(), self.incoming.path(), self.forwarded.clone())
             .telling(self.incoming.interim.as_ref());
-        let sent = SystemTime::now();
+        let (sent, asked) = (SystemTime::now(), self.core.cache.next_number());
         match self.site.origins.fetch(&self.core, &outgoing, self.incoming.deadline).await {
             Ok(answer) if rules::is_error(answer.response.status()) && self.may_stand_in(kept, true) => {
                 self.stand_in(kept, why).await
             }
             Ok(answer) => {
                 if self.incoming.method == Method::HEAD {
-                    self.learn_from_head(&answer, sent);
+                    self.learn_from_head(&answer, sent, asked);
                 }
                 let is_shared = self.is_shared_with_all(&answer, sent);
                 self.reply(why).passed(answer, is_shared)
@@ -291,7 +297,7 @@ impl Life {
         let status = answer.response.status();
         match (verdict, kept) {
             (Verdict::NotModified(_), Some(kept)) => {
-                let (head, freshness) = self.freshen(kept, &answer, sent);
+                let (head, freshness) = self.freshen(kept, &answer, sent, lead.representation());
                 drop(lead);
                 let kept = Kept { head: Arc::new(head), freshness, ..kept.clone() };
                 self.kept(self.reply(why).forwarded(status), &kept).await

@@ -14,7 +14,7 @@ use super::answer::{Kept, Life};
 use super::origins::Answer;
 use super::reply::{Reply, Why};
 use crate::cache::rules::{self, Exchange, Freshened, Freshness, HeadEffect, Selector, Validators};
-use crate::cache::{Head, Lead, Sliced, Stored, Terms, slice_at};
+use crate::cache::{Begun, Head, Lead, Sliced, Stored, Terms, slice_at};
 
 impl Life {
     /// Keeps an answer and lets others read it along, if it may be kept; else it is for this request alone. `None` if it is
@@ -41,8 +41,11 @@ impl Life {
             }
             Some((self.head_of(status, &headers, sent)?, part))
         });
+        // A part says nothing of the whole, which others may want.
+        let says_nothing = is_part || status == StatusCode::RANGE_NOT_SATISFIABLE;
+        let refuse = if says_nothing { Lead::refuse_part } else { Lead::refuse };
         let Some((head, part)) = head else {
-            lead.refuse();
+            refuse(lead);
             return not_kept(answer);
         };
         if let Some(size) = head.size {
@@ -50,11 +53,12 @@ impl Life {
         }
         let cost = cost(&answer.route);
         if self.core.cache.slices(&head) && gives_parts(&head) {
-            let Some(stored) = lead.slice(head, cost) else { return not_kept(answer) };
-            return Some(self.begun(reply, &stored, slice_at(part.start), answer).await);
+            let kept = lead.slice(head, cost, slice_at(part.start));
+            let Some((stored, begun)) = kept else { return not_kept(answer) };
+            return Some(self.begun(reply, &stored, begun, answer).await);
         }
         if !slices::covers(&part, head.size) {
-            lead.refuse();
+            refuse(lead);
             return not_kept(answer);
         }
         let shared = Arc::new(head.clone());
@@ -65,17 +69,18 @@ impl Life {
         Some(reply.led(&route, &passed).along(&shared, reader).await)
     }
 
-    /// What is kept in slices from now on, of which an origin gives those from `first` on.
-    async fn begun(&self, reply: Reply<'_>, stored: &Arc<Stored>, first: u32, answer: Answer) -> Response<Inner> {
+    /// What is kept in slices from now on, `begun` with those that an origin gives.
+    async fn begun(&self, reply: Reply<'_>, stored: &Arc<Stored>, begun: Begun, answer: Answer) -> Response<Inner> {
         let Answer { route, response, passed } = answer;
         let cost = cost(&route);
         let from = route.node.id.clone();
-        let mut fetched = Some(Fetched { body: Inner::Origin(Box::new(response.into_body())), cost, from });
+        let body = Inner::Origin(Box::new(response.into_body()));
+        let mut fetched = Some((begun, Fetched { body, cost, from }));
         let Some(kept) = Kept::of(stored.clone()) else { return self.only_if_cached() };
         let walk = |sliced: &Arc<Sliced>, part| {
             let walk = self.walk(sliced, stored, part);
             match fetched.take() {
-                Some(fetched) => walk.with(first, fetched),
+                Some((begun, fetched)) => walk.with(begun, fetched),
                 None => walk,
             }
         };
@@ -116,7 +121,8 @@ impl Life {
     }
 
     /// What is kept has been found to be right: its header and lifetime are those of now (RFC 9111 section 4.3.4).
-    pub(super) fn freshen(&self, kept: &Kept, answer: &Answer, sent: SystemTime) -> (Head, Freshness) {
+    /// The origin was asked at the number `asked`.
+    pub(super) fn freshen(&self, kept: &Kept, answer: &Answer, sent: SystemTime, asked: u64) -> (Head, Freshness) {
         let exchange = self.exchange(answer.response.status(), answer.response.headers(), sent);
         let Freshened { header, freshness } =
             rules::freshen(&self.site.terms, &kept.head.headers, kept.head.status, &exchange);
@@ -132,19 +138,17 @@ impl Life {
         if !keeps {
             self.core.cache.discard(&self.key, &kept.stored);
         } else if freshness.is_ok() {
-            kept.stored.update(head.clone());
-            // A purge that came while the origin was asked is about it still.
-            kept.stored.settle(kept.settled);
+            self.core.cache.renew(&self.key, &kept.stored, head.clone(), kept.settled, asked);
         }
         (head, fresh)
     }
 
     /// What an answer to HEAD says of what is kept (RFC 9111 section 4.3.5).
-    pub(super) fn learn_from_head(&self, answer: &Answer, sent: SystemTime) {
+    pub(super) fn learn_from_head(&self, answer: &Answer, sent: SystemTime, asked: u64) {
         for kept in self.core.cache.all(&self.key).into_iter().filter_map(Kept::of) {
             let (status, headers) = (answer.response.status(), answer.response.headers());
             match rules::head_effect(kept.head.status, &kept.head.headers, status, headers) {
-                HeadEffect::Updates if self.selects(&kept.head) => _ = self.freshen(&kept, answer, sent),
+                HeadEffect::Updates if self.selects(&kept.head) => _ = self.freshen(&kept, answer, sent, asked),
                 HeadEffect::Expires if self.selects(&kept.head) => self.expire(&kept),
                 HeadEffect::Updates | HeadEffect::Expires | HeadEffect::None => {}
             }

@@ -2,7 +2,7 @@
 //! has the rest of it.
 //!
 //! A [`Walk`] goes from slice to slice. One that is kept is read; one that somebody fetches is read along; one that nobody
-//! has is led by the walk itself, whose [`Run`] is one request for all that follows. It looks one slice ahead, so that the
+//! has is asked for by the walk itself, by one request for all that follows: a [`Run`]. It looks one slice ahead, so that the
 //! next is on its way while one is read. Where there is no room for slices the rest passes for this client alone.
 
 mod file;
@@ -20,9 +20,8 @@ use bytes::Bytes;
 
 use super::Core;
 use super::body::{Inner, ProxyBodyError};
-use crate::cache::{Body, Fetcher, Lead, Lookup, Reader, Sliced, Told, slice_at};
+use crate::cache::{Begun, Bringer, Reader, Run, Sliced, Sought, Told, slice_at};
 use file::FileReader;
-use run::Run;
 
 pub(super) use source::{Answer, Fetched, FetchedError, Known, Object, Source};
 pub(super) use widen::{Widened, covers, part_of, widened};
@@ -45,7 +44,7 @@ pub(in crate::edge) struct Walk {
     /// The next one, if it was looked for already.
     ahead: Option<Piece>,
     /// The request by which the last slice that this led has come, and others may.
-    run: Option<Arc<dyn Fetcher>>,
+    run: Option<Arc<Run>>,
     /// The rest, for this client alone.
     alone: Option<Alone>,
     failures: u32,
@@ -91,11 +90,13 @@ impl Walk {
         Self { core, sliced, source, left: part, now: None, ahead: None, run: None, alone: None, failures: 0 }
     }
 
-    /// The same, where what `fetched` brings, from the start of the slice `first`, is there for the missing ones.
-    pub(in crate::edge) fn with(mut self, first: u32, fetched: Fetched) -> Self {
+    /// The same, where what `fetched` brings is what was `begun` with.
+    pub(in crate::edge) fn with(mut self, begun: Begun, fetched: Fetched) -> Self {
+        let Begun { first, run, bringer } = begun;
         if !self.left.is_empty() && slice_at(self.left.start) == first {
-            self.run = Some(Run::with(&self.core, &self.sliced, &self.source, first, fetched));
-            // At once, before others find that nobody brings it.
+            run::spawn(&self.core, &self.sliced, &self.source, bringer, std::future::ready(Ok(fetched)));
+            self.run = Some(run);
+            // At once: it ends when nobody asks for anything.
             self.now = Some(self.seek(first));
         }
         self
@@ -136,7 +137,7 @@ impl Walk {
                 Coming::File(reader) => match reader.poll_bytes(cx) {
                     Poll::Ready(Some(bytes)) => Next::Bytes(bytes),
                     Poll::Ready(None) => {
-                        self.now = Some(Piece { slice, bytes: self.seek_elsewhere(slice) });
+                        self.now = Some(self.seek_again(slice));
                         continue;
                     }
                     Poll::Pending => return self.wait_for(piece),
@@ -202,36 +203,45 @@ impl Walk {
         Piece { slice, bytes }
     }
 
-    /// The slice `slice`, which is not on the disk.
-    fn seek_elsewhere(&mut self, slice: u32) -> Coming {
-        let within = self.within(slice);
-        match self.core.cache.join(&self.sliced.key(slice), |_| true) {
-            Lookup::Found(stored) => match &stored.body {
-                Body::Memory(bytes) => Coming::Kept(bytes.clone()),
-                Body::Sliced(_) => unreachable!("a slice is not sliced"),
-            },
-            Lookup::Flying(mut reader) => {
-                reader.restrict(within);
-                Coming::Along(reader)
-            }
-            Lookup::Lead(lead) => {
-                let mut reader = lead.reader().expect("it was just begun");
-                reader.restrict(within);
-                self.ask(slice, lead);
-                Coming::Along(reader)
-            }
+    /// The slice `slice`, whose file could not be read: it is looked at before anybody gets it again, and goes if it is wrong.
+    fn seek_again(&mut self, slice: u32) -> Piece {
+        if let Some(kept) = self.sliced.on_disk() {
+            kept.doubt(slice);
+        }
+        self.failures += 1;
+        match self.failures {
+            ..=FAILURES_MAX => self.seek(slice),
+            // It reads when it is looked at, and not when it is given.
+            _ => Piece { slice, bytes: self.seek_elsewhere(slice) },
         }
     }
 
-    /// Has the slice `slice` fetched, by whoever brings what comes before it, else by a new request for what is missing.
-    fn ask(&mut self, slice: u32, lead: Lead) {
-        let run = self.sliced.ask(slice, lead).unwrap_or_else(|lead| {
-            let run = Run::start(&self.core, &self.sliced, &self.source, slice, self.left.end);
-            // It begins with this slice, so it takes it.
-            let _ = run.ask(slice, lead);
-            run
-        });
-        self.run = Some(run);
+    /// The slice `slice`, which is not on the disk.
+    fn seek_elsewhere(&mut self, slice: u32) -> Coming {
+        let within = self.within(slice);
+        let mut reader = match self.sliced.seek(&self.core.cache, slice) {
+            Sought::Kept(bytes) => return Coming::Kept(bytes),
+            Sought::Along(reader) => reader,
+            Sought::Asked(reader, run) => {
+                self.run = Some(run);
+                reader
+            }
+            Sought::Begun(reader, run, bringer) => {
+                self.begin(slice, bringer);
+                self.run = Some(run);
+                reader
+            }
+        };
+        reader.restrict(within);
+        Coming::Along(reader)
+    }
+
+    /// Begins a request for what is missing from the slice `slice` on.
+    fn begin(&self, slice: u32, bringer: Bringer) {
+        let start = self.sliced.bytes_of(slice).start;
+        let end = self.sliced.bytes_of(slice_at(self.left.end.saturating_sub(1).max(start))).end;
+        let fetching = self.source.fetch(&self.core, start..end);
+        run::spawn(&self.core, &self.sliced, &self.source, bringer, fetching);
     }
 
     fn poll_alone(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ProxyBodyError>>> {
@@ -270,7 +280,7 @@ enum Next {
 fn poll_along(reader: &mut Reader, cx: &Context<'_>) -> Poll<Next> {
     Poll::Ready(match ready!(reader.poll_head(cx)) {
         Told::Alone => Next::Pass,
-        Told::Again => Next::Look,
+        Told::Part | Told::Again => Next::Look,
         Told::Comes(_) => match ready!(reader.poll_bytes(cx)) {
             Some(Ok(bytes)) => Next::Bytes(bytes),
             Some(Err(_)) | None => Next::Look,

@@ -1,88 +1,34 @@
-//! One request by which slices come, one after the other, as they are asked for.
+//! Brings slices, one after the other, as they are asked for, by one request.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use tokio::sync::mpsc;
 use tracing::debug;
 
 use super::super::Core;
 use super::super::body::Inner;
 use super::{Fetched, FetchedError, Source};
-use crate::cache::{Fetcher, Lead, Sliced, Stored, slice_at};
+use crate::cache::{Bringer, Sliced, Stored};
 
-/// How many slices may be asked for before they come. A reader asks for the one that it reads and for the one behind it.
-const ASKED_MAX: usize = 8;
-
-/// A request for slices from some slice on. It goes on as far as it is asked to, and ends when nobody holds it.
-#[derive(Debug)]
-pub(super) struct Run {
-    next: Mutex<u32>,
-    leads: mpsc::Sender<Lead>,
+/// Brings by `bringer` what `fetching` gives from the begin of its first slice on, until no more is asked for.
+pub(super) fn spawn(
+    core: &Arc<Core>,
+    sliced: &Arc<Sliced>,
+    source: &Arc<dyn Source>,
+    bringer: Bringer,
+    fetching: impl Future<Output = Result<Fetched, FetchedError>> + Send + 'static,
+) {
+    let running = run(core.clone(), sliced.clone(), source.clone(), bringer, fetching);
+    core.fills.spawn(core.drained.clone().run_until_cancelled_owned(running));
 }
 
-impl Run {
-    /// Asks `source` for the slices from `first` to the one before the byte `end`.
-    pub(super) fn start(
-        core: &Arc<Core>,
-        sliced: &Arc<Sliced>,
-        source: &Arc<dyn Source>,
-        first: u32,
-        end: u64,
-    ) -> Arc<dyn Fetcher> {
-        let start = sliced.bytes_of(first).start;
-        let end = sliced.bytes_of(slice_at(end.saturating_sub(1).max(start))).end;
-        let fetching = source.fetch(core, start..end);
-        Self::spawn(core, sliced, source, first, fetching)
-    }
-
-    /// Takes the slices from what `fetched` brings, from the start of `first`.
-    pub(super) fn with(
-        core: &Arc<Core>,
-        sliced: &Arc<Sliced>,
-        source: &Arc<dyn Source>,
-        first: u32,
-        fetched: Fetched,
-    ) -> Arc<dyn Fetcher> {
-        Self::spawn(core, sliced, source, first, std::future::ready(Ok(fetched)))
-    }
-
-    fn spawn(
-        core: &Arc<Core>,
-        sliced: &Arc<Sliced>,
-        source: &Arc<dyn Source>,
-        first: u32,
-        fetching: impl Future<Output = Result<Fetched, FetchedError>> + Send + 'static,
-    ) -> Arc<dyn Fetcher> {
-        let (leads, asked) = mpsc::channel(ASKED_MAX);
-        let running = run(core.clone(), sliced.clone(), source.clone(), first, fetching, asked);
-        core.fills.spawn(core.drained.clone().run_until_cancelled_owned(running));
-        let fetcher: Arc<dyn Fetcher> = Arc::new(Self { next: Mutex::new(first), leads });
-        sliced.bring_by(&fetcher);
-        fetcher
-    }
-}
-
-impl Fetcher for Run {
-    fn ask(&self, slice: u32, lead: Lead) -> Result<(), Lead> {
-        let mut next = self.next.lock().unwrap_or_else(PoisonError::into_inner);
-        if slice != *next {
-            return Err(lead);
-        }
-        self.leads.try_send(lead).map_err(mpsc::error::TrySendError::into_inner)?;
-        *next += 1;
-        Ok(())
-    }
-}
-
-/// Brings the slices from `slice` on. Those who wait for one that does not come look for it again.
+/// Those who wait for a slice that does not come look for it again.
 async fn run(
     core: Arc<Core>,
     sliced: Arc<Sliced>,
     source: Arc<dyn Source>,
-    mut slice: u32,
+    mut bringer: Bringer,
     fetching: impl Future<Output = Result<Fetched, FetchedError>>,
-    mut asked: mpsc::Receiver<Lead>,
 ) {
     let fetched = match fetching.await {
         Ok(fetched) => fetched,
@@ -90,7 +36,7 @@ async fn run(
     };
     let Fetched { body, cost, from } = fetched;
     let mut bytes = Frames { body, rest: Bytes::new() };
-    while let Some(lead) = asked.recv().await {
+    while let Some((slice, lead)) = bringer.next().await {
         let head = sliced.head_of(slice);
         let mut missing = head.size.unwrap_or(0);
         let Some((mut fill, _)) = lead.begin(head, cost) else { return };
@@ -106,7 +52,6 @@ async fn run(
             Ok(None) => {}
             Err(_) => return,
         }
-        slice += 1;
     }
 }
 

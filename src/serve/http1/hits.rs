@@ -40,6 +40,8 @@ pub(super) struct Hits<H: Hot> {
     /// What was read of the file of the first answer and not sent, if that goes through TLS.
     read: Vec<u8>,
     read_sent: usize,
+    /// Whether the file of the first answer could not be read.
+    unreadable: bool,
 }
 
 struct Waiting<R> {
@@ -60,9 +62,9 @@ impl<R> Waiting<R> {
         self.head_length() + self.body.length()
     }
 
-    fn into_receipt(self) -> (R, HotSent) {
-        let sent =
-            HotSent { body_bytes: self.sent.saturating_sub(self.head_length()), complete: self.sent == self.length() };
+    fn into_receipt(self, unreadable: bool) -> (R, HotSent) {
+        let body_bytes = self.sent.saturating_sub(self.head_length());
+        let sent = HotSent { body_bytes, complete: self.sent == self.length(), unreadable };
         (self.receipt, sent)
     }
 }
@@ -78,7 +80,7 @@ enum Next {
 impl<H: Hot> Hits<H> {
     pub(super) fn new(hot: Arc<H>) -> Self {
         let (waiting, read) = (VecDeque::new(), Vec::new());
-        Self { hot, waiting, waiting_bytes: 0, corked: false, read, read_sent: 0 }
+        Self { hot, waiting, waiting_bytes: 0, corked: false, read, read_sent: 0, unreadable: false }
     }
 
     pub(super) fn hot(&self) -> &H {
@@ -116,13 +118,19 @@ impl<H: Hot> Hits<H> {
                 }
                 Next::File(file, offset, left) if wire.stream.plain().is_some() => {
                     let count = usize::try_from(left).unwrap_or(usize::MAX);
-                    wire.poll_plain(cx, |tcp, cx| tcp.poll_send_file(cx, &file, offset, count))
+                    let sent = wire.poll_plain(cx, |tcp, cx| tcp.poll_send_file(cx, &file, offset, count));
+                    // The other ends of connections fail otherwise.
+                    let is_of_file =
+                        |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+                    self.unreadable |= matches!(&sent, Poll::Ready(Err(error)) if is_of_file(error));
+                    sent
                 }
                 Next::File(file, offset, left) => self.poll_send_read(cx, wire, &file, offset, left),
             };
             let sent = ready!(sent)?;
             if sent == 0 {
                 // The file has less than it should, and the head was sent.
+                self.unreadable = true;
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             wire.wrote();
@@ -142,7 +150,7 @@ impl<H: Hot> Hits<H> {
     ) -> Poll<io::Result<usize>> {
         if self.read_sent == self.read.len() {
             self.read.resize(READ_BYTES.min(usize::try_from(left).unwrap_or(usize::MAX)), 0);
-            let length = file.read_at(&mut self.read, offset)?;
+            let length = file.read_at(&mut self.read, offset).inspect_err(|_| self.unreadable = true)?;
             self.read.truncate(length);
             self.read_sent = 0;
             if length == 0 {
@@ -201,7 +209,7 @@ impl<H: Hot> Hits<H> {
     fn end_first(&mut self) {
         if let Some(first) = self.waiting.pop_front() {
             self.waiting_bytes -= first.length();
-            let (receipt, sent) = first.into_receipt();
+            let (receipt, sent) = first.into_receipt(std::mem::take(&mut self.unreadable));
             self.hot.sent(receipt, sent);
         }
     }

@@ -210,6 +210,8 @@ pub struct HotSent {
     pub body_bytes: u64,
     /// Whether those were all of it.
     pub complete: bool,
+    /// Whether the file with the byte behind them could not be read.
+    pub unreadable: bool,
 }
 
 /// No hot path.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -44,13 +45,13 @@ impl<H: Hot> Receipted<H> {
     /// Takes an answer apart, to be sent.
     pub(in crate::serve) fn new(hot: Arc<H>, answer: HotAnswer<H::Receipt>) -> (Self, Block, Extra, HotBody) {
         let HotAnswer { block, extra, body, receipt } = answer;
-        let sent = HotSent { body_bytes: 0, complete: false };
+        let sent = HotSent { body_bytes: 0, complete: false, unreadable: false };
         (Self { hot, receipt: Some(receipt), sent }, block, extra, body)
     }
 
     /// All of it was handed on.
     pub(in crate::serve) const fn complete(&mut self, body_bytes: u64) {
-        self.sent = HotSent { body_bytes, complete: true };
+        self.sent = HotSent { body_bytes, complete: true, unreadable: false };
     }
 }
 
@@ -65,7 +66,7 @@ impl<H: Hot> Drop for Receipted<H> {
 /// The bytes of a hot answer, as a body.
 pub(in crate::serve) enum HotContent {
     Memory(Bytes),
-    Files { files: HotFiles, position: u64 },
+    Files { files: HotFiles, position: u64, unreadable: Arc<AtomicBool> },
 }
 
 impl From<HotBody> for HotContent {
@@ -73,16 +74,24 @@ impl From<HotBody> for HotContent {
         match body {
             HotBody::None => Self::Memory(Bytes::new()),
             HotBody::Memory(bytes) => Self::Memory(bytes),
-            HotBody::Files(files) => Self::Files { files, position: 0 },
+            HotBody::Files(files) => Self::Files { files, position: 0, unreadable: Arc::default() },
         }
     }
 }
 
 impl HotContent {
+    /// Tells, once it was sent as far as it could be, whether that ended because a file could not be read.
+    pub(in crate::serve) fn unreadable(&self) -> Arc<AtomicBool> {
+        match self {
+            Self::Memory(_) => Arc::default(),
+            Self::Files { unreadable, .. } => unreadable.clone(),
+        }
+    }
+
     fn left(&self) -> u64 {
         match self {
             Self::Memory(bytes) => bytes.len() as u64,
-            Self::Files { files, position } => files.length() - position,
+            Self::Files { files, position, .. } => files.length() - position,
         }
     }
 }
@@ -97,11 +106,13 @@ impl Body for HotContent {
         }
         let piece = match &mut *self {
             Self::Memory(bytes) => std::mem::take(bytes),
-            Self::Files { files, position } => {
+            Self::Files { files, position, unreadable } => {
                 let Some(HotFile { file, offset, length }) = files.at(*position) else { return Poll::Ready(None) };
                 let mut piece = BytesMut::zeroed(READ_BYTES.min(length) as usize);
-                let read = file.read_at(&mut piece, offset)?;
+                let read =
+                    file.read_at(&mut piece, offset).inspect_err(|_| unreadable.store(true, Ordering::Relaxed))?;
                 if read == 0 {
+                    unreadable.store(true, Ordering::Relaxed);
                     return Poll::Ready(Some(Err(io::ErrorKind::UnexpectedEof.into())));
                 }
                 piece.truncate(read);

@@ -4,6 +4,8 @@ use std::error::Error;
 use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::SystemTime;
 
@@ -107,7 +109,7 @@ pub(in crate::serve) async fn exchange<T, S, B, H>(
 /// Answers a request by what is there already.
 pub(in crate::serve) async fn answer_hit<T: Sending, H: Hot>(
     sending: &mut T,
-    hot: std::sync::Arc<H>,
+    hot: Arc<H>,
     answer: HotAnswer<H::Receipt>,
     date: [u8; DATE_BYTES],
 ) {
@@ -118,8 +120,10 @@ pub(in crate::serve) async fn answer_hit<T: Sending, H: Hot>(
     }
     if length > 0 {
         let content = HotContent::from(body);
+        let unreadable = content.unreadable();
         let bytes = &mut receipted.sent.body_bytes;
         receipted.sent.complete = send(sending, content, Outgoing::Counted(length), bytes).await;
+        receipted.sent.unreadable = unreadable.load(Ordering::Relaxed);
     } else {
         receipted.complete(0);
     }

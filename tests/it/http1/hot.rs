@@ -173,9 +173,9 @@ async fn it_is_told_what_was_sent() {
         let sent = kept.told();
         for (number, (receipt, sent)) in sent.iter().take(40).enumerate() {
             assert_eq!(*receipt, format!("GET /small?{number}"));
-            assert_eq!(*sent, HotSent { body_bytes: 5, complete: true });
+            assert_eq!(*sent, HotSent { body_bytes: 5, complete: true, unreadable: false });
         }
-        assert_eq!(sent[40].1, HotSent { body_bytes: 3 << 20, complete: true });
+        assert_eq!(sent[40].1, HotSent { body_bytes: 3 << 20, complete: true, unreadable: false });
         assert_eq!(sent.len(), 41);
         while told.try_recv().is_ok() {}
 

@@ -167,3 +167,62 @@ async fn objects_of_the_store_are_asked_about_after_a_restart_and_new_ones_given
     crate::edge_cache::kept(public, "/other").await;
     assert!(crate::edge::fetch(public, "/other").await.body() == &vec![2; 100_000]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_turns_bad_while_it_is_given_is_fetched_anew() {
+    let (origin, content) = (origin().await, content("/large"));
+    // By the long way, and by the short one of plain hits.
+    for headers in [&[("range", "bytes=0-99999999")][..], &[]] {
+        let folder = tempfile::tempdir().unwrap();
+        let (_edge, public, _) = edge_on(folder.path(), &origin).await;
+        fill(public).await;
+        let is_right = async || {
+            let response = send(public, "GET", "/large", headers, metacdn::client::empty()).await;
+            let body = http_body_util::BodyExt::collect(response.into_body()).await;
+            body.is_ok_and(|body| body.to_bytes() == content)
+        };
+        let is_whole = |file: &&PathBuf| file.metadata().is_ok_and(|file| file.len() == SLICE_BYTES);
+        wait_until("its files are there", async || files(folder.path()).iter().filter(is_whole).count() == 6).await;
+        // From its files, which are open from then on.
+        assert!(is_right().await && is_right().await);
+        for file in files(folder.path()) {
+            std::fs::OpenOptions::new().write(true).open(file).unwrap().set_len(100).unwrap();
+        }
+        wait_until("it is right", is_right).await;
+        assert!(is_right().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_too_long_for_memory_and_of_unknown_size_is_found_on_the_disk_once_it_has_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let (parts, response) = super::origin::streamed(&[("cache-control", "max-age=1000")]);
+    let first = std::sync::Mutex::new(Some(response));
+    let origin = Origin::start(move |_| first.lock().unwrap().take().unwrap_or_else(|| answer(404, &[], "once"))).await;
+    let start = async || {
+        let folder = folder.path().to_owned();
+        let config = |config: &mut metacdn::edge::Config| {
+            config.cache.disk.folder = Some(folder);
+            config.cache.object_bytes_max = SLICE_BYTES;
+        };
+        edge_with(&[&site(&[&origin])], config).await
+    };
+    let (edge, public, _) = start().await;
+    let content = content("/large");
+    let reading = tokio::spawn(async move { fetch(public, "/long").await });
+    for part in content.chunks(100_000) {
+        parts.send(part.to_vec()).await;
+    }
+    parts.end();
+    assert!(reading.await.unwrap().body() == &content);
+    found(public, "/long").await;
+    let again = fetch(public, "/long").await;
+    assert!(cache_status(&again).starts_with("metacdn; hit") && again.body() == &content);
+    edge.stop().await;
+    let (_edge, public, _) = start().await;
+    found(public, "/long").await;
+    assert!(fetch(public, "/long").await.body() == &content);
+    let part = ask(public, "GET", "/long", &[("range", "bytes=2097000-2098000")]).await;
+    assert!(part.status() == StatusCode::PARTIAL_CONTENT && part.body() == &content[2_097_000..=2_098_000]);
+    assert_eq!(origin.asked().len(), 1);
+}

@@ -192,3 +192,64 @@ async fn objects_of_the_store_are_purged_by_their_urls() {
         (&b"page"[..], "text/html; charset=utf-8".to_owned())
     );
 }
+
+/// What the disk tier has of `path` came so many days earlier.
+fn age(folder: &std::path::Path, path: &str, days: u64) {
+    let index = rusqlite::Connection::open(folder.join("index.sqlite")).unwrap();
+    let sql = "SELECT id, size, key, head FROM heads JOIN representations USING (id)";
+    let row = |row: &rusqlite::Row<'_>| {
+        Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Vec<u8>>(2)?, row.get::<_, Vec<u8>>(3)?))
+    };
+    let mut statement = index.prepare(sql).unwrap();
+    let rows: Vec<_> = statement.query_map([], row).unwrap().map(Result::unwrap).collect();
+    let mut aged = 0;
+    for (id, size, key, head) in rows.into_iter().filter(|(_, _, key, _)| key.ends_with(path.as_bytes())) {
+        let mut head: serde_json::Value = serde_json::from_slice(&head).unwrap();
+        let received = &mut head["terms"]["Answer"]["freshness"]["received_ms"];
+        *received = (received.as_u64().unwrap() - days * 24 * 3_600_000).into();
+        let head = serde_json::to_vec(&head).unwrap();
+        let mut sum = xxhash_rust::xxh3::Xxh3::new();
+        [id as u64, size as u64, key.len() as u64].iter().for_each(|number| sum.update(&number.to_le_bytes()));
+        sum.update(&key);
+        sum.update(&head);
+        let sql = "UPDATE heads SET head = ?2, head_sum = ?3 WHERE id = ?1";
+        aged += index.execute(sql, rusqlite::params![id, head, sum.digest() as i64]).unwrap();
+    }
+    assert_eq!(aged, 1, "{path} is on the disk");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_was_away_for_longer_than_purges_are_told_asks_before_it_uses_what_it_has() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let origin = Origin::start(|asked: Asked| {
+        let fields = [("cache-control", "max-age=31536000"), ("etag", "\"1\"")];
+        if asked.field("if-none-match").is_empty() { answer(200, &fields, "text") } else { answer(304, &fields, "") }
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let start = async || {
+        let sites = vec![toml::from_str(&site(&[&origin])).unwrap()];
+        let on_disk = |config: &mut metacdn::edge::Config| {
+            (config.site, config.cache.disk.folder) = (sites, Some(folder.path().to_owned()));
+        };
+        let (running, public, admin) = cluster.edge(on_disk).await;
+        crate::edge::ready(admin).await;
+        (running, public)
+    };
+    let (edge, public) = start().await;
+    for path in ["/old", "/young"] {
+        kept(public, path).await;
+    }
+    edge.stop().await;
+    for (days, expected) in [(5, "hit"), (3, "fwd=stale"), (0, "hit")] {
+        age(folder.path(), "/old", days);
+        let (edge, public) = start().await;
+        let only = [("cache-control", "only-if-cached")];
+        let is_read = async || ask(public, "GET", "/young", &only).await.status() == StatusCode::OK;
+        wait_until("the disk is read", is_read).await;
+        // Given without a question, so all purges were heard.
+        kept(public, "/new").await;
+        assert_eq!(look(public, &["/young", "/old", "/old"]).await, ["hit", expected, "hit"], "{days} days more");
+        edge.stop().await;
+    }
+}

@@ -412,3 +412,35 @@ async fn an_origin_in_trouble_for_a_moment_costs_nothing_that_is_kept() {
     assert!(cache_status(&again).starts_with("metacdn; hit"), "{}", cache_status(&again));
     assert_eq!(again.body(), &bytes(1, 5..10));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_want_the_whole_are_not_told_by_a_part_to_fetch_alone() {
+    let large = Large::of(2 * SLICE_BYTES);
+    let (honest, gate) = (large.clone(), Arc::new((Mutex::new(false), std::sync::Condvar::new())));
+    let closed = gate.clone();
+    let origin = Origin::start(move |asked| {
+        let is_part = asked.headers.contains_key("range");
+        let mut response = honest.answer(&asked);
+        // Parts of this one cannot be told from parts of another, and are not kept.
+        response.headers_mut().insert("etag", "W/\"1\"".parse().unwrap());
+        if is_part {
+            tokio::task::block_in_place(|| drop(closed.1.wait_while(closed.0.lock().unwrap(), |open| !*open)));
+        }
+        response
+    })
+    .await;
+    let (_edge, public) = in_front_of(&origin).await;
+    let part = tokio::spawn(async move { ask(public, "GET", "/film", &[("range", "bytes=10-19")]).await });
+    wait_until("a part is asked for", async || origin.asked().len() == 1).await;
+    let mut whole = tokio::task::JoinSet::new();
+    for _ in 0..20 {
+        whole.spawn(async move { fetch(public, "/film").await });
+    }
+    fetch(public, "/other").await;
+    *gate.0.lock().unwrap() = true;
+    gate.1.notify_all();
+    assert_eq!(part.await.unwrap().body(), &bytes(1, 10..20));
+    assert!(whole.join_all().await.iter().all(|answer| answer.body() == &bytes(1, 0..large.size)));
+    let asked = origin.asked().iter().filter(|asked| asked.uri.path() == "/film" && range_of(asked).is_empty()).count();
+    assert_eq!(asked, 1);
+}

@@ -27,7 +27,7 @@ async fn writes_until_it_is_killed() {
             0 => disk.remove_key(&key),
             1 => drop(found(&disk, &key).await),
             2 => {
-                for loaded in disk.load(&key).await {
+                for loaded in disk.load(&key, &[]).await {
                     disk.update(&loaded.kept, &loaded.head);
                 }
             }
@@ -69,7 +69,7 @@ async fn killed_at_any_moment_it_serves_no_wrong_byte() {
         let disk = open(root.path(), CAPACITY).await;
         audit(root.path(), &disk).await;
         for key in 0..KEYS {
-            for loaded in disk.load(&page(&key.to_string())).await {
+            for loaded in disk.load(&page(&key.to_string()), &[]).await {
                 let expected = slices(&body(0, loaded.kept.size())).len();
                 representations += 1;
                 whole += usize::from(read(&loaded).await == expected);

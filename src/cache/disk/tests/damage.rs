@@ -63,7 +63,7 @@ async fn one_wrong_slice_leaves_the_others() {
     let last = 100_000 % SLICE;
     fs::write(file_of(root.path(), last), body(3, last)).expect("writable");
     let disk = open(root.path(), 64 << 20).await;
-    let loaded = disk.load(&page("files")).await;
+    let loaded = disk.load(&page("files"), &[]).await;
     assert!(loaded[0].kept.has(3), "nobody has looked");
     assert_eq!((read(&loaded[0]).await, loaded[0].kept.has(3)), (3, false));
     disk.settle().await;
@@ -142,7 +142,7 @@ async fn an_index_that_is_none_or_another_is_an_empty_tier() {
         }
         let disk = open(root.path(), 64 << 20).await;
         for key in ["row", "file", "files"] {
-            assert!(disk.load(&page(key)).await.is_empty(), "{name}: {key}");
+            assert!(disk.load(&page(key), &[]).await.is_empty(), "{name}: {key}");
             keep(&disk, &page(key), 7, 20_000).await.expect("it can be used");
         }
         if foreign[1].exists() {
@@ -173,7 +173,7 @@ async fn slices_of_another_size_are_an_empty_tier() {
     three(root.path()).await;
     let disk = open_with(root.path(), 64 << 20, 2 * SLICE).expect("a tier");
     ready(&disk).await;
-    assert!(disk.load(&page("row")).await.is_empty() && disk.used_bytes() == 0);
+    assert!(disk.load(&page("row"), &[]).await.is_empty() && disk.used_bytes() == 0);
     audit(root.path(), &disk).await;
 }
 
@@ -231,4 +231,24 @@ async fn two_cannot_share_a_folder() {
     fs::write(&file, b"bytes").expect("writable");
     assert!(matches!(open_with(&file, 64 << 20, SLICE), Err(DiskError::Folder { .. })));
     assert!(Disk::open(&Config::default(), SLICE).expect("nothing to fail").is_none(), "no folder, no tier");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_does_not_read_any_more_is_looked_at_and_written_anew() {
+    let root = tempfile::tempdir().expect("a folder");
+    let disk = open(root.path(), 10 << 20).await;
+    let kept = keep(&disk, &page("a"), 7, 100_000).await.expect("kept");
+    let path = disk.tier.folder.slice(kept.entry().id, 1);
+    let open = kept.open(1).await.expect("it is there");
+    // It was right when it was verified.
+    fs::write(&path, b"short").expect("written");
+    assert!(read_file(&open, SLICE).len() < 10 && kept.opened(1).is_some());
+    kept.doubt(1);
+    assert!(kept.opened(1).is_none() && kept.open(1).await.is_none() && !kept.has(1), "it goes");
+    disk.settle().await;
+    assert!(put(&kept, 1, slices(&body(7, 100_000))[1].clone()).await);
+    assert_eq!(found(&disk, &page("a")).await, [(7, 4)]);
+    // What is right after all stays.
+    kept.doubt(1);
+    assert!(kept.opened(1).is_none() && kept.open(1).await.is_some() && kept.opened(1).is_some());
 }

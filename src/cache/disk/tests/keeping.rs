@@ -99,7 +99,7 @@ async fn a_restart_is_warm() {
         let bytes = body(seed as u64, size);
         assert_eq!(found(&disk, &page(&size.to_string())).await, [(seed as u64, slices(&bytes).len())], "{size}");
     }
-    assert!(!disk.may_have(&page("other")) && disk.load(&page("other")).await.is_empty());
+    assert!(!disk.may_have(&page("other")) && disk.load(&page("other"), &[]).await.is_empty());
 }
 
 #[tokio::test]
@@ -144,7 +144,7 @@ async fn an_updated_head_outlives_a_restart() {
     }
     let disk = open(root.path(), 64 << 20).await;
     for (name, size) in [("100", 100), ("100000", 100_000), ("new", 10)] {
-        let loaded = disk.load(&page(name)).await;
+        let loaded = disk.load(&page(name), &[]).await;
         assert_eq!(loaded.iter().map(|loaded| &loaded.head).collect::<Vec<_>>(), [&changed(size)], "{name}");
     }
     assert!(!disk.may_have(&page("other")));
@@ -164,7 +164,7 @@ async fn what_was_removed_stays_so() {
         }
         assert!(!kept.has(0) && kept.opened(0).is_none() && kept.open(0).await.is_none(), "{name}");
         assert!(!put(&kept, 0, body(1, size)).await);
-        assert!(disk.load(&page(name)).await.is_empty());
+        assert!(disk.load(&page(name), &[]).await.is_empty());
     }
     audit(root.path(), &disk).await;
     disk.close().await;
@@ -173,7 +173,7 @@ async fn what_was_removed_stays_so() {
     disk.remove_key(&page("e"));
     ready(&disk).await;
     for name in ["a", "b", "c", "d", "e"] {
-        assert!(disk.load(&page(name)).await.is_empty(), "{name}");
+        assert!(disk.load(&page(name), &[]).await.is_empty(), "{name}");
     }
     audit(root.path(), &disk).await;
     assert_eq!(disk.used_bytes(), 0);
@@ -196,7 +196,7 @@ async fn slices_come_in_any_order_and_those_of_other_lengths_are_refused() {
     disk.close().await;
     let disk = open(root.path(), 64 << 20).await;
     assert_eq!(found(&disk, &page("a")).await, [(1, 2)]);
-    let loaded = disk.load(&page("a")).await;
+    let loaded = disk.load(&page("a"), &[]).await;
     assert!(put(&loaded[0].kept, 0, all[0].clone()).await, "more of it can come in another life");
     assert_eq!(read(&loaded[0]).await, 3);
     audit(root.path(), &disk).await;

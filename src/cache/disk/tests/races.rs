@@ -18,7 +18,7 @@ async fn many_at_once_see_no_wrong_byte_and_leave_no_orphan() {
                 match chance / 64 % 8 {
                     0 => disk.remove_key(&key),
                     1 => {
-                        if let Some(loaded) = disk.load(&key).await.pop() {
+                        if let Some(loaded) = disk.load(&key, &[]).await.pop() {
                             disk.remove(&loaded.kept);
                         }
                     }
@@ -33,7 +33,7 @@ async fn many_at_once_see_no_wrong_byte_and_leave_no_orphan() {
                         }
                     }
                     4 => {
-                        for loaded in disk.load(&key).await {
+                        for loaded in disk.load(&key, &[]).await {
                             disk.update(&loaded.kept, &loaded.head);
                             loaded.kept.use_inline();
                         }

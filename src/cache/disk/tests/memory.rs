@@ -1,0 +1,252 @@
+//! Memory over the disk: what one of them has alone.
+
+use super::*;
+use crate::cache::{self, Cache, Lead, Lookup, Rule, SLICE_BYTES, Stored};
+
+/// Memory over what is in the folder, which has room for so many bytes. Of each answer it takes what the seed selects.
+struct Both {
+    disk: Arc<Disk>,
+    cache: Arc<Cache>,
+}
+
+impl Both {
+    async fn over(folder: &Path, disk_bytes: u64) -> Self {
+        let disk = open_with(folder, disk_bytes, SLICE_BYTES).expect("a tier");
+        ready(&disk).await;
+        let cache = Arc::new(Cache::new(cache::Config::default(), Some(disk.clone())));
+        Self { disk, cache }
+    }
+
+    /// The same, where memory has let everything go.
+    fn forget(&mut self) {
+        self.cache = Arc::new(Cache::new(cache::Config::default(), Some(self.disk.clone())));
+    }
+
+    fn lead(&self, name: &str) -> Lead {
+        self.cache.lead(&page(name))
+    }
+
+    /// Keeps the answer for those whom the seed selects, with a body of another seed.
+    async fn keep(&self, lead: Lead, seed: u64, body_seed: u64, size: u64) -> Option<Arc<Stored>> {
+        let (mut fill, _) = lead.begin(head(seed, size), 1.0).expect("there is room");
+        fill.push(&body(body_seed, size)).expect("fits");
+        let stored = fill.finish().expect("whole");
+        self.disk.settle().await;
+        stored
+    }
+
+    /// The first bytes of what is given to those whom the seed selects.
+    async fn given(&self, name: &str, seed: u64) -> Option<Bytes> {
+        let suits = |of: &Head| seed_of(of) == seed;
+        if self.cache.find(&page(name), suits).is_none() {
+            self.cache.recall(&page(name)).await;
+        }
+        let stored = self.cache.find(&page(name), suits)?;
+        Some(stored.body.in_memory().expect("it is small").slice(..8))
+    }
+}
+
+fn first(seed: u64) -> Option<Bytes> {
+    Some(body(seed, 8))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_variant_that_only_the_disk_has_is_found_beside_those_in_memory() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 1 << 20).await;
+    for seed in [1, 2] {
+        both.keep(both.lead("a"), seed, seed, 1_000).await.expect("kept");
+    }
+    both.forget();
+    both.keep(both.lead("a"), 3, 3, 1_000).await.expect("kept");
+    for seed in [3, 1, 2, 3] {
+        assert_eq!(both.given("a", seed).await, first(seed), "{seed}");
+    }
+    assert_eq!(both.cache.all(&page("a")).len(), 3);
+    assert_eq!(both.given("a", 4).await, None);
+    assert_eq!(both.cache.all(&page("a")).len(), 3, "nothing came twice");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_new_takes_the_place_of_what_only_the_disk_has() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 64 << 10).await;
+    for seed in [1, 2] {
+        both.keep(both.lead("a"), seed, seed, 1_000).await.expect("kept");
+    }
+    both.forget();
+    // It is too large for the disk, and leaves memory, too.
+    both.keep(both.lead("a"), 1, 7, 100_000).await.expect("kept");
+    both.forget();
+    assert_eq!((both.given("a", 1).await, both.given("a", 2).await), (None, first(2)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_fetch_does_not_take_the_place_of_a_newer_answer_on_the_disk() {
+    let root = tempfile::tempdir().expect("a folder");
+    let disk = open_with(root.path(), 1 << 20, SLICE_BYTES).expect("a tier");
+    ready(&disk).await;
+    // Room for little, so that memory lets things go.
+    let config = cache::Config { capacity_bytes: 40_000, ..cache::Config::default() };
+    let both = Both { cache: Arc::new(Cache::new(config, Some(disk.clone()))), disk };
+    let (slow, quick) = (both.lead("a"), both.lead("a"));
+    both.keep(quick, 1, 7, 1_000).await.expect("kept");
+    for number in 0..100 {
+        both.keep(both.lead(&number.to_string()), 1, 1, 1_000).await;
+    }
+    assert!(!both.cache.has_any(&page("a")), "memory has let it go");
+    assert!(both.keep(slow, 1, 6, 1_000).await.is_none());
+    assert_eq!(both.given("a", 1).await, first(7));
+    // What is asked for now is newer.
+    both.keep(both.lead("a"), 1, 8, 1_000).await.expect("kept");
+    assert_eq!(both.given("a", 1).await, first(8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_disk_that_hangs_is_not_waited_for() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 1 << 20).await;
+    both.keep(both.lead("a"), 1, 1, 1_000).await.expect("kept");
+    both.forget();
+    let mut turns = Vec::new();
+    for _ in 0..4 {
+        turns.push(both.disk.tier.readers.turn().await.expect("a turn"));
+    }
+    let long = tokio::time::timeout(Duration::from_secs(3600), both.given("a", 1)).await;
+    assert_eq!(long.expect("it is a miss"), None);
+    drop(turns);
+    assert_eq!(both.given("a", 1).await, first(1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_before_purges_that_nobody_tells_any_more_is_doubtful() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 1 << 20).await;
+    // As the seeds say when they came, in milliseconds.
+    for seed in [1_000, 2_000, 9_000] {
+        both.keep(both.lead("a"), seed, seed, 1_000).await.expect("kept");
+    }
+    both.forget();
+    let is_fresh = async |both: &Both, seed| {
+        both.given("a", seed).await.expect("kept");
+        let stored = both.cache.find(&page("a"), |of| seed_of(of) == seed).expect("kept");
+        let Terms::Answer { freshness, .. } = &stored.head().terms else { unreachable!("it is an answer") };
+        freshness.is_fresh(moment(9_500))
+    };
+    assert!(is_fresh(&both, 1_000).await);
+    both.cache.doubt(moment(2_000), moment(8_000));
+    let fresh =
+        async |both: &Both| (is_fresh(both, 1_000).await, is_fresh(both, 2_000).await, is_fresh(both, 9_000).await);
+    assert_eq!(fresh(&both).await, (false, true, false), "what comes from a later time came by another clock");
+    // A purge of it is no shorter for that.
+    both.cache.purge(&Rule::Exact("shop.example/a".into()), None);
+    assert_eq!(both.given("a", 2_000).await, None);
+    let Lookup::Lead(_) = both.cache.join(&page("a"), |_| true) else { panic!("nothing is there") };
+}
+
+fn moment(seed: u64) -> std::time::SystemTime {
+    std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + seed)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_origin_said_before_a_purge_or_a_later_word_does_not_count() {
+    let root = tempfile::tempdir().expect("a folder");
+    let both = Both::over(root.path(), 1 << 20).await;
+    let (key, now) = (page("a"), moment(10_000));
+    let stored = both.keep(both.lead("a"), 1, 1, 1_000).await.expect("kept");
+    let fresh = |of: &Head| matches!(&of.terms, Terms::Answer { freshness, .. } if freshness.is_fresh(now));
+    let (settled, asked) = (stored.settled(), both.cache.next_number());
+    both.cache.purge(&Rule::Exact("shop.example/a".into()), Some(moment(5_000)));
+    both.cache.renew(&key, &stored, head(9_000, 1_000), settled, asked);
+    let stored = both.cache.find(&key, |_| true).expect("kept");
+    assert!(seed_of(&stored.head()) == 9_000 && !fresh(&stored.head()), "it is known, and doubtful");
+    let (settled, early, late) = (stored.settled(), both.cache.next_number(), both.cache.next_number());
+    both.cache.renew(&key, &stored, head(9_200, 1_000), settled, late);
+    both.cache.renew(&key, &stored, head(9_100, 1_000), settled, early);
+    let stored = both.cache.find(&key, |_| true).expect("kept");
+    assert!(seed_of(&stored.head()) == 9_200 && fresh(&stored.head()));
+    // What was asked for before that is older, too.
+    let slow = both.lead("a");
+    both.cache.renew(&key, &stored, head(9_300, 1_000), settled, both.cache.next_number());
+    let (mut fill, _) = slow.begin(Head { ..(*stored.head()).clone() }, 1.0).expect("there is room");
+    fill.push(&body(7, 1_000)).expect("fits");
+    assert!(stored.head().is_replaced_by(&stored.head()) && fill.finish().expect("whole").is_none());
+}
+
+/// Brings a body of unknown size, in pieces.
+fn bring(both: &Both, lead: Lead, bytes: &Bytes, all: bool) {
+    let (mut fill, mut reader) = lead.begin(Head { size: None, ..head(1, 1) }, 1.0).expect("there is room");
+    let mut read = Vec::new();
+    for piece in bytes.chunks(100_000) {
+        fill.push(piece).expect("somebody reads");
+        let cx = std::task::Context::from_waker(std::task::Waker::noop());
+        while let std::task::Poll::Ready(Some(next)) = reader.poll_bytes(&cx) {
+            read.extend_from_slice(&next.expect("it comes"));
+        }
+    }
+    assert!(read == bytes[..] && both.cache.find(&page("a"), |_| true).is_none());
+    if all {
+        assert!(fill.finish().expect("it has ended").is_none(), "memory has nothing of it");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_body_of_unknown_size_is_kept_on_the_disk_if_all_of_it_comes() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 1 << 30).await;
+    // The last slice may be a whole one.
+    for size in [(20 << 20) + 7, 20 << 20] {
+        let bytes = body(1, size);
+        bring(&both, both.lead("a"), &bytes, false);
+        both.disk.settle().await;
+        both.disk.settle().await;
+        assert_eq!((both.disk.used_bytes(), both.cache.used_bytes()), (0, 0), "it broke off");
+        let lead = both.lead("a");
+        bring(&both, lead, &bytes, true);
+        both.disk.settle().await;
+        for _ in 0..2 {
+            both.cache.recall(&page("a")).await;
+            let stored = both.cache.find(&page("a"), |_| true).expect("kept");
+            let cache::Body::Sliced(sliced) = &stored.body else { panic!("it is on the disk") };
+            assert_eq!((stored.head().size, sliced.size()), (Some(size), size));
+            let kept = sliced.on_disk().expect("it is on the disk");
+            let mut read = Vec::new();
+            for slice in 0..sliced.slices() {
+                read.extend(read_file(&kept.open(slice).await.expect("it is there"), SLICE_BYTES));
+            }
+            assert!(read == bytes);
+            both.forget();
+        }
+        both.cache.remove(&page("a"));
+        both.disk.settle().await;
+    }
+    // What is purged while it comes is not kept.
+    let lead = both.lead("a");
+    both.cache.purge(&Rule::Exact("shop.example/a".into()), None);
+    bring(&both, lead, &body(1, 20 << 20), true);
+    both.disk.settle().await;
+    both.disk.settle().await;
+    assert!(both.cache.find(&page("a"), |_| true).is_none() && both.disk.used_bytes() == 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_was_cut_off_by_a_kill_leaves_nothing() {
+    let root = tempfile::tempdir().expect("a folder");
+    {
+        let both = Both::over(root.path(), 1 << 30).await;
+        let (mut fill, _reader) = both.lead("a").begin(Head { size: None, ..head(1, 1) }, 1.0).expect("there is room");
+        for _ in 0..30 {
+            fill.push(&vec![7; 1 << 20]).expect("somebody reads");
+        }
+        both.disk.settle().await;
+        let used_bytes = both.disk.used_bytes();
+        assert!(used_bytes > 10 << 20, "{used_bytes} bytes are there");
+        assert!(both.disk.load(&page("a"), &[]).await.is_empty(), "it comes still");
+        // As a process that is killed: what it had to remove stays.
+        both.disk.close().await;
+    }
+    let both = Both::over(root.path(), 1 << 30).await;
+    both.disk.settle().await;
+    assert_eq!(both.disk.used_bytes(), 0);
+    audit(root.path(), &both.disk).await;
+}
