@@ -13,7 +13,6 @@ mod reader;
 use std::error::Error as StdError;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,7 +27,7 @@ use crate::model::{Address, NodeId};
 use crate::protocol::CONTROL_BODY_MAX;
 use crate::protocol::problem::Problem;
 use connect::{Connector, Expected};
-use http1::Http;
+use http1::{Http, Moved};
 
 pub use blobs::BlobsReply;
 pub use connect::connect;
@@ -73,6 +72,14 @@ pub enum ClientError {
     /// No answer in time.
     #[error("{address} did not answer within {} ms", .after.as_millis())]
     Late {
+        /// The peer.
+        address: Address,
+        /// The deadline that passed.
+        after: Duration,
+    },
+    /// The body of the request stood still: not the peer was waited for.
+    #[error("no part of the body for {address} came within {} ms", .after.as_millis())]
+    Silent {
         /// The peer.
         address: Address,
         /// The deadline that passed.
@@ -128,7 +135,7 @@ impl ClientError {
                 )
             }
             // Made once more, it would be another write that waits for the same nodes.
-            Self::FewerCopies { .. } | Self::NotUnderstood { .. } => false,
+            Self::FewerCopies { .. } | Self::NotUnderstood { .. } | Self::Silent { .. } => false,
         }
     }
 
@@ -137,6 +144,15 @@ impl ClientError {
         match self {
             Self::Unreachable { source, .. } => !source.downcast_ref().is_some_and(ExchangeError::is_unsent),
             _ => true,
+        }
+    }
+
+    /// Whether the request itself was at fault, and nothing is said of the peer.
+    pub fn is_of_request(&self) -> bool {
+        match self {
+            Self::Silent { .. } => true,
+            Self::Unreachable { source, .. } => source.downcast_ref().is_some_and(ExchangeError::is_of_request),
+            _ => false,
         }
     }
 
@@ -246,17 +262,21 @@ impl Peer {
         asked: &Asked<'_>,
         body: Body,
     ) -> Result<Response<AnswerBody>, ClientError> {
-        let moved = Arc::new(AtomicU64::new(0));
+        let moved = Arc::new(Moved::default());
         let mut seen = 0;
         let mut sending = pin!(self.http.send(asked, body, Some(moved.clone())));
         let after = self.deadlines.connect + self.deadlines.first_byte;
         loop {
             match tokio::time::timeout(after, &mut sending).await {
                 Ok(answered) => return answered.map_err(|error| self.failed(error)),
-                Err(_) if moved.load(Ordering::Relaxed) == seen => {
-                    return Err(ClientError::Late { address: self.address.clone(), after });
+                Err(_) if moved.parts() == seen => {
+                    let address = self.address.clone();
+                    return Err(match moved.waits() {
+                        true => ClientError::Silent { address, after },
+                        false => ClientError::Late { address, after },
+                    });
                 }
-                Err(_) => seen = moved.load(Ordering::Relaxed),
+                Err(_) => seen = moved.parts(),
             }
         }
     }

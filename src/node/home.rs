@@ -239,7 +239,7 @@ fn unanswered(home: &NodeId, error: &ClientError) -> ApiError {
         return away(home);
     }
     let status = match error {
-        ClientError::Late { .. } => StatusCode::GATEWAY_TIMEOUT,
+        ClientError::Late { .. } | ClientError::Silent { .. } => StatusCode::GATEWAY_TIMEOUT,
         _ => StatusCode::BAD_GATEWAY,
     };
     let detail = format!(

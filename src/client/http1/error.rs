@@ -50,6 +50,11 @@ impl ExchangeError {
         matches!(self, Self::Connect(_) | Self::Unsendable(_))
     }
 
+    /// Whether it is the request's own fault, and says nothing of the server.
+    pub const fn is_of_request(&self) -> bool {
+        matches!(self, Self::Unsendable(_) | Self::Body(_))
+    }
+
     /// Whether the connection was gone.
     pub(super) const fn is_of_connection(&self) -> bool {
         matches!(self, Self::Write(_) | Self::Read(_) | Self::Closed)

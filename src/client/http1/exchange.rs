@@ -1,7 +1,6 @@
 //! One request and the head of its answer, on one connection.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -10,7 +9,7 @@ use http::{Method, Response, StatusCode, response};
 use super::answer::{AnswerBody, Upload};
 use super::outgoing::{Framing, Outgoing};
 use super::pool::Pool;
-use super::sending::Sending;
+use super::sending::{Moved, Sending};
 use super::wire::Wire;
 use super::{ExchangeError, HEAD_BYTES_MAX, INTERIM_COUNT_MAX, OnInterim};
 use crate::client::Body;
@@ -47,7 +46,7 @@ struct Begun {
 
 impl<'a> Exchange<'a> {
     /// Takes the body of `outgoing`; all else of it can be used again.
-    pub(super) fn new(wire: Wire, outgoing: &mut Outgoing, moved: Option<Arc<AtomicU64>>, pool: &'a Arc<Pool>) -> Self {
+    pub(super) fn new(wire: Wire, outgoing: &mut Outgoing, moved: Option<Arc<Moved>>, pool: &'a Arc<Pool>) -> Self {
         let (head, body) = (outgoing.head.clone(), outgoing.body.take());
         Self {
             method: outgoing.method.clone(),

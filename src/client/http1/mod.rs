@@ -19,7 +19,6 @@ mod wire;
 
 use std::fmt;
 use std::future::poll_fn;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, LazyLock};
 
 use http::uri::PathAndQuery;
@@ -34,6 +33,7 @@ use pool::Pool;
 pub use answer::AnswerBody;
 pub use error::ExchangeError;
 pub use outgoing::Unsendable;
+pub(super) use sending::Moved;
 pub(super) use transport::{Gulping, Transport};
 pub use upgrade::Upgraded;
 pub(super) use wire::Wire;
@@ -104,7 +104,7 @@ impl Http {
         Self { connector, pool: Arc::default(), host }
     }
 
-    /// Asks, and answers the head of what comes back. `moved` counts the parts of the body that went out.
+    /// Asks, and answers the head of what comes back. `moved` is told how the body goes out.
     ///
     /// A server may close a connection in the moment in which it is used again. What it cannot have done, or may do twice
     /// (RFC 9110 section 9.2.2), is said again on a new one, unless some of its body is gone.
@@ -112,7 +112,7 @@ impl Http {
         &self,
         asked: &Asked<'_>,
         body: Body,
-        moved: Option<Arc<AtomicU64>>,
+        moved: Option<Arc<Moved>>,
     ) -> Result<Response<AnswerBody>, ExchangeError> {
         let mut outgoing = Outgoing::new(asked, body, self.host.as_ref())?;
         if let Some(wire) = self.pool.take() {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -31,6 +31,26 @@ const SLICES: usize = 32;
 /// How long a server is waited for that was asked whether it wants the body. Many never say (RFC 9110 section 10.1.1).
 const EXPECTATION_MAX: Duration = Duration::from_secs(1);
 
+/// How the body of a request moves, for whoever waits for an answer.
+#[derive(Debug, Default)]
+pub(in crate::client) struct Moved {
+    parts: AtomicU64,
+    /// All that came of it was sent, and nothing more is there.
+    waits: AtomicBool,
+}
+
+impl Moved {
+    /// How many parts of it were taken.
+    pub(in crate::client) fn parts(&self) -> u64 {
+        self.parts.load(Ordering::Relaxed)
+    }
+
+    /// Whether whoever gives it is waited for, and not the server.
+    pub(in crate::client) fn waits(&self) -> bool {
+        self.waits.load(Ordering::Relaxed)
+    }
+}
+
 /// A request on its way out.
 pub(super) struct Sending {
     out: VecDeque<Bytes>,
@@ -45,8 +65,8 @@ pub(super) struct Sending {
     pub(super) begun: bool,
     /// The body was asked for its bytes: they are not there for a second time.
     pub(super) body_begun: bool,
-    /// Counts the parts of the body that were taken, if anybody wants to know.
-    moved: Option<Arc<AtomicU64>>,
+    /// How the body moves, if anybody wants to know.
+    moved: Option<Arc<Moved>>,
 }
 
 impl Sending {
@@ -55,7 +75,7 @@ impl Sending {
         body: Option<(Body, Framing)>,
         expects: bool,
         flushes: bool,
-        moved: Option<Arc<AtomicU64>>,
+        moved: Option<Arc<Moved>>,
     ) -> Self {
         let expecting = expects.then(|| Box::pin(tokio::time::sleep(EXPECTATION_MAX)));
         Self::of(VecDeque::from([head]), body, expecting, flushes, moved)
@@ -66,7 +86,7 @@ impl Sending {
         body: Option<(Body, Framing)>,
         expecting: Option<Pin<Box<Sleep>>>,
         flushes: bool,
-        moved: Option<Arc<AtomicU64>>,
+        moved: Option<Arc<Moved>>,
     ) -> Self {
         let out_bytes = out.iter().map(Bytes::len).sum();
         Self { out, out_bytes, body, expecting, flushes, unflushed: false, begun: false, body_begun: false, moved }
@@ -134,7 +154,11 @@ impl Sending {
         {
             self.body_begun = true;
             let framing = *framing;
-            match ready!(Pin::new(body).poll_frame(cx)) {
+            let frame = Pin::new(body).poll_frame(cx);
+            if let Some(moved) = &self.moved {
+                moved.waits.store(frame.is_pending() && self.out.is_empty(), Ordering::Relaxed);
+            }
+            match ready!(frame) {
                 Some(frame) => self.frame(frame.map_err(ExchangeError::Body)?, framing)?,
                 None => self.end(&HeaderMap::new(), framing)?,
             }
@@ -144,7 +168,7 @@ impl Sending {
 
     fn frame(&mut self, frame: Frame<Bytes>, framing: Framing) -> Result<(), ExchangeError> {
         if let Some(moved) = &self.moved {
-            moved.fetch_add(1, Ordering::Relaxed);
+            moved.parts.fetch_add(1, Ordering::Relaxed);
         }
         let data = match frame.into_data() {
             Ok(data) => data,

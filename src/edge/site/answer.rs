@@ -466,6 +466,8 @@ fn unavailable(unanswered: Unanswered) -> Response<Inner> {
     let (status, detail) = match unanswered {
         Unanswered::Unreachable => (StatusCode::BAD_GATEWAY, "no origin of the site can be reached"),
         Unanswered::Late => (StatusCode::GATEWAY_TIMEOUT, "no origin of the site has answered in time"),
+        Unanswered::Broken => (StatusCode::BAD_REQUEST, "the request broke off, or cannot be sent to an origin"),
+        Unanswered::Stalled => (StatusCode::REQUEST_TIMEOUT, "no part of the body came for too long"),
         Unanswered::Busy => {
             (StatusCode::SERVICE_UNAVAILABLE, "the origins of the site have all the requests they take")
         }

@@ -19,9 +19,10 @@ use super::super::{Core, Upstream};
 use super::outgoing::Outgoing;
 use super::{Config, OriginConfig, SiteError};
 use crate::cache::rules::strip_hop_by_hop;
-use crate::client::{Asked, ClientError, OnInterim, Peer};
+use crate::client::{Asked, ClientError, ExchangeError, OnInterim, Peer};
 use crate::model::{ImageMode, Liveness, MemberState, Node, NodeId, Provider, Tariff};
 use crate::route::{self, Candidate, FailureKind, Reason, Route, RouteTable, Try};
+use crate::serve::body::BodyError;
 use crate::serve::http1::Interim;
 
 /// The provider of an origin of which none is configured: it has no price.
@@ -58,6 +59,10 @@ pub(in crate::edge) enum Unanswered {
     Late,
     /// All have the requests that they take.
     Busy,
+    /// The body of the request broke off, or the request cannot be sent.
+    Broken,
+    /// The client stopped to send it.
+    Stalled,
 }
 
 /// What came of a try.
@@ -237,6 +242,10 @@ impl Origins {
             Ok(response) => response,
             Err(error) => {
                 debug!(origin = %id, error = &error as &dyn std::error::Error, "try failed");
+                if error.is_of_request() {
+                    running.mute();
+                    return failed(true, if is_stalled(&error) { Unanswered::Stalled } else { Unanswered::Broken });
+                }
                 running.saw(&failure(&error, running.start.elapsed()));
                 let why = match error {
                     ClientError::Late { .. } => Unanswered::Late,
@@ -254,6 +263,13 @@ impl Origins {
         }
         Attempt::Answer(response.map(|body| NodeBody::new(body, running)))
     }
+}
+
+/// Whether the client stopped to send the body of its request.
+fn is_stalled(error: &ClientError) -> bool {
+    let ClientError::Unreachable { source, .. } = error else { return matches!(error, ClientError::Silent { .. }) };
+    let Some(ExchangeError::Body(source)) = source.downcast_ref() else { return false };
+    matches!(source.downcast_ref(), Some(BodyError::Stalled(_)))
 }
 
 /// A length that is said several times is one (RFC 9110 section 8.6).

@@ -22,14 +22,18 @@ use tracing::debug;
 use super::super::RequestBody;
 use super::super::http1::{Caller, Clock, Common, Hot, HotRequest, Interim};
 use super::super::stream::LINGER;
-use super::super::streams::{Unprepared, answer_hit, exchange, expects_continue, prepare, refuse};
+use super::super::streams::{
+    ANSWER_WORTH, Calm, Gone, IN_VAIN_COST, REQUEST_WORTH, Unprepared, answer_hit, exchange, expects_continue, prepare,
+    refuse,
+};
 use super::incoming::{Incoming, Malformed, stated_length};
 use super::pseudo::is_in_order;
-use super::quic::{Both, Connection};
+use super::quic::{Both, Connection, number};
 use super::sending::Http3Sending;
 use crate::http1::Version;
 
-type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
+/// It ends with an error where there was no request, or the client did not take the answer.
+type Running = Pin<Box<dyn Future<Output = Result<(), Gone>> + Send>>;
 type Resolver = RequestResolver<Connection, Bytes>;
 
 /// Answers the requests of one connection until it ends or, once the listener stops, the running answers do.
@@ -46,7 +50,8 @@ where
     let head_bytes_max = config.header_bytes_max as u64;
     let mut builder = server::builder();
     builder.max_field_section_size(head_bytes_max).send_grease(false);
-    let begun = builder.build(Connection::new(connection, head_bytes_max));
+    let calm = Arc::new(Calm::new());
+    let begun = builder.build(Connection::new(connection.clone(), head_bytes_max, calm.clone()));
     let mut codec = match timeout(config.header_timeout(), begun).await {
         Ok(Ok(codec)) => codec,
         Ok(Err(error)) => return debug!(%peer, %error, "no HTTP/3 came"),
@@ -57,16 +62,25 @@ where
     let mut leaving = false;
     let mut until = Instant::now() + config.header_timeout();
     loop {
+        if calm.is_exhausted() {
+            debug!(%peer, "a client is sent away that does too much for nothing");
+            return connection.close(number(Code::H3_EXCESSIVE_LOAD.value()), b"too much is for nothing");
+        }
         tokio::select! {
             accepted = codec.accept() => match accepted {
                 Ok(Some(resolver)) => {
+                    calm.earn(REQUEST_WORTH);
                     let over = codec.inner.conn.over.take();
                     running.push(Box::pin(request(resolver, over, caller.clone(), common.clone())));
                 }
                 Ok(None) => break,
                 Err(error) => return debug!(%peer, %error, "connection ended"),
             },
-            Some(()) = running.next() => {
+            Some(ended) = running.next() => {
+                match ended {
+                    Ok(()) => calm.earn(ANSWER_WORTH),
+                    Err(Gone) => calm.spend(IN_VAIN_COST),
+                }
                 until = Instant::now() + if leaving { LINGER } else { config.idle_timeout() };
                 if leaving && running.is_empty() {
                     break;
@@ -92,7 +106,8 @@ async fn request<S, B, H>(
     over: Option<BoxFuture<'static, ()>>,
     caller: Arc<Caller>,
     common: Arc<Common<S, H>>,
-) where
+) -> Result<(), Gone>
+where
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone + Send + Sync + 'static,
     S::Future: Send,
     S::Error: Into<Box<dyn Error + Send + Sync>> + Send,
@@ -101,7 +116,7 @@ async fn request<S, B, H>(
     H: Hot,
 {
     let (head_time, stall) = (common.config.header_timeout(), common.config.stall_timeout());
-    let Ok(Some((parts, stream))) = timeout(head_time, resolve(resolver)).await else { return };
+    let Ok(Some((parts, stream))) = timeout(head_time, resolve(resolver)).await else { return Err(Gone) };
     let (sending, mut receiving) = stream.split();
     let malformed = Malformed::default();
     let mut sending = Http3Sending::new(sending, over, malformed.clone(), stall);
@@ -111,11 +126,13 @@ async fn request<S, B, H>(
         Err(Unprepared::Malformed(reason)) => {
             debug!(reason, "a request is malformed");
             receiving.stop_sending(Code::H3_MESSAGE_ERROR);
-            return sending.refuse_malformed();
+            sending.refuse_malformed();
+            return Err(Gone);
         }
         Err(Unprepared::Refused(status, detail)) => {
-            refuse(&mut sending, status, &detail, &method).await;
-            return sending.arrived().await;
+            refuse(&mut sending, status, &detail, &method).await?;
+            sending.arrived().await;
+            return Ok(());
         }
     };
     let first = if seldom_has_body(&parts) {
@@ -123,32 +140,35 @@ async fn request<S, B, H>(
         match timeout(head_time, poll_fn(|cx| receiving.poll_recv_data(cx))).await {
             Ok(Ok(Some(mut data))) => Some(data.copy_to_bytes(data.remaining())),
             Ok(Ok(None)) => None,
-            Ok(Err(_)) | Err(_) => return,
+            Ok(Err(_)) | Err(_) => return Err(Gone),
         }
     } else {
         Some(Bytes::new())
     };
     if first.as_ref().is_some_and(|data| !data.is_empty()) && stated_length(&parts.headers) == Some(0) {
         receiving.stop_sending(Code::H3_MESSAGE_ERROR);
-        return sending.refuse_malformed();
+        sending.refuse_malformed();
+        return Err(Gone);
     }
     let Some(first) = first else {
         let hot = common.hot.answer(&HotRequest::Parts(&parts), &caller);
         match hot {
-            Some(answer) => answer_hit(&mut sending, common.hot.clone(), answer, *Clock::new().date()).await,
+            Some(answer) => answer_hit(&mut sending, common.hot.clone(), answer, *Clock::new().date()).await?,
             None => {
                 let interim = Interim::new(Version::Http11);
-                exchange(&mut sending, parts, RequestBody::empty(), interim, &caller, &common).await;
+                exchange(&mut sending, parts, RequestBody::empty(), interim, &caller, &common).await?;
             }
         }
-        return sending.arrived().await;
+        sending.arrived().await;
+        return Ok(());
     };
     let interim = Interim::new(Version::Http11);
     let asking = expects_continue(&parts.headers).then(|| interim.clone());
     let first = Some(first).filter(|first| !first.is_empty());
     let incoming = Incoming::new(receiving, first, &parts.headers, asking, malformed);
-    exchange(&mut sending, parts, RequestBody::http3(incoming, stall), interim, &caller, &common).await;
+    exchange(&mut sending, parts, RequestBody::http3(incoming, stall), interim, &caller, &common).await?;
     sending.arrived().await;
+    Ok(())
 }
 
 /// Whether requests like this one usually have no body, so that it is worth to wait for a sign of one.

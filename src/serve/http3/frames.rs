@@ -4,9 +4,10 @@
 use bytes::BytesMut;
 
 const DATA: u64 = 0x00;
+const HEADERS: u64 = 0x01;
 
 /// Frames that mean something, or must not come (sections 7.2 and 7.2.8). All others mean nothing (section 9).
-const KNOWN: [u64; 11] = [DATA, 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0d];
+const KNOWN: [u64; 11] = [DATA, HEADERS, 0x02, 0x03, 0x04, 0x05, 0x06, 0x07, 0x08, 0x09, 0x0d];
 
 /// The type of a stream of control frames (section 6.2.1).
 const CONTROL_STREAM: u64 = 0x00;
@@ -21,6 +22,8 @@ pub(super) struct TooLarge(u64);
 pub(super) struct Frames {
     state: State,
     frame_bytes_max: u64,
+    /// How many frames carried nothing of a request.
+    idle: u32,
 }
 
 #[derive(Debug)]
@@ -74,12 +77,12 @@ impl Number {
 impl Frames {
     /// Of the stream of a request. A head may have this many bytes as it is sent, and so may any other frame but data.
     pub(super) const fn of_request(frame_bytes_max: u64) -> Self {
-        Self { state: State::HEAD, frame_bytes_max }
+        Self { state: State::HEAD, frame_bytes_max, idle: 0 }
     }
 
     /// Of a stream that goes one way.
     pub(super) const fn of_one_way(frame_bytes_max: u64) -> Self {
-        Self { state: State::StreamType(Number::NONE), frame_bytes_max }
+        Self { state: State::StreamType(Number::NONE), frame_bytes_max, idle: 0 }
     }
 
     /// Appends to `out` what of `bytes` the codec has to see.
@@ -131,9 +134,17 @@ impl Frames {
         }
     }
 
+    /// How many frames carried nothing of a request since this was asked last.
+    pub(super) const fn take_idle(&mut self) -> u32 {
+        std::mem::replace(&mut self.idle, 0)
+    }
+
     fn begin(&mut self, kind: Number, length: Number, out: &mut BytesMut) -> Result<(), TooLarge> {
         let left = length.value();
         let dropped = !KNOWN.contains(&kind.value()) || kind.value() == DATA && left == 0;
+        if dropped || kind.value() > HEADERS {
+            self.idle = self.idle.saturating_add(1);
+        }
         if !dropped {
             if kind.value() != DATA && left > self.frame_bytes_max {
                 return Err(TooLarge(left));
@@ -167,6 +178,13 @@ mod tests {
             let seen = passed(Frames::of_request(100), &all, step).unwrap();
             assert_eq!(seen, [&head[..], data, data].concat(), "{step}");
         }
+    }
+
+    #[test]
+    fn frames_that_carry_nothing_are_counted() {
+        let mut frames = Frames::of_request(100);
+        frames.pass(b"\x01\x03abc\x00\x05hello\x00\x00\x21\x02xy\x04\x00", &mut BytesMut::new()).unwrap();
+        assert_eq!((frames.take_idle(), frames.take_idle()), (3, 0));
     }
 
     #[test]

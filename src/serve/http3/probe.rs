@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::super::Certificates;
 use super::super::certificates::ALPN_HTTP_3;
+use super::super::streams::Calm;
 use super::quic::Connection;
 
 /// The head of the answer has some fields.
@@ -65,7 +66,7 @@ async fn ask(endpoint: &Endpoint, at: SocketAddr, certificates: &Arc<Certificate
     let name = certificates.some_host();
     let connecting = endpoint.connect_with(ClientConfig::new(Arc::new(tls)), at, &name);
     let connection = connecting.map_err(|error| begin(error.into()))?.await.map_err(|error| failed(error.into()))?;
-    let codec = h3::client::new(Connection::new(connection, HEAD_BYTES_MAX)).await;
+    let codec = h3::client::new(Connection::new(connection, HEAD_BYTES_MAX, Arc::new(Calm::new()))).await;
     let (mut codec, mut requests) = codec.map_err(|error| failed(error.into()))?;
     // No server here passes this on, or looks anything up for it.
     let host = if name.contains(':') { format!("[{name}]") } else { name };

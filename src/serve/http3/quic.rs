@@ -15,6 +15,7 @@ use h3::quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, Wri
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
 use tokio::io::ReadBuf;
 
+use super::super::streams::{Calm, FRAME_COST};
 use super::frames::Frames;
 
 /// How much is read at a time: some packets.
@@ -29,6 +30,7 @@ type Opened<T> = BoxStream<'static, Result<T, ConnectionError>>;
 pub(super) struct Connection {
     connection: quinn::Connection,
     head_bytes_max: u64,
+    calm: Arc<Calm>,
     both_ways: Opened<(quinn::SendStream, quinn::RecvStream)>,
     one_way: Opened<quinn::RecvStream>,
     opener: Opener,
@@ -41,6 +43,7 @@ pub(super) struct Connection {
 pub(super) struct Opener {
     connection: quinn::Connection,
     head_bytes_max: u64,
+    calm: Arc<Calm>,
     both_ways: Option<Opened<(quinn::SendStream, quinn::RecvStream)>>,
     one_way: Option<Opened<quinn::SendStream>>,
 }
@@ -62,23 +65,31 @@ pub(super) struct RecvStream {
     stream: quinn::RecvStream,
     frames: Frames,
     connection: quinn::Connection,
+    calm: Arc<Calm>,
 }
 
 impl Connection {
-    /// One whose requests, or answers, have heads of up to so many bytes.
-    pub(super) fn new(connection: quinn::Connection, head_bytes_max: u64) -> Self {
+    /// One whose requests, or answers, have heads of up to so many bytes. What is for nothing counts in `calm`.
+    pub(super) fn new(connection: quinn::Connection, head_bytes_max: u64, calm: Arc<Calm>) -> Self {
         let both_ways =
             stream::unfold(connection.clone(), |connection| async { Some((connection.accept_bi().await, connection)) });
         let one_way = stream::unfold(connection.clone(), |connection| async {
             Some((connection.accept_uni().await, connection))
         });
-        let opener = Opener { connection: connection.clone(), head_bytes_max, both_ways: None, one_way: None };
+        let opener = Opener::new(&connection, head_bytes_max, &calm);
         let (both_ways, one_way) = (both_ways.boxed(), one_way.boxed());
-        Self { connection, head_bytes_max, both_ways, one_way, opener, over: None }
+        Self { connection, head_bytes_max, calm, both_ways, one_way, opener, over: None }
     }
 
     fn both<B: Buf>(&self, (sending, receiving): (quinn::SendStream, quinn::RecvStream)) -> Both<B> {
-        Both::new(sending, receiving, &self.connection, self.head_bytes_max)
+        Both::new(sending, receiving, &self.connection, self.head_bytes_max, &self.calm)
+    }
+}
+
+impl Opener {
+    fn new(connection: &quinn::Connection, head_bytes_max: u64, calm: &Arc<Calm>) -> Self {
+        let (connection, calm) = (connection.clone(), calm.clone());
+        Self { connection, head_bytes_max, calm, both_ways: None, one_way: None }
     }
 }
 
@@ -88,9 +99,10 @@ impl<B: Buf> Both<B> {
         receiving: quinn::RecvStream,
         connection: &quinn::Connection,
         head_bytes_max: u64,
+        calm: &Arc<Calm>,
     ) -> Self {
         let frames = Frames::of_request(head_bytes_max);
-        let receiving = RecvStream { stream: receiving, frames, connection: connection.clone() };
+        let receiving = RecvStream { stream: receiving, frames, connection: connection.clone(), calm: calm.clone() };
         Self { sending: SendStream { stream: sending, writing: None }, receiving }
     }
 }
@@ -102,7 +114,8 @@ impl<B: Buf> quic::Connection<B> for Connection {
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<RecvStream, ConnectionErrorIncoming>> {
         let stream = ready!(next(&mut self.one_way, cx)).map_err(of_connection)?;
         let frames = Frames::of_one_way(CONTROL_FRAME_BYTES_MAX);
-        Poll::Ready(Ok(RecvStream { stream, frames, connection: self.connection.clone() }))
+        let (connection, calm) = (self.connection.clone(), self.calm.clone());
+        Poll::Ready(Ok(RecvStream { stream, frames, connection, calm }))
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Both<B>, ConnectionErrorIncoming>> {
@@ -116,8 +129,7 @@ impl<B: Buf> quic::Connection<B> for Connection {
     }
 
     fn opener(&self) -> Opener {
-        let (connection, head_bytes_max) = (self.connection.clone(), self.head_bytes_max);
-        Opener { connection, head_bytes_max, both_ways: None, one_way: None }
+        Opener::new(&self.connection, self.head_bytes_max, &self.calm)
     }
 }
 
@@ -149,7 +161,7 @@ impl<B: Buf> quic::OpenStreams<B> for Opener {
                 .boxed()
         });
         let (sending, receiving) = ready!(next(opening, cx)).map_err(of_stream)?;
-        Poll::Ready(Ok(Both::new(sending, receiving, connection, self.head_bytes_max)))
+        Poll::Ready(Ok(Both::new(sending, receiving, connection, self.head_bytes_max, &self.calm)))
     }
 
     fn poll_open_send(&mut self, cx: &mut Context<'_>) -> Poll<Result<SendStream<B>, StreamErrorIncoming>> {
@@ -278,6 +290,10 @@ impl quic::RecvStream for RecvStream {
             let mut out = BytesMut::with_capacity(read.len());
             if let Err(error) = self.frames.pass(read, &mut out) {
                 return Poll::Ready(Err(self.close(Code::H3_EXCESSIVE_LOAD, &error.to_string())));
+            }
+            self.calm.spend(FRAME_COST * self.frames.take_idle());
+            if self.calm.is_exhausted() {
+                return Poll::Ready(Err(self.close(Code::H3_EXCESSIVE_LOAD, "too much is for nothing")));
             }
             if !out.is_empty() {
                 return Poll::Ready(Ok(Some(out.freeze())));

@@ -23,6 +23,17 @@ pub(super) struct Http3Sending {
     over: Option<BoxFuture<'static, ()>>,
     malformed: Malformed,
     stall: Duration,
+    /// It was ended, or reset.
+    ended: bool,
+}
+
+impl Drop for Http3Sending {
+    /// QUIC ends a stream that is dropped as if all had been sent.
+    fn drop(&mut self) {
+        if !self.ended {
+            self.break_off();
+        }
+    }
 }
 
 impl Http3Sending {
@@ -32,12 +43,17 @@ impl Http3Sending {
         malformed: Malformed,
         stall: Duration,
     ) -> Self {
-        Self { stream, over, malformed, stall }
+        Self { stream, over, malformed, stall, ended: false }
     }
 
     /// Resets the stream of a request that is malformed.
     pub(super) fn refuse_malformed(&mut self) {
-        self.stream.stop_stream(Code::H3_MESSAGE_ERROR);
+        self.reset(Code::H3_MESSAGE_ERROR);
+    }
+
+    fn reset(&mut self, code: Code) {
+        self.ended = true;
+        self.stream.stop_stream(code);
     }
 
     /// Waits until the client has all that was sent: the end of the connection would destroy what is on its way.
@@ -48,6 +64,7 @@ impl Http3Sending {
     }
 
     async fn finish(&mut self) -> Result<(), Gone> {
+        self.ended = true;
         self.stream.finish().await.map_err(|_| Gone)
     }
 
@@ -56,8 +73,7 @@ impl Http3Sending {
         match sent {
             Ok(sent) => sent.map_err(|_| Gone),
             Err(_) => {
-                // Without this, dropping the stream would end it as if all had been sent.
-                self.stream.stop_stream(Code::H3_REQUEST_CANCELLED);
+                self.reset(Code::H3_REQUEST_CANCELLED);
                 Err(Gone)
             }
         }
@@ -78,6 +94,11 @@ impl Sending for Http3Sending {
         let sent = timeout(self.stall, self.stream.send_response(head)).await;
         self.taken(sent)?;
         if ended { self.finish().await } else { Ok(()) }
+    }
+
+    async fn room(&mut self) -> Result<(), Gone> {
+        // QUIC does not tell. What is sent of all streams and not acknowledged is bounded by its own window.
+        Ok(())
     }
 
     async fn data(&mut self, mut data: Bytes, ended: bool) -> Result<(), Gone> {
@@ -109,6 +130,6 @@ impl Sending for Http3Sending {
     }
 
     fn break_off(&mut self) {
-        self.stream.stop_stream(Code::H3_INTERNAL_ERROR);
+        self.reset(Code::H3_INTERNAL_ERROR);
     }
 }

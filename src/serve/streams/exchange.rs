@@ -39,6 +39,10 @@ pub(in crate::serve) trait Sending: Send {
     /// Sends the head of the answer, which `ended` with it or not.
     fn head(&mut self, head: Response<()>, ended: bool) -> impl Future<Output = Result<(), Gone>> + Send;
 
+    /// Waits until there is room for some of its body, which is not asked for before: what a client does not take is
+    /// held by nobody.
+    fn room(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
+
     /// Sends a piece of its body, which `ended` with it or not.
     fn data(&mut self, data: Bytes, ended: bool) -> impl Future<Output = Result<(), Gone>> + Send;
 
@@ -58,7 +62,7 @@ struct Head {
     outgoing: Outgoing,
 }
 
-/// Answers a request by the handler.
+/// Answers a request by the handler. It is an error if the client does not take the answer.
 pub(in crate::serve) async fn exchange<T, S, B, H>(
     sending: &mut T,
     parts: request::Parts,
@@ -66,7 +70,8 @@ pub(in crate::serve) async fn exchange<T, S, B, H>(
     interim: Interim,
     caller: &Caller,
     common: &Common<S, H>,
-) where
+) -> Result<(), Gone>
+where
     T: Sending,
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone,
     S::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -92,7 +97,10 @@ pub(in crate::serve) async fn exchange<T, S, B, H>(
             error!("a request's handler panicked");
             return fail(sending, &method).await;
         }
-        Err(Gone) => return debug!("the client left before the answer began"),
+        Err(Gone) => {
+            debug!("the client left before the answer began");
+            return Err(Gone);
+        }
     };
     let (parts, body) = response.into_parts();
     let status = parts.status;
@@ -101,36 +109,41 @@ pub(in crate::serve) async fn exchange<T, S, B, H>(
         return fail(sending, &method).await;
     };
     let ended = matches!(outgoing, Outgoing::None | Outgoing::Counted(0));
-    if sending.head(response, ended).await.is_ok() && !ended {
-        send(sending, body, outgoing, &mut 0).await;
-    }
+    sending.head(response, ended).await?;
+    if ended { Ok(()) } else { send(sending, body, outgoing, &mut 0).await.map(drop) }
 }
 
-/// Answers a request by what is there already.
+/// Answers a request by what is there already. It is an error if the client does not take the answer.
 pub(in crate::serve) async fn answer_hit<T: Sending, H: Hot>(
     sending: &mut T,
     hot: Arc<H>,
     answer: HotAnswer<H::Receipt>,
     date: [u8; DATE_BYTES],
-) {
+) -> Result<(), Gone> {
     let (mut receipted, block, extra, body) = Receipted::new(hot, answer);
     let length = body.length();
-    if sending.head(response_of(&block, &extra, &date), length == 0).await.is_err() {
-        return;
-    }
+    sending.head(response_of(&block, &extra, &date), length == 0).await?;
     if length > 0 {
         let content = HotContent::from(body);
         let unreadable = content.unreadable();
         let bytes = &mut receipted.sent.body_bytes;
-        receipted.sent.complete = send(sending, content, Outgoing::Counted(length), bytes).await;
+        let sent = send(sending, content, Outgoing::Counted(length), bytes).await;
+        receipted.sent.complete = matches!(sent, Ok(true));
         receipted.sent.unreadable = unreadable.load(Ordering::Relaxed);
+        sent?;
     } else {
         receipted.complete(0);
     }
+    Ok(())
 }
 
 /// Answers with a problem.
-pub(in crate::serve) async fn refuse(sending: &mut impl Sending, status: StatusCode, detail: &str, method: &Method) {
+pub(in crate::serve) async fn refuse(
+    sending: &mut impl Sending,
+    status: StatusCode,
+    detail: &str,
+    method: &Method,
+) -> Result<(), Gone> {
     let body = Bytes::from(Problem::new(status, detail).to_json());
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -140,13 +153,12 @@ pub(in crate::serve) async fn refuse(sending: &mut impl Sending, status: StatusC
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     date(headers);
     let ended = method == Method::HEAD;
-    if sending.head(response, ended).await.is_ok() && !ended {
-        let _ = sending.data(body, true).await;
-    }
+    sending.head(response, ended).await?;
+    if ended { Ok(()) } else { sending.data(body, true).await }
 }
 
-async fn fail(sending: &mut impl Sending, method: &Method) {
-    refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered", method).await;
+async fn fail(sending: &mut impl Sending, method: &Method) -> Result<(), Gone> {
+    refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered", method).await
 }
 
 /// Waits for the handler and sends what it says before its answer.
@@ -238,8 +250,8 @@ fn date(headers: &mut HeaderMap) {
     }
 }
 
-/// Sends a body, and counts what was handed on in `bytes`; whether it was all.
-async fn send<T, B>(sending: &mut T, body: B, mut outgoing: Outgoing, bytes: &mut u64) -> bool
+/// Sends a body, and counts what was handed on in `bytes`; whether it was all, unless the client is to blame.
+async fn send<T, B>(sending: &mut T, body: B, mut outgoing: Outgoing, bytes: &mut u64) -> Result<bool, Gone>
 where
     T: Sending,
     B: Body<Data = Bytes>,
@@ -247,12 +259,16 @@ where
 {
     let mut body = pin!(body);
     loop {
+        // With nothing known of its length, the end may be next, for which there is room always.
+        if matches!(outgoing, Outgoing::Counted(_)) {
+            sending.room().await?;
+        }
         let frame = body.frame().map(|next| next.map(|frame| frame.map_err(Into::<BodyError>::into)));
         let frame = AssertUnwindSafe(frame).catch_unwind();
         let frame = tokio::select! {
             biased;
             frame = frame => frame,
-            () = sending.left() => return false,
+            () = sending.left() => return Err(Gone),
         };
         let frame = match frame {
             Ok(Some(Ok(frame))) => frame,
@@ -260,12 +276,12 @@ where
             Ok(Some(Err(error))) => {
                 debug!(error = &*error, "an answer broke off");
                 sending.break_off();
-                return false;
+                return Ok(false);
             }
             Err(_) => {
                 error!("the body of an answer panicked");
                 sending.break_off();
-                return false;
+                return Ok(false);
             }
         };
         let mut data = match frame.into_data() {
@@ -284,28 +300,27 @@ where
             _ => body.is_end_stream(),
         };
         let length = data.len() as u64;
-        if (length > 0 || ended) && sending.data(data, ended).await.is_err() {
-            return false;
+        if length > 0 || ended {
+            sending.data(data, ended).await?;
         }
         *bytes += length;
         if ended {
-            return true;
+            return Ok(true);
         }
     }
 }
 
 /// Ends an answer whose body is over.
-async fn end(sending: &mut impl Sending, mut trailers: HeaderMap, outgoing: Outgoing) -> bool {
+async fn end(sending: &mut impl Sending, mut trailers: HeaderMap, outgoing: Outgoing) -> Result<bool, Gone> {
     if matches!(outgoing, Outgoing::Counted(1..)) {
         error!("the body of an answer is shorter than it says");
         sending.break_off();
-        return false;
+        return Ok(false);
     }
     let forbidden: Vec<_> = trailers.keys().filter(|name| is_forbidden_in_trailers(name)).cloned().collect();
     for name in forbidden {
         trailers.remove(name);
     }
-    let ended =
-        if trailers.is_empty() { sending.data(Bytes::new(), true).await } else { sending.trailers(trailers).await };
-    ended.is_ok()
+    if trailers.is_empty() { sending.data(Bytes::new(), true).await } else { sending.trailers(trailers).await }?;
+    Ok(true)
 }

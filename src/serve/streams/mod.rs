@@ -4,10 +4,12 @@
 //! by whatever is [`Sending`]. What a handler is told and what clients get of it is the same as over HTTP/1.1, but for what
 //! belongs to a connection.
 
+mod calm;
 mod content;
 mod exchange;
 mod request;
 
+pub(super) use calm::{ANSWER_WORTH, Calm, FRAME_COST, IN_VAIN_COST, PIECE_WORTH, REQUEST_WORTH};
 pub(super) use content::{Receipted, response_of};
 pub(super) use exchange::{Gone, Sending, answer_hit, exchange, refuse};
 pub(super) use request::{Unprepared, expects_continue, prepare};

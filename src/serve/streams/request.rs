@@ -38,6 +38,7 @@ pub(in crate::serve) fn prepare(mut parts: request::Parts, limits: &Limits) -> R
     if parts.headers.len() > FIELDS_MAX {
         return Err(HeadError::TooManyFields.into());
     }
+    check_length(&parts.headers)?;
     for expectation in parts.headers.get_all(header::EXPECT) {
         if !expectation.as_bytes().eq_ignore_ascii_case(b"100-continue") {
             let detail = "only 100-continue can be expected here".to_owned();
@@ -82,6 +83,21 @@ fn check_fields(headers: &HeaderMap) -> Result<(), Unprepared> {
         }
     }
     Ok(())
+}
+
+/// One length, as a number and nothing else: whoever reads another one of several takes other bytes for the body (RFC 9110
+/// section 8.6).
+fn check_length(headers: &HeaderMap) -> Result<(), Unprepared> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let Some(length) = lengths.next() else { return Ok(()) };
+    if lengths.next().is_some() {
+        return Err(Unprepared::Malformed("there are two lengths"));
+    }
+    let digits = length.as_bytes().iter().all(u8::is_ascii_digit);
+    match length.to_str().ok().filter(|_| digits).and_then(|text| text.parse::<u64>().ok()) {
+        Some(_) => Ok(()),
+        None => Err(Unprepared::Malformed("the length is no number")),
+    }
 }
 
 /// Whoever is asked is said once: by the pseudo-field, or by `Host` where a request of HTTP/1.1 was translated.
@@ -164,6 +180,12 @@ mod tests {
             ("GET", "https://a.example/", &[("te", "gzip")]),
             ("GET", "https://a.example/", &[("x", " y")]),
             ("GET", "https://a.example/", &[("x", "y\t")]),
+            ("PUT", "https://a.example/", &[("content-length", "5"), ("content-length", "5")]),
+            ("PUT", "https://a.example/", &[("content-length", "5"), ("content-length", "6")]),
+            ("PUT", "https://a.example/", &[("content-length", "5, 5")]),
+            ("PUT", "https://a.example/", &[("content-length", "+5")]),
+            ("PUT", "https://a.example/", &[("content-length", "")]),
+            ("PUT", "https://a.example/", &[("content-length", "99999999999999999999")]),
         ] {
             assert!(matches!(read(method, uri, fields), Err(Unprepared::Malformed(_))), "{uri} {fields:?}");
         }

@@ -213,7 +213,7 @@ async fn a_body_may_take_any_time_as_long_as_it_moves() {
             () = sending => unreachable!("it waits for ever"),
         };
         if silent {
-            assert!(matches!(answer, Err(ClientError::Late { .. })), "{answer:?}");
+            assert!(matches!(answer, Err(ClientError::Silent { .. })), "{answer:?}");
         } else {
             assert_eq!(text(whole(answer).await), "abcdef");
         }

@@ -2,12 +2,14 @@
 
 mod certificates;
 mod clients;
+mod floods;
 mod http2;
 #[cfg(feature = "http3")]
 mod http3;
 mod raw_http2;
 mod same;
 mod tls;
+mod uploads;
 
 use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ use crate::cluster::PATIENCE;
 
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
@@ -91,7 +92,11 @@ impl Raw {
     /// Connects with these settings.
     pub async fn connect(secure: &Secure, settings: &[(u16, u32)]) -> Self {
         let client = Arc::new(secure.authority.client(&["h2"]));
-        let mut stream = secure.connect(&client, "site.example").await.unwrap();
+        Self::over(secure.connect(&client, "site.example").await.unwrap(), settings).await
+    }
+
+    /// Begins on a connection, with these settings.
+    pub async fn over(mut stream: TlsStream<TcpStream>, settings: &[(u16, u32)]) -> Self {
         let mut payload = Vec::new();
         for (name, value) in settings {
             payload.extend(name.to_be_bytes());
