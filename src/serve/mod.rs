@@ -42,6 +42,7 @@ mod sniff;
 mod stream;
 mod streams;
 mod tls;
+mod witness;
 
 use accept::{Place, WhenFull, accept_until};
 pub use body::RequestBody;
@@ -49,6 +50,7 @@ pub use certificates::{Certificates, CertificatesError, Secured, Shown};
 pub use link::{ClientLink, Sent};
 pub use packet::{PacketConnection, PacketHandler, ReceiveError, Received};
 use tls::Accepted;
+pub use witness::{AskedFor, Ended, Left, Witness};
 
 /// Where a request comes from; in its extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

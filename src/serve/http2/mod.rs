@@ -32,6 +32,7 @@ use super::streams::{
     CONNECTION_WINDOW_BYTES, Receipted, STREAM_WINDOW_BYTES, STREAMS_MAX, Unprepared, answer_hit, exchange,
     expects_continue, prepare, refuse, response_of,
 };
+use super::witness::{Came, Watch};
 use crate::http1::Version;
 use gathered::Gathered;
 pub(super) use incoming::Incoming;
@@ -169,16 +170,19 @@ where
         self.rest();
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
+        let watcher = self.common.watcher.as_ref();
+        let watch = watcher.map(|watcher| watcher.fields(&parts, Came::by(&self.caller)));
         let parts = match prepare(parts, &self.common.limits) {
             Ok(parts) => parts,
             Err(Unprepared::Malformed(reason)) => {
                 debug!(reason, "a request is malformed");
+                watch.into_iter().for_each(Watch::forget);
                 return respond.send_reset(Reason::PROTOCOL_ERROR);
             }
             Err(Unprepared::Refused(status, detail)) => {
                 let mut sending = Http2Sending::new(respond, self.common.config.stall_timeout());
                 let refused = async move {
-                    refuse(&mut sending, status, &detail, &method).await;
+                    refuse(&mut sending, status, &detail, &method, watch).await;
                     drop(body);
                 };
                 return self.running.push(Box::pin(refused));
@@ -186,26 +190,33 @@ where
         };
         if body.is_end_stream() {
             match self.common.hot.answer(&HotRequest::Parts(&parts), &self.caller) {
-                Some(answer) => self.hit(answer, respond),
-                None => self.call(parts, RequestBody::empty(), Interim::new(Version::Http11), respond),
+                Some(answer) => self.hit(answer, respond, watch),
+                None => self.call(parts, RequestBody::empty(), Interim::new(Version::Http11), respond, watch),
             }
             return;
         }
         let interim = Interim::new(Version::Http11);
         let asking = expects_continue(&parts.headers).then(|| interim.clone());
         let incoming = Incoming::new(body, &parts.headers, asking);
-        self.call(parts, RequestBody::http2(incoming, self.common.config.stall_timeout()), interim, respond);
+        self.call(parts, RequestBody::http2(incoming, self.common.config.stall_timeout()), interim, respond, watch);
     }
 
-    fn call(&self, parts: request::Parts, body: RequestBody, interim: Interim, respond: SendResponse<Bytes>) {
+    fn call(
+        &self,
+        parts: request::Parts,
+        body: RequestBody,
+        interim: Interim,
+        respond: SendResponse<Bytes>,
+        watch: Option<Watch>,
+    ) {
         let mut sending = Http2Sending::new(respond, self.common.config.stall_timeout());
         let (caller, common) = (self.caller.clone(), self.common.clone());
-        let running = async move { exchange(&mut sending, parts, body, interim, &caller, &common).await };
+        let running = async move { exchange(&mut sending, parts, body, interim, &caller, &common, watch).await };
         self.running.push(Box::pin(running));
     }
 
     /// Sends a hot answer at once, if the client has room for all of it.
-    fn hit(&mut self, answer: HotAnswer<H::Receipt>, mut respond: SendResponse<Bytes>) {
+    fn hit(&mut self, answer: HotAnswer<H::Receipt>, mut respond: SendResponse<Bytes>, watch: Option<Watch>) {
         let date = *self.clock.date();
         let fits = match &answer.body {
             HotBody::None => true,
@@ -215,9 +226,10 @@ where
         if !fits {
             let mut sending = Http2Sending::new(respond, self.common.config.stall_timeout());
             let hot = self.common.hot.clone();
-            return self.running.push(Box::pin(async move { answer_hit(&mut sending, hot, answer, date).await }));
+            let answered = async move { answer_hit(&mut sending, hot, answer, date, watch).await };
+            return self.running.push(Box::pin(answered));
         }
-        let (mut receipted, block, extra, body) = Receipted::new(self.common.hot.clone(), answer);
+        let (mut receipted, block, extra, body) = Receipted::new(self.common.hot.clone(), answer, watch);
         let head = response_of(&block, &extra, &date);
         let bytes = if let HotBody::Memory(bytes) = body { bytes } else { Bytes::new() };
         let Ok(mut send) = respond.send_response(head, bytes.is_empty()) else { return };
@@ -232,6 +244,7 @@ where
             }
             return;
         }
+        receipted.begins();
         let mut sending = Http2Sending::begun(respond, send, self.common.config.stall_timeout());
         self.running.push(Box::pin(async move {
             if sending.send_rest(bytes).await.is_ok() {

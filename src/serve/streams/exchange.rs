@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use tower::{Service, ServiceExt as _};
@@ -19,6 +19,7 @@ use super::super::RequestBody;
 use super::super::http1::{
     Asked, Caller, Common, Hot, HotAnswer, Interim, Outgoing, changes_protocol, framing, length_to_add,
 };
+use super::super::witness::Watch;
 use super::content::{HotContent, Receipted, response_of};
 use crate::http1::{DATE_BYTES, Version, is_forbidden_in_trailers, is_of_connection};
 use crate::protocol::problem::{self, Problem};
@@ -64,6 +65,7 @@ pub(in crate::serve) async fn exchange<T, S, B, H>(
     interim: Interim,
     caller: &Caller,
     common: &Common<S, H>,
+    mut watch: Option<Watch>,
 ) where
     T: Sending,
     S: Service<Request<RequestBody>, Response = Response<B>> + Clone,
@@ -83,24 +85,33 @@ pub(in crate::serve) async fn exchange<T, S, B, H>(
         Ok(Ok(Err(error))) => {
             let error: Box<dyn Error + Send + Sync> = error.into();
             error!(error = &*error, "a request's handler failed");
-            return fail(sending, &method).await;
+            return fail(sending, &method, watch).await;
         }
         // What it said was printed where it happened.
         Ok(Err(_)) => {
             error!("a request's handler panicked");
-            return fail(sending, &method).await;
+            return fail(sending, &method, watch).await;
         }
         Err(Gone) => return debug!("the client left before the answer began"),
     };
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let status = parts.status;
+    let extensions = std::mem::take(&mut parts.extensions);
     let Some(Head { response, outgoing }) = head_of(parts, &body, &method) else {
         error!(status = status.as_u16(), "an answer cannot be sent");
-        return fail(sending, &method).await;
+        return fail(sending, &method, watch).await;
     };
     let ended = matches!(outgoing, Outgoing::None | Outgoing::Counted(0));
-    if sending.head(response, ended).await.is_ok() && !ended {
-        send(sending, body, outgoing, &mut 0).await;
+    if let Some(watch) = &mut watch {
+        watch.answers(status, extensions);
+    }
+    if sending.head(response, ended).await.is_err() {
+        return;
+    }
+    let mut count = |bytes| watch.iter_mut().for_each(|watch| watch.sent_more(bytes));
+    let complete = ended || send(sending, body, outgoing, &mut count).await;
+    if let Some(watch) = watch.as_mut().filter(|_| complete) {
+        watch.complete();
     }
 }
 
@@ -110,23 +121,31 @@ pub(in crate::serve) async fn answer_hit<T: Sending, H: Hot>(
     hot: std::sync::Arc<H>,
     answer: HotAnswer<H::Receipt>,
     date: [u8; DATE_BYTES],
+    watch: Option<Watch>,
 ) {
-    let (mut receipted, block, extra, body) = Receipted::new(hot, answer);
+    let (mut receipted, block, extra, body) = Receipted::new(hot, answer, watch);
     let length = body.length();
     if sending.head(response_of(&block, &extra, &date), length == 0).await.is_err() {
         return;
     }
     if length > 0 {
+        receipted.begins();
         let content = HotContent::from(body);
-        let bytes = &mut receipted.sent.body_bytes;
-        receipted.sent.complete = send(sending, content, Outgoing::Counted(length), bytes).await;
+        let mut count = |bytes| receipted.sent.body_bytes += bytes;
+        receipted.sent.complete = send(sending, content, Outgoing::Counted(length), &mut count).await;
     } else {
         receipted.complete(0);
     }
 }
 
 /// Answers with a problem.
-pub(in crate::serve) async fn refuse(sending: &mut impl Sending, status: StatusCode, detail: &str, method: &Method) {
+pub(in crate::serve) async fn refuse(
+    sending: &mut impl Sending,
+    status: StatusCode,
+    detail: &str,
+    method: &Method,
+    mut watch: Option<Watch>,
+) {
     let body = Bytes::from(Problem::new(status, detail).to_json());
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -136,13 +155,22 @@ pub(in crate::serve) async fn refuse(sending: &mut impl Sending, status: StatusC
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     date(headers);
     let ended = method == Method::HEAD;
-    if sending.head(response, ended).await.is_ok() && !ended {
-        let _ = sending.data(body, true).await;
+    let length = if ended { 0 } else { body.len() as u64 };
+    if let Some(watch) = &mut watch {
+        watch.answers(status, Extensions::new());
+    }
+    let mut told = sending.head(response, ended).await;
+    if told.is_ok() && !ended {
+        told = sending.data(body, true).await;
+    }
+    if let Some(watch) = watch.as_mut().filter(|_| told.is_ok()) {
+        watch.sent(length, true);
     }
 }
 
-async fn fail(sending: &mut impl Sending, method: &Method) {
-    refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered", method).await;
+async fn fail(sending: &mut impl Sending, method: &Method, watch: Option<Watch>) {
+    let detail = "the request could not be answered";
+    refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, detail, method, watch).await;
 }
 
 /// Waits for the handler and sends what it says before its answer.
@@ -234,8 +262,8 @@ fn date(headers: &mut HeaderMap) {
     }
 }
 
-/// Sends a body, and counts what was handed on in `bytes`; whether it was all.
-async fn send<T, B>(sending: &mut T, body: B, mut outgoing: Outgoing, bytes: &mut u64) -> bool
+/// Sends a body, and counts what was handed on by `count`; whether it was all.
+async fn send<T, B>(sending: &mut T, body: B, mut outgoing: Outgoing, count: &mut (impl FnMut(u64) + Send)) -> bool
 where
     T: Sending,
     B: Body<Data = Bytes>,
@@ -283,7 +311,7 @@ where
         if (length > 0 || ended) && sending.data(data, ended).await.is_err() {
             return false;
         }
-        *bytes += length;
+        count(length);
         if ended {
             return true;
         }
