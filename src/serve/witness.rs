@@ -122,10 +122,13 @@ impl Came {
     }
 }
 
+/// They go from hand to hand and back: their places on the heap are what is kept.
+type Spare = Vec<Box<Record>>;
+
 /// The records of one thread, and who is told.
 pub(super) struct Watcher {
     witness: Arc<dyn Witness>,
-    spare: Mutex<Vec<Box<Record>>>,
+    spare: Mutex<Spare>,
 }
 
 impl Watcher {
@@ -160,7 +163,7 @@ impl Watcher {
         Watch { watcher: self.clone(), record: Some(record), untold: true }
     }
 
-    fn spare(&self) -> MutexGuard<'_, Vec<Box<Record>>> {
+    fn spare(&self) -> MutexGuard<'_, Spare> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -262,11 +265,13 @@ impl Record {
     }
 
     fn note_unread(&mut self, bytes: &[u8]) {
-        let line = bytes[..bytes.len().min(UNREAD_BYTES_MAX)].split(|byte| matches!(byte, b'\r' | b'\n')).next();
-        let mut words = line.unwrap_or_default().split(|byte| *byte == b' ');
-        if let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next())
-            && version.starts_with(b"HTTP/")
-        {
+        let bytes = &bytes[..bytes.len().min(UNREAD_BYTES_MAX)];
+        let end = memchr::memchr2(b'\r', b'\n', bytes);
+        let mut words = bytes[..end.unwrap_or(bytes.len())].split(|byte| *byte == b' ');
+        let (method, target, version) = (words.next(), words.next(), words.next());
+        // Of a line that has not all come the version may be missing.
+        let looks_right = version.map_or(end.is_none(), |version| version.starts_with(b"HTTP/"));
+        if let (Some(method), Some(target)) = (method, target.filter(|_| looks_right)) {
             self.note(Text::Method, method);
             self.note(Text::Target, target);
         }

@@ -123,7 +123,7 @@ impl AccessLog {
 
     /// Who is to be told of answers, by any number of threads; `threads` of them do not wait for each other.
     pub fn witness(&self, threads: NonZeroUsize) -> Arc<dyn Witness> {
-        Desk::new(&self.shared, threads.get())
+        Arc::new(Desk::new(&self.shared, threads.get()))
     }
 
     /// Writes all that is known, once nobody tells of anything any more.
@@ -216,9 +216,9 @@ struct Desk {
 }
 
 impl Desk {
-    fn new(shared: &Arc<Shared>, sheets: usize) -> Arc<dyn Witness> {
+    fn new(shared: &Arc<Shared>, sheets: usize) -> Self {
         let sheets = (0..sheets.max(1)).map(|_| shared.new_sheet()).collect();
-        Arc::new(Self { shared: shared.clone(), sheets })
+        Self { shared: shared.clone(), sheets }
     }
 
     fn sheet(&self) -> MutexGuard<'_, Sheet> {
@@ -250,7 +250,7 @@ impl Witness for Desk {
     }
 
     fn for_another_thread(&self) -> Arc<dyn Witness> {
-        Self::new(&self.shared, 1)
+        Arc::new(Self::new(&self.shared, 1))
     }
 }
 

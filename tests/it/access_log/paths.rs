@@ -1,5 +1,7 @@
 //! HTTP/1.1: every way to an answer, and every way in which one ends.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -119,10 +121,7 @@ async fn what_is_refused_has_its_line_too() {
         ("GET /no-host HTTP/1.1\r\n\r\n".to_owned(), json!("/no-host")),
         ("GET /version HTTP/3.0\r\nHost: s.example\r\n\r\n".to_owned(), json!("/version")),
         (format!("GET /head HTTP/1.1\r\nHost: s.example\r\nx: {}\r\n\r\n", "x".repeat(20_000)), json!("/head")),
-        (
-            format!("GET /{} HTTP/1.1\r\nHost: s.example\r\n\r\n", "x".repeat(9_000)),
-            json!(format!("/{}", "x".repeat(8_177))),
-        ),
+        (format!("GET /{} HTTP/1.1\r\nHost: s.example\r\n\r\n", "x".repeat(9_000)), Value::Null),
         ("GET /expects HTTP/1.1\r\nHost: s.example\r\nExpect: more\r\n\r\n".to_owned(), json!("/expects")),
         ("GET /down HTTP/1.1\r\nHost: s.example\r\nConnection: close\r\n\r\n".to_owned(), json!("/down")),
         ("CONNECT s.example:443 HTTP/1.1\r\nHost: s.example:443\r\n\r\n".to_owned(), Value::Null),
@@ -132,15 +131,19 @@ async fn what_is_refused_has_its_line_too() {
         seen.push(raw(public, request).await);
     }
     running.stop().await;
-    let lines = log.lines();
+    let mut lines = log.lines();
     assert_eq!(lines.len(), requests.len(), "{lines:#?}");
+    // Each connection has a thread of its own, and threads have no order.
+    lines.sort_by(|a, b| a["time"].as_str().cmp(&b["time"].as_str()));
     let statuses: Vec<_> = seen.iter().map(|answer| answer.status).collect();
     assert_eq!(statuses, [400, 400, 505, 431, 414, 417, 502, 405]);
     for ((answer, line), (_, target)) in seen.iter().zip(&lines).zip(&requests) {
         assert_eq!((&line["status"], &line["bytes"]), (&json!(answer.status), &json!(answer.body.len())), "{line}");
         assert!(line["complete"] == true, "{line}");
-        if answer.status != 414 {
-            assert_eq!(&line["target"], target, "{line}");
+        match answer.status {
+            // It had not all come.
+            414 => assert!(line["target"].as_str().unwrap().starts_with("/xxx"), "{line}"),
+            _ => assert_eq!(&line["target"], target, "{line}"),
         }
     }
 }
@@ -188,11 +191,16 @@ async fn answers_that_were_cut_short_say_how_much_was_sent() {
     let broken = spoken(|mut stream| async move {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789").await.unwrap();
     });
-    let silent = spoken(|mut stream| async move { drop(stream.read_to_end(&mut Vec::new()).await) });
+    let asked = Arc::new(AtomicBool::new(false));
+    let told = asked.clone();
+    let silent = spoken(|mut stream| async move {
+        told.store(true, Ordering::Release);
+        drop(stream.read_to_end(&mut Vec::new()).await);
+    });
     let broken = broken.await.replace("\"site\"", "\"broken\"").replace("site.example", "broken.example");
     let silent = silent.await.replace("\"site\"", "\"silent\"").replace("site.example", "silent.example");
     let change = |config: &mut edge::Config| log.configure(config);
-    let (running, public, admin) = crate::sites::edge_with(&[&site, &broken, &silent], change).await;
+    let (running, public, _) = crate::sites::edge_with(&[&site, &broken, &silent], change).await;
 
     let mut cut = abrupt(public, "/large").await;
     let mut part = vec![0; 100_000];
@@ -203,13 +211,8 @@ async fn answers_that_were_cut_short_say_how_much_was_sent() {
     let mut left = TcpStream::connect(public).await.unwrap();
     rustix::net::sockopt::set_socket_linger(&left, Some(Duration::ZERO)).unwrap();
     left.write_all(b"GET /never HTTP/1.1\r\nHost: silent.example\r\n\r\n").await.unwrap();
-    wait_until("the origin is asked", async || {
-        let fetches = String::from_utf8(crate::edge::fetch(admin, "/routes").await.into_body()).unwrap();
-        fetches.contains("routes")
-    })
-    .await;
+    wait_until("the origin is asked", async || asked.load(Ordering::Acquire)).await;
     drop(left);
-    super::written(admin, 3).await;
     running.stop().await;
     let lines = log.lines();
     assert_eq!(lines.len(), 3, "{lines:#?}");
