@@ -1,5 +1,6 @@
 //! What a line of the access log costs: in the thread where an answer has ended, and as a part of hits over a socket. What the
-//! writer does in its own thread is not counted, and lines with which it does not keep up are dropped as ever.
+//! writer does in its own thread is not counted, and lines with which it does not keep up are dropped as ever. Figures are the
+//! time that the thread had a core, so that they mean something on a machine that has other work.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -8,7 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 use http_body_util::Full;
 use metacdn::edge::access_log::{AccessLog, Config, Counts, Format};
@@ -26,6 +28,24 @@ const AGENT: &str =
 /// How many requests are sent at once, so that the calls of the system are a small part of each.
 const PIPELINED: usize = 16;
 
+/// How long this thread had a core until now.
+fn cpu_time() -> Duration {
+    let told = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux tells");
+    Duration::from_nanos(told.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("a number"))
+}
+
+/// The same of so many times `run`.
+fn cpu_time_of(count: u64, mut run: impl FnMut()) -> Duration {
+    let begin = cpu_time();
+    (0..count).for_each(|_| run());
+    cpu_time().saturating_sub(begin)
+}
+
+/// Samples of 150 ms: that time is counted in ticks of the system, of up to 4 ms.
+fn configure(group: &mut BenchmarkGroup<'_, WallTime>) {
+    group.sampling_mode(SamplingMode::Flat).sample_size(60).measurement_time(Duration::from_secs(9));
+}
+
 fn log(format: Format) -> (AccessLog, tempfile::TempDir) {
     let folder = tempfile::tempdir().expect("a folder");
     let config = Config { path: Some(folder.path().join("log")), format, ..Config::default() };
@@ -38,6 +58,7 @@ fn log(format: Format) -> (AccessLog, tempfile::TempDir) {
 fn line(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     let mut group = criterion.benchmark_group("access_log");
+    configure(&mut group);
     for (name, format) in [("json", Format::Json), ("combined", Format::Combined)] {
         let _runtime = runtime.enter();
         let (log, _folder) = log(format);
@@ -64,7 +85,9 @@ fn line(criterion: &mut Criterion) {
             complete: true,
             left: Left::Nothing,
         };
-        group.bench_function(name, |bencher| bencher.iter(|| witness.ended(black_box(&ended))));
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|count| cpu_time_of(count, || witness.ended(black_box(&ended))))
+        });
     }
     group.finish();
 }
@@ -104,6 +127,7 @@ fn hits(criterion: &mut Criterion) {
     let requests = request.repeat(PIPELINED).into_bytes();
     let mut group = criterion.benchmark_group("hits");
     group.throughput(Throughput::Elements(PIPELINED as u64));
+    configure(&mut group);
     let mut measure = |name: &str, witness: Option<Arc<dyn Witness>>| {
         let mut stream = runtime.block_on(connected(witness));
         let mut answers = Vec::new();
@@ -123,7 +147,7 @@ fn hits(criterion: &mut Criterion) {
                 }
             });
         };
-        group.bench_function(name, |bencher| bencher.iter(&mut exchange));
+        group.bench_function(name, |bencher| bencher.iter_custom(|count| cpu_time_of(count, &mut exchange)));
     };
     measure("without a log", None);
     let entered = runtime.enter();
