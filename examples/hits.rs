@@ -91,7 +91,7 @@ fn main() -> anyhow::Result<()> {
             doors.push((TcpListener::bind(&address).await?, Transport::Public(Arc::new(certificates))));
         }
         let config = Config { connections_max: 20_000, ..Config::default() };
-        let handlers = Handlers { http, hot: kept };
+        let handlers = Handlers { http, hot: kept, witness: None };
         let shutdown = CancellationToken::new();
         let mut workers = Workers::start(doors, Proxies::default(), workers, config, handlers, &shutdown)?;
         workers.drained().await?;

@@ -16,13 +16,14 @@ use crate::{cache, edge, node, telemetry};
 pub(super) static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::read_off);
 
 /// The fields that name a file or folder: relative ones start at the folder of the file that says so.
-pub(super) const PATHS: [&str; 6] = [
+pub(super) const PATHS: [&str; 7] = [
     "identity.authority",
     "identity.certificate",
     "identity.key",
     "node.data",
     "edge.origin_authority",
     "edge.cache.disk.folder",
+    "edge.access_log.path",
 ];
 
 /// The same within lists of tables.
@@ -74,6 +75,11 @@ impl Fields {
             threads: NonZeroUsize::new(2),
             cache: cache::Config {
                 disk: cache::disk::Config { folder: Some("cache".into()), ..Default::default() },
+                ..Default::default()
+            },
+            access_log: edge::access_log::Config {
+                path: Some("access.log".into()),
+                rotate_bytes: NonZeroU64::new(1 << 30),
                 ..Default::default()
             },
             ..edge::Config::default()

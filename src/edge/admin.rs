@@ -21,7 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 use serde::{Deserialize, Serialize};
 
-use super::{Core, ReloadError};
+use super::{Core, ReloadError, access_log};
 use crate::compress::{Coding, Made};
 use crate::model::{NodeId, ObjectKey, Principal, Purge};
 use crate::price::PriceBasis;
@@ -57,6 +57,8 @@ pub(super) struct Metrics {
     pub(super) resumed: Counter,
     /// Purges that were heard of.
     pub(super) purges: Counter,
+    /// Lines of the access log.
+    pub(super) access_log: access_log::Counts,
 }
 
 /// What counts the requests to one node.
@@ -121,6 +123,20 @@ pub(super) enum Outcome {
     Passed,
 }
 
+impl Outcome {
+    /// Its name in the access log.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Revalidated => "revalidated",
+            Self::Unchecked => "unchecked",
+            Self::Miss => "miss",
+            Self::Joined => "joined",
+            Self::Passed => "passed",
+        }
+    }
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct OutcomeLabels {
     outcome: Outcome,
@@ -162,6 +178,10 @@ impl Metrics {
         registry.register("resumed", "Bodies that broke off and went on at another node", resumed.clone());
         let purges = Counter::default();
         registry.register("purges", "Purges that were heard of", purges.clone());
+        let access_log = access_log::Counts::default();
+        registry.register("access_log_lines", "Lines of the access log that were written", access_log.lines.clone());
+        let help = "Lines of the access log that could not be written in time, or at all";
+        registry.register("access_log_dropped_lines", help, access_log.dropped.clone());
         let hot = Counter::default();
         registry.register("hot", "Answers from memory by the short way", hot.clone());
         let cache = Family::default();
@@ -202,6 +222,7 @@ impl Metrics {
             retries,
             resumed,
             purges,
+            access_log,
         }
     }
 

@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::{Frame, SizeHint};
 
 use super::Core;
+use super::facts::Tally;
 use super::fetch::Wanted;
 use super::node_body::{NodeBody, NodeBodyError};
 use super::resume::fetch_rest;
@@ -170,11 +171,22 @@ pub(super) struct Download {
     failed: Vec<NodeId>,
     /// Why the last node broke off, while another one is looked for.
     resuming: Option<(NodeBodyError, Resuming)>,
+    /// For whom it is fetched.
+    tally: Arc<Tally>,
 }
 
 impl Download {
-    pub(super) const fn new(core: Arc<Core>, wanted: Arc<Wanted>, body: NodeBody, rest: Rest) -> Self {
-        Self { core, wanted, rest, body: Some(body), skip: 0, failed: Vec::new(), resuming: None }
+    pub(super) fn new(core: Arc<Core>, wanted: Arc<Wanted>, mut body: NodeBody, rest: Rest, tally: Arc<Tally>) -> Self {
+        body.count_for(&tally);
+        Self { core, wanted, rest, body: Some(body), skip: 0, failed: Vec::new(), resuming: None, tally }
+    }
+
+    /// Has what comes from now on counted for another answer.
+    pub(super) fn count_for(&mut self, tally: &Arc<Tally>) {
+        self.tally = tally.clone();
+        if let Some(body) = &mut self.body {
+            body.count_for(tally);
+        }
     }
 
     /// How often another node went on.
@@ -208,7 +220,9 @@ impl hyper::body::Body for Download {
             if let Some((_, resuming)) = &mut this.resuming {
                 let body = ready!(resuming.as_mut().poll(cx));
                 match (body, this.resuming.take()) {
-                    (Some(body), _) => {
+                    (Some(mut body), _) => {
+                        body.count_for(&this.tally);
+                        this.tally.goes_on();
                         this.skip = if let Rest::Parts { sent, .. } = this.rest { sent } else { 0 };
                         this.body = Some(body);
                     }

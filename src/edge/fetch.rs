@@ -13,6 +13,7 @@ use super::Core;
 use super::attempt::{Attempt, attempt};
 use super::budget::Retries;
 use super::download::{Download, Rest};
+use super::facts::{Tally, Way};
 use super::freshness::{Sought, Worth, version_of};
 use super::node_body::NodeBody;
 use super::search::Search;
@@ -100,12 +101,10 @@ pub(super) fn forwarded(headers: &HeaderMap) -> Option<HeaderMap> {
 
 /// The answer of a node.
 pub(super) struct Answer {
-    /// The node, and why it was chosen.
-    pub(super) route: Route,
+    /// By which way it came.
+    pub(super) way: Arc<Way>,
     /// A success, 304, 412 or 416.
     pub(super) response: Response<Download>,
-    /// The nodes before it, which were asked in vain.
-    pub(super) passed: Vec<NodeId>,
 }
 
 /// Why no node answers.
@@ -135,7 +134,8 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
     let routes = core.routes.load_full();
     let target = wanted.target();
     let sought = Sought::new(core, wanted);
-    let mut search = Search::new(wanted.rank(core).routes, deadline);
+    let Ranking { policy, routes: ranked } = wanted.rank(core);
+    let mut search = Search::new(ranked, deadline);
     let (mut retries, mut failed) = (Retries::default(), None);
     while let Some(route) = search.next(&sought) {
         if search.passed.len() >= core.config.tries_max.get() {
@@ -154,7 +154,7 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
         let (version, said) = match attempt {
             Attempt::Answer(response) => {
                 let version = version_of(response.headers());
-                (version, Ok(answer(core, wanted, route, response, &search.passed)))
+                (version, Ok(answer(core, wanted, (route, policy), response, &search.passed)))
             }
             Attempt::Missing { deleted: Some(version) } => (Some(version), Err(Unanswered::Missing { deleted: true })),
             Attempt::Refused(status) => return Err(Unanswered::Refused(status)),
@@ -189,7 +189,7 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
 fn answer(
     core: &Arc<Core>,
     wanted: &Arc<Wanted>,
-    mut route: Route,
+    (mut route, policy): (Route, Policy),
     response: Response<NodeBody>,
     passed: &[NodeId],
 ) -> Answer {
@@ -200,12 +200,13 @@ fn answer(
         core.sizes.learn(wanted.key.as_str(), size);
     }
     let rest = Rest::of(&wanted.method, &response);
-    let response = response.map(|body| Download::new(core.clone(), wanted.clone(), body, rest));
-    Answer { route, response, passed: passed.to_vec() }
+    let fetched = Arc::<Tally>::default();
+    let response = response.map(|body| Download::new(core.clone(), wanted.clone(), body, rest, fetched.clone()));
+    Answer { way: Arc::new(Way { route, policy, passed: passed.to_vec(), fetched }), response }
 }
 
 /// The size of the whole object, as the head of an answer tells it.
-fn whole_size<B>(response: &Response<B>) -> Option<u64> {
+pub(super) fn whole_size<B>(response: &Response<B>) -> Option<u64> {
     let field = |name| response.headers().get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     match response.status() {
         StatusCode::OK => field(header::CONTENT_LENGTH)?.parse().ok(),

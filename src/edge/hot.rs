@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use http::header::{ACCEPT_ENCODING, AGE, CONTENT_LENGTH, VIA};
+use http::header::{ACCEPT_ENCODING, AGE, CONTENT_ENCODING, CONTENT_LENGTH, VIA};
 use http::uri::Scheme;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +14,7 @@ use super::Core;
 use super::admin::Outcome;
 use super::body::Log;
 use super::coding::{self, Given, Rules};
+use super::facts::Facts;
 use super::proxy::{CACHED, HIT, INDEX, default_port};
 use super::revalidate::is_fresh;
 use super::site::Site;
@@ -59,6 +60,15 @@ pub(super) struct Receipt {
     log: Log,
     /// What is on the disk, if it was sent from there.
     from: Option<Arc<Sliced>>,
+    /// Where there is an access log.
+    facts: Option<Facts>,
+}
+
+impl Receipt {
+    /// What the access log says of it.
+    pub(super) const fn facts(&self) -> Option<&Facts> {
+        self.facts.as_ref()
+    }
 }
 
 impl Hits {
@@ -137,7 +147,8 @@ impl Hits {
                 let content = content_of(&stored.body)?;
                 let make = |head: &Head| block_of(&self.core, head, &head.terms, stored.body.size(), nature.varies());
                 let (head, block) = stored.block(nature.varies(), make);
-                Some(Form { head, block, content, from: sliced_of(&stored.body) })
+                let coding = head.headers.get(CONTENT_ENCODING).cloned();
+                Some(Form { head, block, content, from: sliced_of(&stored.body), coding })
             }
             Given::Kept(variant) => {
                 let head = stored.head();
@@ -146,7 +157,8 @@ impl Hits {
                 let content = content_of(&variant.body)?;
                 let make = |of: &Head| block_of(&self.core, of, &head.terms, variant.body.size(), true);
                 let (_, block) = variant.block(true, make);
-                Some(Form { head, block, content, from: sliced_of(&variant.body) })
+                let coding = variant.head().headers.get(CONTENT_ENCODING).cloned();
+                Some(Form { head, block, content, from: sliced_of(&variant.body), coding })
             }
             Given::Encode(_) | Given::Decode(_) => None,
         }
@@ -200,12 +212,20 @@ impl Hot for Hits {
             None if settings.hosts.contain(target.host()) => self.object(head)?,
             None => return None,
         };
-        let Form { head: kept, block, content, from } = self.form_of(config, head, &stored)?;
-        let mut extra = extra_of(&kept)?;
+        let Form { head: kept, block, content, from, coding } = self.form_of(config, head, &stored)?;
+        let (mut extra, ttl_seconds) = extra_of(&kept)?;
         let protocol = (head.version(), caller.secured.is_some());
         if let Some(offer) = self.core.alt_svc.for_answer(protocol.0, protocol.1) {
             extra.push(&header::ALT_SVC, &offer).ok()?;
         }
+        let facts = self.core.config.access_log.path.is_some().then(|| Facts {
+            site: site.map(|site| site.text().clone()),
+            outcome: Some(Outcome::Hit),
+            size_bytes: Some(content.length()),
+            coding,
+            ttl_seconds,
+            ..Facts::default()
+        });
         let body = if method == Method::HEAD { HotBody::None } else { content };
         self.core.metrics.hot.inc();
         self.hits.inc();
@@ -214,11 +234,11 @@ impl Hot for Hits {
             counter.inc();
         }
         self.core.links.watch(caller.address, &caller.link, body.length());
-        let receipt = Receipt { log: self.log(head, method, caller, start), from };
+        let receipt = Receipt { log: self.log(head, method, caller, start), from, facts };
         Some(HotAnswer { block, extra, body, receipt })
     }
 
-    fn sent(&self, Receipt { mut log, from }: Receipt, sent: HotSent) {
+    fn sent(&self, Receipt { mut log, from, .. }: Receipt, sent: HotSent) {
         log.bytes = sent.body_bytes;
         log.broken = (!sent.complete).then(|| match sent.unreadable {
             false => "the client left before the end".to_owned(),
@@ -259,6 +279,8 @@ struct Form {
     content: HotBody,
     /// What of it is in slices.
     from: Option<Arc<Sliced>>,
+    /// The coding of the content.
+    coding: Option<HeaderValue>,
 }
 
 /// What a request says of codings: it has no range, and no `Cache-Control`.
@@ -299,14 +321,16 @@ fn block_of(core: &Core, head: &Head, terms: &Terms, size: u64, varies: bool) ->
     Block::new(head.status, &headers)
 }
 
-/// The lines that are of this moment.
-fn extra_of(head: &Head) -> Option<Extra> {
-    let mut extra = Extra::new();
+/// The lines that are of this moment, and for how long it is fresh if that is known.
+fn extra_of(head: &Head) -> Option<(Extra, Option<i64>)> {
+    let (mut extra, mut ttl_seconds) = (Extra::new(), None);
     if let Terms::Answer { freshness, .. } = &head.terms {
         let now = SystemTime::now();
         extra.push_number(&AGE, u64::from(freshness.age_seconds(now))).ok()?;
-        let status = format!("{HIT}; ttl={}", freshness.ttl_seconds(now));
+        let left = freshness.ttl_seconds(now);
+        ttl_seconds = Some(left);
+        let status = format!("{HIT}; ttl={left}");
         extra.push(&CACHE_STATUS, &HeaderValue::try_from(status).ok()?).ok()?;
     }
-    Some(extra)
+    Some((extra, ttl_seconds))
 }

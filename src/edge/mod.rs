@@ -3,6 +3,7 @@
 //! Routing reads one immutable snapshot; following the cluster and measuring the nodes go on beside it. If the control
 //! plane is gone, requests go on with the last known view.
 
+pub mod access_log;
 mod admin;
 mod alt_svc;
 mod attempt;
@@ -13,6 +14,7 @@ mod choice;
 mod coding;
 mod coherence;
 mod download;
+mod facts;
 mod fetch;
 mod fill;
 mod freshness;
@@ -135,6 +137,8 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// What is kept in memory.
     pub cache: cache::Config,
+    /// What is written of each answer.
+    pub access_log: access_log::Config,
     /// What is compressed: of the store, and of sites that say nothing else.
     pub compression: compress::Config,
     /// How large an object is taken to be before it was seen.
@@ -182,6 +186,7 @@ impl Default for Config {
             stall_ms_max: 2_000,
             thresholds: Thresholds::default(),
             cache: cache::Config::default(),
+            access_log: access_log::Config::default(),
             compression: compress::Config::default(),
             assumed_size_bytes: 100_000,
             route: route::Config::default(),
@@ -246,6 +251,9 @@ pub enum EdgeError {
     /// What is kept on the disk cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// Its access log cannot be opened.
+    #[error("cannot open the access log (edge.access_log.path)")]
+    AccessLog(#[source] io::Error),
     /// It has no certificates that it could show.
     #[error(transparent)]
     Certificates(#[from] CertificateFileError),
@@ -423,21 +431,24 @@ pub async fn run(
         Some(identity) => (Transport::Tls(identity.server_config(TlsVersions::Only13)), None),
         None => return Err(EdgeError::NoIdentity),
     };
+    let (limits, threads) = (core.config.serve.clone(), core.config.threads()?);
+    let access_log = access_log::AccessLog::start(&core.config.access_log, core.metrics.access_log.clone());
+    let access_log = access_log.map_err(EdgeError::AccessLog)?;
     let answering = core.clone();
     let users = http1::Handlers {
         http: service_fn(move |request| proxy::answer(answering.clone(), request)),
         hot: Arc::new(hot::Hits::new(core.clone())),
+        witness: access_log.as_ref().map(|log| log.witness(threads)),
     };
     let admin = Handlers { http: admin::router(&core, admin_hosts), packets: None };
     let mut tasks = JoinSet::new();
-    let (limits, count) = (core.config.serve.clone(), core.config.threads()?);
     let (doors, admin_listener) = Doors::new(&core, listeners)?;
     tasks.spawn(reload::keep(core.clone(), doors.certificates.clone(), reloads));
     #[cfg(feature = "http3")]
     if let (Some(socket), Some(certificates)) = (doors.udp, doors.certificates) {
         listen::serve(&core, listen::Quic { socket, certificates }, users.clone(), &mut tasks)?;
     }
-    let mut workers = Workers::start(doors.tcp, core.proxies.clone(), count, limits, users, &stop)?;
+    let mut workers = Workers::start(doors.tcp, core.proxies.clone(), threads, limits, users, &stop)?;
     let (give_back, drained) = oneshot::channel();
     tasks.spawn(async move {
         workers.drained().await.expect("a part of the users would be served by nobody");
@@ -464,6 +475,9 @@ pub async fn run(
         workers.end().await;
     }
     core.cache.close().await;
+    if let Some(log) = access_log {
+        log.close().await;
+    }
     info!(address = %public_at, "edge stopped");
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The body of one node's answer.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -9,6 +10,7 @@ use hyper::body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 
 use super::attempt::Running;
+use super::facts::Tally;
 use crate::client::{AnswerBody, ExchangeError, Upgraded};
 use crate::model::NodeId;
 use crate::route::{FailureKind, Try};
@@ -26,6 +28,8 @@ pub(super) struct NodeBody {
     /// Time in which the node was waited for; the rest of the time the client was.
     waited: Duration,
     waiting_since: Option<Instant>,
+    /// For whom it is fetched.
+    tally: Option<Arc<Tally>>,
 }
 
 /// A node's answer broke off.
@@ -55,7 +59,13 @@ impl NodeBody {
             bytes: 0,
             waited: Duration::ZERO,
             waiting_since: None,
+            tally: None,
         }
+    }
+
+    /// Has what comes counted for an answer.
+    pub(super) fn count_for(&mut self, tally: &Arc<Tally>) {
+        self.tally = Some(tally.clone());
     }
 
     /// Whose answer it is.
@@ -114,6 +124,9 @@ impl hyper::body::Body for NodeBody {
             Some(Ok(frame)) => {
                 let length = frame.data_ref().map_or(0, |bytes| bytes.len() as u64);
                 this.bytes += length;
+                if let Some(tally) = &this.tally {
+                    tally.came(length);
+                }
                 if let Some(running) = &mut this.running {
                     running.received(length);
                 }

@@ -9,6 +9,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::Core;
 use super::body::Inner;
+use super::facts::Way;
 use super::fetch::{Answer, Unanswered, Wanted, fetch};
 use super::fill;
 use super::freshness::{self, heard_of};
@@ -16,7 +17,7 @@ use super::proxy::end_to_end;
 use super::revalidate::{Use, check};
 use super::slices::{Fetched, covers, part_of, widened};
 use crate::cache::{Begun, Head, Lead, Lookup, Reader, Stored, Terms, Told, slice_at};
-use crate::model::{NodeId, Variant};
+use crate::model::Variant;
 use crate::protocol::VARIANT_HEADER;
 use crate::route::Route;
 
@@ -26,9 +27,9 @@ pub(super) enum Obtained {
     /// The edge's memory.
     Kept(Arc<Stored>, Use),
     /// A fetch that this request has begun and that others may read along.
-    Led { route: Route, passed: Vec<NodeId>, head: Arc<Head>, reader: Reader },
+    Led { way: Arc<Way>, head: Arc<Head>, reader: Reader },
     /// As [`Obtained::Led`], of what is kept in slices: what was fetched is what it was `begun` with.
-    Begun { route: Route, passed: Vec<NodeId>, stored: Arc<Stored>, begun: Begun, fetched: Fetched },
+    Begun { way: Arc<Way>, stored: Arc<Stored>, begun: Begun, fetched: Fetched },
     /// A fetch that another request has begun.
     Joined { head: Arc<Head>, reader: Reader },
     /// A node, for this request alone.
@@ -148,22 +149,22 @@ fn share(core: &Arc<Core>, wanted: &Wanted, lead: Lead, began: Duration, answer:
         refuse(lead);
         return not_kept(answer);
     };
-    let cost = cost(&answer.route);
+    let cost = cost(&answer.way.route);
     if core.cache.slices(&head) {
         let Some((stored, begun)) = lead.slice(head, cost, slice_at(part.start)) else { return not_kept(answer) };
-        let Answer { route, response, passed } = answer;
-        let from = route.node.id.clone();
+        let Answer { way, response } = answer;
+        let from = way.route.node.id.clone();
         let fetched = Fetched { body: Inner::Node(Box::new(response.into_body())), cost, from };
-        return Shared::Obtained(Obtained::Begun { route, passed, stored, begun, fetched });
+        return Shared::Obtained(Obtained::Begun { way, stored, begun, fetched });
     }
     if !covers(&part, head.size) {
         refuse(lead);
         return not_kept(answer);
     }
     let Some((fill, reader)) = lead.begin(head.clone(), cost) else { return not_kept(answer) };
-    let Answer { route, response, passed } = answer;
+    let Answer { way, response } = answer;
     core.fills.spawn(core.drained.clone().run_until_cancelled_owned(fill::run(fill, response.into_body())));
-    Shared::Obtained(Obtained::Led { route, passed, head: Arc::new(head), reader })
+    Shared::Obtained(Obtained::Led { way, head: Arc::new(head), reader })
 }
 
 /// What it costs to fetch again what came by `route`: the seconds that it takes, as far as they are known.

@@ -19,30 +19,28 @@ use super::admin::Outcome;
 use super::body::{Inner, Log, ProxyBody};
 use super::choice::{Client, choose, conditions, mark_adaptive};
 use super::coding;
-use super::fetch::{Answer, Unanswered, Wanted, forwarded};
+use super::facts::{Facts, Tally, looked_up, marked, tell_cache, tell_route};
+use super::fetch::{Answer, Unanswered, Wanted, forwarded, whole_size};
 use super::obtain::{Obtained, obtain};
 use super::revalidate::Use;
 use super::settings::Settings;
 use super::site::{self, Site};
 use super::slices::{self, Walk};
-use crate::cache::rules::strip_hop_by_hop;
+use crate::cache::rules::{CACHE_STATUS, strip_hop_by_hop};
 use crate::cache::{Sliced, Stored};
 use crate::compress::{Wish, tag};
-use crate::model::{NodeId, ObjectKey, Variant, Version};
+use crate::model::{ObjectKey, Variant, Version};
 use crate::protocol::problem::{self, Problem};
 use crate::protocol::{
     POLICY_HEADER, ROUTE_HEADER, VERSION_HEADER, decode_path, encode_path, min_version, without_dot_segments,
 };
-use crate::route::{Policy, Route};
+use crate::route::Policy;
 use crate::serve::guard::Target;
 use crate::serve::{RequestBody, Secured};
 
 /// The page for a folder, and for what is missing.
 pub(super) const INDEX: &str = "index.html";
 const NOT_FOUND: &str = "404.html";
-
-/// What the cache did for an answer (RFC 9211).
-const CACHE_STATUS: &str = "cache-status";
 
 /// Why no node was asked.
 pub(super) const CACHED: &str = "reason=cached";
@@ -76,8 +74,10 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
     let deadline = start + Duration::from_millis(core.config.request_ms_max);
     // Those of its begin: a reload meanwhile is for requests after it.
     let settings = core.settings.load_full();
+    let mut of_site = None;
     let mut response = match addressee(&settings, &head) {
         Ok(Addressee::Site(site, target)) => {
+            of_site = Some(site.text().clone());
             let trusted = client.peer.is_some_and(|peer| settings.trusts(peer));
             let patience = start + site.patience();
             let incoming = site::Incoming::new(head, target, site.compression(), client.peer, trusted, patience);
@@ -92,7 +92,10 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
         response.headers_mut().insert(header::ALT_SVC, offer);
     }
     log.status = Some(response.status());
-    log.node = response.extensions().get().cloned();
+    let (size_bytes, coding) = (whole_size(&response), response.headers().get(header::CONTENT_ENCODING).cloned());
+    let facts = Facts::of(&mut response);
+    log.node = facts.node().cloned();
+    (facts.site, facts.size_bytes, facts.coding) = (of_site, size_bytes, coding);
     log.broken = None;
     if let (Some(peer), Some(link)) = (client.peer, &client.link) {
         core.links.watch(peer, link, response.body().left());
@@ -312,39 +315,39 @@ async fn answer_from(
 ) -> Response<Inner> {
     match obtained {
         Obtained::Kept(stored, usage) => from_memory(core, wanted, request, &stored, usage).await,
-        Obtained::Led { route, passed, head, reader } => {
-            core.metrics.looked_up(Outcome::Miss);
+        Obtained::Led { way, head, reader } => {
             let mut response = coding::along(core, request, &head, reader).await;
+            looked_up(core, &mut response, Outcome::Miss);
             tell_cache(response.headers_mut(), "metacdn; fwd=uri-miss; stored");
-            marked(core, response, &route, &passed)
+            marked(core, response, &way)
         }
-        Obtained::Begun { route, passed, stored, begun, fetched } => {
-            core.metrics.looked_up(Outcome::Miss);
+        Obtained::Begun { way, stored, begun, fetched } => {
             let mut fetched = Some((begun, fetched));
             let walk = |sliced: &Arc<Sliced>, part| {
-                let walk = walk(core, wanted, &stored, sliced, part);
+                let walk = walk(core, wanted, &stored, (sliced, &way.fetched), part);
                 match fetched.take() {
                     Some((begun, fetched)) => walk.with(begun, fetched),
                     None => walk,
                 }
             };
             let mut response = coding::kept(core, request, &stored, &stored.head(), walk).await;
+            looked_up(core, &mut response, Outcome::Miss);
             tell_cache(response.headers_mut(), "metacdn; fwd=uri-miss; stored");
-            marked(core, response, &route, &passed)
+            marked(core, response, &way)
         }
         Obtained::Joined { head, reader } => {
-            core.metrics.looked_up(Outcome::Joined);
             let mut response = coding::along(core, request, &head, reader).await;
+            looked_up(core, &mut response, Outcome::Joined);
             tell_route(response.headers_mut(), JOINED);
             tell_cache(response.headers_mut(), "metacdn; fwd=uri-miss; collapsed");
             response
         }
-        Obtained::Fetched(Answer { route, response, passed }) => {
-            core.metrics.looked_up(Outcome::Passed);
+        Obtained::Fetched(Answer { way, response }) => {
             let mut response = response.map(|body| Inner::Node(Box::new(body)));
             end_to_end(response.headers_mut(), &core.via);
             let is_for_all = coding::is_for_all(response.headers());
             let mut response = coding::passed(core, request, is_for_all, response);
+            looked_up(core, &mut response, Outcome::Passed);
             let why = if wanted.policy.is_some() {
                 "metacdn; fwd=request"
             } else if !core.cache.takes(0) {
@@ -353,7 +356,7 @@ async fn answer_from(
                 "metacdn; fwd=uri-miss"
             };
             tell_cache(response.headers_mut(), why);
-            marked(core, response, &route, &passed)
+            marked(core, response, &way)
         }
     }
 }
@@ -365,7 +368,8 @@ async fn from_memory(
     stored: &Arc<Stored>,
     usage: Use,
 ) -> Response<Inner> {
-    let walk = |sliced: &Arc<Sliced>, part| walk(core, wanted, stored, sliced, part);
+    let fetched = Arc::<Tally>::default();
+    let walk = |sliced: &Arc<Sliced>, part| walk(core, wanted, stored, (sliced, &fetched), part);
     let mut response = coding::kept(core, request, stored, &stored.head(), walk).await;
     let (outcome, status) = match usage {
         Use::Fresh => (Outcome::Hit, HIT),
@@ -375,41 +379,23 @@ async fn from_memory(
             (Outcome::Unchecked, "metacdn; hit; detail=unchecked")
         }
     };
-    core.metrics.looked_up(outcome);
+    looked_up(core, &mut response, outcome);
+    Facts::of(&mut response).fetched = Some(fetched);
     tell_route(response.headers_mut(), CACHED);
     tell_cache(response.headers_mut(), status);
     response
 }
 
-/// The bytes `part` of what is `stored` in slices.
-fn walk(core: &Arc<Core>, wanted: &Arc<Wanted>, stored: &Arc<Stored>, sliced: &Arc<Sliced>, part: Range<u64>) -> Walk {
-    let known = slices::Known { key: wanted.cache_key(), stored: stored.clone() };
+/// The bytes `part` of what is `stored` in slices; what is fetched of it is counted.
+fn walk(
+    core: &Arc<Core>,
+    wanted: &Arc<Wanted>,
+    stored: &Arc<Stored>,
+    (sliced, fetched): (&Arc<Sliced>, &Arc<Tally>),
+    part: Range<u64>,
+) -> Walk {
+    let known = slices::Known { key: wanted.cache_key(), stored: stored.clone(), fetched: fetched.clone() };
     Walk::new(core, sliced, Arc::new(slices::Object::new(wanted.clone(), known)), part)
-}
-
-/// `response` with the node that gave it, and why.
-pub(super) fn marked(core: &Core, mut response: Response<Inner>, route: &Route, passed: &[NodeId]) -> Response<Inner> {
-    let mut why = route.header_value();
-    if !passed.is_empty() {
-        let names: Vec<_> = passed.iter().map(NodeId::as_str).collect();
-        why = format!("{why}; passed={}", names.join(","));
-    }
-    tell_route(response.headers_mut(), &why);
-    core.metrics.routed(&route.node.id);
-    response.extensions_mut().insert(route.node.id.clone());
-    response
-}
-
-/// Says who gave an answer, and why it was asked.
-pub(super) fn tell_route(headers: &mut HeaderMap, route: &str) {
-    if let Ok(value) = HeaderValue::from_str(route) {
-        headers.insert(HeaderName::from_static(ROUTE_HEADER), value);
-    }
-}
-
-/// Says what the cache did for an answer (RFC 9211).
-fn tell_cache(headers: &mut HeaderMap, status: &'static str) {
-    headers.insert(HeaderName::from_static(CACHE_STATUS), HeaderValue::from_static(status));
 }
 
 /// A redirect to the folder of that name, if it has a page.

@@ -44,6 +44,7 @@ mod sniff;
 mod stream;
 mod streams;
 mod tls;
+mod witness;
 
 use accept::{Place, WhenFull, accept_until};
 pub use body::RequestBody;
@@ -52,6 +53,7 @@ pub use link::{ClientLink, Sent};
 pub use packet::{PacketConnection, PacketHandler, ReceiveError, Received};
 pub use proxied::Proxies;
 use tls::Accepted;
+pub use witness::{AskedFor, Ended, Left, Witness};
 
 /// Where a request comes from; in its extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,6 +1,7 @@
 //! Behaviour, through real roles and real processes.
 #![expect(clippy::unwrap_used, reason = "what fails in a test shall end it, in its helpers too")]
 
+mod access_log;
 mod answers;
 mod bad_input;
 mod blobs;

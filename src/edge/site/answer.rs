@@ -13,6 +13,7 @@ use tracing::debug;
 use super::super::Core;
 use super::super::body::Inner;
 use super::super::coding;
+use super::super::facts::{Facts, Tally};
 use super::super::proxy::problem;
 use super::super::slices::{self, Walk, Widened};
 use super::Site;
@@ -236,13 +237,21 @@ impl Life {
 
     /// What is kept.
     async fn kept(&self, reply: Reply<'_>, kept: &Kept) -> Response<Inner> {
-        let walk = |sliced: &Arc<Sliced>, part| self.walk(sliced, &kept.stored, part);
-        reply.kept(&kept.stored, &kept.head, &kept.freshness, walk).await
+        let fetched = Arc::<Tally>::default();
+        let walk = |sliced: &Arc<Sliced>, part| self.walk((sliced, &fetched), &kept.stored, part);
+        let mut response = reply.kept(&kept.stored, &kept.head, &kept.freshness, walk).await;
+        Facts::of(&mut response).fetched = Some(fetched);
+        response
     }
 
-    /// The bytes `part` of what is `stored` in slices.
-    pub(super) fn walk(&self, sliced: &Arc<Sliced>, stored: &Arc<Stored>, part: Range<u64>) -> Walk {
-        let known = slices::Known { key: self.key.clone(), stored: stored.clone() };
+    /// The bytes `part` of what is `stored` in slices; what is fetched of it is counted.
+    pub(super) fn walk(
+        &self,
+        (sliced, fetched): (&Arc<Sliced>, &Arc<Tally>),
+        stored: &Arc<Stored>,
+        part: Range<u64>,
+    ) -> Walk {
+        let known = slices::Known { key: self.key.clone(), stored: stored.clone(), fetched: fetched.clone() };
         let source = slices::Answer::new(self.site.clone(), self.incoming.path(), self.asked.clone(), known);
         Walk::new(&self.core, sliced, Arc::new(source), part)
     }

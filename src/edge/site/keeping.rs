@@ -51,7 +51,7 @@ impl Life {
         if let Some(size) = head.size {
             self.core.sizes.learn(self.incoming.path().as_str(), size);
         }
-        let cost = cost(&answer.route);
+        let cost = cost(&answer.way.route);
         if self.core.cache.slices(&head) && gives_parts(&head) {
             let kept = lead.slice(head, cost, slice_at(part.start));
             let Some((stored, begun)) = kept else { return not_kept(answer) };
@@ -63,28 +63,28 @@ impl Life {
         }
         let shared = Arc::new(head.clone());
         let Some((fill, reader)) = lead.begin(head, cost) else { return not_kept(answer) };
-        let Answer { route, response, passed } = answer;
+        let Answer { way, response } = answer;
         let filling = fill::run(fill, response.into_body());
         self.core.fills.spawn(self.core.drained.clone().run_until_cancelled_owned(filling));
-        Some(reply.led(&route, &passed).along(&shared, reader).await)
+        Some(reply.led(&way).along(&shared, reader).await)
     }
 
     /// What is kept in slices from now on, `begun` with those that an origin gives.
     async fn begun(&self, reply: Reply<'_>, stored: &Arc<Stored>, begun: Begun, answer: Answer) -> Response<Inner> {
-        let Answer { route, response, passed } = answer;
-        let cost = cost(&route);
-        let from = route.node.id.clone();
+        let Answer { way, response } = answer;
+        let cost = cost(&way.route);
+        let from = way.route.node.id.clone();
         let body = Inner::Origin(Box::new(response.into_body()));
         let mut fetched = Some((begun, Fetched { body, cost, from }));
         let Some(kept) = Kept::of(stored.clone()) else { return self.only_if_cached() };
         let walk = |sliced: &Arc<Sliced>, part| {
-            let walk = self.walk(sliced, stored, part);
+            let walk = self.walk((sliced, &way.fetched), stored, part);
             match fetched.take() {
                 Some((begun, fetched)) => walk.with(begun, fetched),
                 None => walk,
             }
         };
-        reply.led(&route, &passed).kept(stored, &kept.head, &kept.freshness, walk).await
+        reply.led(&way).kept(stored, &kept.head, &kept.freshness, walk).await
     }
 
     /// Whether a shared cache may use `answer` for all, whether or not it is kept here: HEAD as the GET that it stands for.

@@ -12,6 +12,7 @@ use tracing::debug;
 
 use super::super::attempt::Running;
 use super::super::budget::Retries;
+use super::super::facts::{Tally, Way};
 use super::super::node_body::NodeBody;
 use super::super::observe::{Observations, Seen, failure};
 use super::super::refresh::since_sent;
@@ -21,7 +22,7 @@ use super::{Config, OriginConfig, SiteError};
 use crate::cache::rules::strip_hop_by_hop;
 use crate::client::{Asked, ClientError, ExchangeError, OnInterim, Peer};
 use crate::model::{ImageMode, Liveness, MemberState, Node, NodeId, Provider, Tariff};
-use crate::route::{self, Candidate, FailureKind, Reason, Route, RouteTable, Try};
+use crate::route::{self, Candidate, FailureKind, Ranking, Reason, RouteTable, Try};
 use crate::serve::body::BodyError;
 use crate::serve::http1::Interim;
 
@@ -43,11 +44,9 @@ pub(in crate::edge) struct Origins {
 
 /// What an origin answers.
 pub(in crate::edge) struct Answer {
-    /// The origin, and why it was chosen.
-    pub(in crate::edge) route: Route,
+    /// By which way it came.
+    pub(in crate::edge) way: Arc<Way>,
     pub(in crate::edge) response: Response<NodeBody>,
-    /// The origins before it, which were asked in vain.
-    pub(super) passed: Vec<NodeId>,
 }
 
 /// Why no origin answers.
@@ -175,7 +174,8 @@ impl Origins {
         core.retries.earn();
         let target = outgoing.target.as_str();
         let request = route::Request { key: target, size: core.sizes.guess(target), policy: None };
-        let mut routes: VecDeque<_> = self.table.load().rank(&request).routes.into();
+        let Ranking { policy, routes } = self.table.load().rank(&request);
+        let mut routes = VecDeque::from(routes);
         routes.make_contiguous().sort_by_key(|route| outgoing.rather_not.contains(&route.node.id));
         let (mut retries, mut failed) = (Retries::default(), None::<bool>);
         let (mut passed, mut why, mut kept) = (Vec::<NodeId>::new(), Unanswered::Unreachable, None::<Answer>);
@@ -194,12 +194,15 @@ impl Origins {
                 if outgoing.has_body() { Ok(attempt.await) } else { timeout_at(deadline.into(), attempt).await };
             let Ok(attempt) = attempt else { return kept.ok_or(Unanswered::Late) };
             match attempt {
-                Attempt::Answer(response) => {
+                Attempt::Answer(mut response) => {
                     if !passed.is_empty() {
                         route.reason = Reason::NextBest;
                     }
                     let fails = is_failing(response.status());
-                    let answer = Answer { route, response, passed: passed.clone() };
+                    let fetched = Arc::<Tally>::default();
+                    response.body_mut().count_for(&fetched);
+                    let way = Arc::new(Way { route, policy, passed: passed.clone(), fetched });
+                    let answer = Answer { way, response };
                     // Where there is no other one, what it says of its trouble is the answer.
                     if !fails || routes.is_empty() || !outgoing.method.is_idempotent() {
                         return Ok(answer);

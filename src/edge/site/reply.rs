@@ -9,15 +9,13 @@ use http::{HeaderValue, Response, StatusCode};
 
 use super::super::admin::Outcome;
 use super::super::body::Inner;
-use super::super::proxy::{marked, tell_route};
+use super::super::facts::{Facts, Way, looked_up, marked, tell_route};
 use super::super::slices::Walk;
 use super::super::{Core, coding};
 use super::origins::Answer;
 use super::tunnel;
 use crate::cache::rules::{CacheStatus, Forward, Freshness, Source, strip_hop_by_hop};
 use crate::cache::{Head, Reader, Sliced, Stored, Terms};
-use crate::model::NodeId;
-use crate::route::Route;
 use crate::serve::http1::OnUpgrade;
 
 /// What the cache did for a request.
@@ -41,12 +39,13 @@ pub(super) struct Reply<'a> {
     forwarded: Option<StatusCode>,
     collapsed: bool,
     stored: bool,
-    led: Option<(&'a Route, &'a [NodeId])>,
+    led: Option<&'a Arc<Way>>,
+    outcome: Option<Outcome>,
 }
 
 impl<'a> Reply<'a> {
     pub(super) const fn new(core: &'a Arc<Core>, request: coding::Request<'a>, why: Why) -> Self {
-        Self { core, request, why, forwarded: None, collapsed: false, stored: false, led: None }
+        Self { core, request, why, forwarded: None, collapsed: false, stored: false, led: None, outcome: None }
     }
 
     /// An origin was asked and answered with this status.
@@ -62,15 +61,15 @@ impl<'a> Reply<'a> {
     }
 
     /// It comes by this route, and is kept.
-    pub(super) const fn led(mut self, route: &'a Route, passed: &'a [NodeId]) -> Self {
-        self.led = Some((route, passed));
+    pub(super) const fn led(mut self, way: &'a Arc<Way>) -> Self {
+        self.led = Some(way);
         self.stored = true;
         self
     }
 
     /// What is kept; what of it is in slices, as `walk` gives it.
     pub(super) async fn kept(
-        self,
+        mut self,
         stored: &Arc<Stored>,
         head: &Arc<Head>,
         freshness: &Freshness,
@@ -85,12 +84,12 @@ impl<'a> Reply<'a> {
             (Why::Asked(_), _) if self.stored => Outcome::Miss,
             (Why::Asked(_), _) => Outcome::Revalidated,
         };
-        self.core.metrics.looked_up(outcome);
+        self.outcome = Some(outcome);
         self.finish(response, Some(freshness.ttl_seconds(now)))
     }
 
     /// What comes with this head.
-    pub(super) async fn along(self, head: &Arc<Head>, reader: Reader) -> Response<Inner> {
+    pub(super) async fn along(mut self, head: &Arc<Head>, reader: Reader) -> Response<Inner> {
         let mut response = coding::along(self.core, self.request, head, reader).await;
         // What caches before this one have added to its age stays.
         if let Terms::Answer { freshness, .. } = &head.terms
@@ -98,13 +97,20 @@ impl<'a> Reply<'a> {
         {
             response.headers_mut().insert(AGE, HeaderValue::from(age));
         }
-        self.core.metrics.looked_up(if self.collapsed { Outcome::Joined } else { Outcome::Miss });
-        self.finish(response, None)
+        self.outcome = Some(if self.collapsed { Outcome::Joined } else { Outcome::Miss });
+        let ttl_seconds = match &head.terms {
+            Terms::Answer { freshness, .. } => Some(freshness.ttl_seconds(SystemTime::now())),
+            Terms::Object { .. } | Terms::Slice | Terms::Coded { .. } => None,
+        };
+        // What is not yet kept has no time left in the eyes of RFC 9211.
+        let mut response = self.finish(response, None);
+        Facts::of(&mut response).ttl_seconds = ttl_seconds;
+        response
     }
 
     /// What an origin answers, for this request alone; what no shared cache may use (`is_shared`) is personal.
     pub(super) fn passed(mut self, answer: Answer, is_shared: bool) -> Response<Inner> {
-        let Answer { route, mut response, passed } = answer;
+        let Answer { way, mut response } = answer;
         let protocol = response.headers().get(UPGRADE).cloned();
         strip_hop_by_hop(response.headers_mut());
         if let Some(protocol) = protocol.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
@@ -116,10 +122,10 @@ impl<'a> Reply<'a> {
         }
         let response = response.map(|body| Inner::Origin(Box::new(body)));
         let response = coding::passed(self.core, self.request, is_shared, response);
-        self.core.metrics.looked_up(Outcome::Passed);
+        self.outcome = Some(Outcome::Passed);
         self.forwarded = Some(response.status());
         let core = self.core;
-        marked(core, self.finish(response, None), &route, &passed)
+        marked(core, self.finish(response, None), &way)
     }
 
     /// What the edge itself has to say.
@@ -128,6 +134,10 @@ impl<'a> Reply<'a> {
     }
 
     fn finish(self, mut response: Response<Inner>, ttl_seconds: Option<i64>) -> Response<Inner> {
+        if let Some(outcome) = self.outcome {
+            looked_up(self.core, &mut response, outcome);
+        }
+        Facts::of(&mut response).ttl_seconds = ttl_seconds;
         let response_status = response.status();
         let headers = response.headers_mut();
         headers.append(http::header::VIA, self.core.via.clone());
@@ -147,7 +157,7 @@ impl<'a> Reply<'a> {
         };
         CacheStatus { cache: "metacdn", source, ttl_seconds, key: None, detail }.append_to(headers);
         match self.led {
-            Some((route, passed)) => marked(self.core, response, route, passed),
+            Some(way) => marked(self.core, response, way),
             None => {
                 if matches!(self.why, Why::Hit | Why::StaleHit | Why::StaleOnError) {
                     tell_route(headers, super::super::proxy::CACHED);

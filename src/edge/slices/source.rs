@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::super::Core;
 use super::super::body::Inner;
+use super::super::facts::Tally;
 use super::super::fetch::{self, Wanted};
 use super::super::obtain::cost;
 use super::super::site::{self, Outgoing, Site};
@@ -56,6 +57,8 @@ pub(in crate::edge) trait Source: Send + Sync {
 pub(in crate::edge) struct Known {
     pub(in crate::edge) key: CacheKey,
     pub(in crate::edge) stored: Arc<Stored>,
+    /// What is fetched of it for one answer.
+    pub(in crate::edge) fetched: Arc<Tally>,
 }
 
 impl Known {
@@ -107,9 +110,11 @@ impl Source for Object {
             let answer = fetch::fetch(&core, &Arc::new(wanted), deadline).await;
             let answer = answer.map_err(|_| FetchedError::Unanswered)?;
             known.check(&core, &answer.response, &range)?;
-            let fetch::Answer { route, response, .. } = answer;
-            let body = Inner::Node(Box::new(response.into_body()));
-            Ok(Fetched { body, cost: cost(&route), from: route.node.id.clone() })
+            let fetch::Answer { way, response } = answer;
+            let mut body = response.into_body();
+            body.count_for(&known.fetched);
+            let body = Inner::Node(Box::new(body));
+            Ok(Fetched { body, cost: cost(&way.route), from: way.route.node.id.clone() })
         })
     }
 
@@ -159,9 +164,11 @@ impl Source for Answer {
         Box::pin(async move {
             let answer = site.fetch(&core, &outgoing, deadline).await.map_err(|_| FetchedError::Unanswered)?;
             known.check(&core, &answer.response, &range)?;
-            let site::Answer { route, response, .. } = answer;
-            let body = Inner::Origin(Box::new(response.into_body()));
-            Ok(Fetched { body, cost: cost(&route), from: route.node.id.clone() })
+            let site::Answer { way, response } = answer;
+            let mut body = response.into_body();
+            body.count_for(&known.fetched);
+            let body = Inner::Origin(Box::new(body));
+            Ok(Fetched { body, cost: cost(&way.route), from: way.route.node.id.clone() })
         })
     }
 

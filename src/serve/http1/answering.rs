@@ -8,12 +8,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderMap, Response, StatusCode};
+use http::{Extensions, HeaderMap, Response, StatusCode};
 use hyper::body::{Body, Frame};
 use tracing::{debug, error};
 
+use super::super::witness::Watch;
 use super::interim::Interim;
-use super::outgoing::{Asked, Outgoing, changes_protocol, framing, head, refusal, says_close};
+use super::outgoing::{Asked, Outgoing, Refusal, changes_protocol, framing, head, refusal, says_close};
 use super::receiving::Receiving;
 use super::upgrade::OnUpgrade;
 use super::wire::Wire;
@@ -35,6 +36,11 @@ pub(super) struct Answering<F, B> {
     /// The body broke off, and the client could take what it has for the whole.
     pub(super) cut_unnoticed: bool,
     pub(super) upgrade: Option<OnUpgrade>,
+    pub(super) watch: Option<Watch>,
+    /// How much of the body was given to the wire.
+    body_bytes: u64,
+    /// That was not all of it.
+    cut: bool,
 }
 
 enum State<F, B> {
@@ -57,6 +63,15 @@ impl<F, B> Answering<F, B> {
     pub(super) const fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }
+
+    /// Tells whoever watches how much of the body was sent.
+    pub(super) fn tell_sent(&mut self, wire: &Wire) {
+        if let Some(watch) = &mut self.watch {
+            // The sizes of chunks that wait are taken for bytes of the body.
+            let sent = self.body_bytes.saturating_sub(wire.out_bytes() as u64);
+            watch.sent(sent, matches!(self.state, State::Done) && !self.cut && wire.is_sent());
+        }
+    }
 }
 
 impl<F, B> Drop for Answering<F, B> {
@@ -72,7 +87,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    pub(super) fn new(asked: Asked, interim: Interim, called: F) -> Self {
+    pub(super) fn new(asked: Asked, interim: Interim, called: F, watch: Option<Watch>) -> Self {
         Self {
             asked,
             interim,
@@ -80,6 +95,9 @@ where
             keeps_alive: asked.keeps_alive,
             cut_unnoticed: false,
             upgrade: None,
+            watch,
+            body_bytes: 0,
+            cut: false,
         }
     }
 
@@ -142,9 +160,18 @@ where
 
     fn fail(&mut self, wire: &mut Wire) {
         self.keeps_alive = false;
-        let detail = "the request could not be answered";
-        wire.push(refusal(StatusCode::INTERNAL_SERVER_ERROR, detail, &[], self.asked.is_head));
+        let (status, detail) = (StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered");
+        let Refusal { bytes, body_bytes } = refusal(status, detail, &[], self.asked.is_head);
+        self.answers(status, Extensions::new());
+        self.body_bytes = body_bytes;
+        wire.push(bytes);
         self.finish();
+    }
+
+    fn answers(&mut self, status: StatusCode, extensions: Extensions) {
+        if let Some(watch) = &mut self.watch {
+            watch.answers(status, extensions);
+        }
     }
 
     /// Frees what the handler and its body hold.
@@ -174,6 +201,7 @@ where
         self.keeps_alive &= outgoing != Outgoing::UntilClose && !(self.asked.is_connect && parts.status.is_success());
         let persists = self.keeps_alive || self.upgrade.is_some();
         wire.push(head(&parts, &hint, outgoing, &self.asked, persists));
+        self.answers(parts.status, parts.extensions);
         self.interim.end();
         self.state = match outgoing {
             Outgoing::None | Outgoing::Counted(0) => State::Done,
@@ -215,11 +243,13 @@ where
                 return self.end(&trailers, outgoing, wire);
             }
         };
+        let length = data.len() as u64;
+        self.body_bytes += length;
         let outgoing = match outgoing {
             Outgoing::Counted(left) => {
-                let length = data.len() as u64;
                 if length > left {
                     error!("the body of an answer is longer than it says");
+                    self.body_bytes -= length - left;
                     wire.push(data.slice(..left as usize));
                     self.keeps_alive = false;
                     return self.finish();
@@ -263,7 +293,7 @@ where
 
     /// Ends an answer in the middle, so that the client learns of it by the end of the connection (RFC 9112 section 8).
     fn break_off(&mut self) {
-        self.keeps_alive = false;
+        (self.keeps_alive, self.cut) = (false, true);
         self.cut_unnoticed = matches!(self.state, State::Body(_, Outgoing::UntilClose));
         self.finish();
     }

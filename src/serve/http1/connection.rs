@@ -8,9 +8,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Request, Response, StatusCode, request};
+use http::{Extensions, Request, Response, StatusCode, Version, request};
 use hyper::body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -18,6 +19,7 @@ use tower::{Service, ServiceExt};
 use tracing::debug;
 
 use super::super::stream::{Stream, linger};
+use super::super::witness::{Came, Watch, Watcher};
 use super::super::{Config, RequestBody};
 use super::answering::Answering;
 use super::exchange::{Behind, Exchange};
@@ -25,7 +27,7 @@ use super::hits::Hits;
 use super::hot::{Caller, Hot, HotAnswer, HotRequest};
 use super::interim::Interim;
 use super::limit::Limit;
-use super::outgoing::{Asked, Clock, refusal};
+use super::outgoing::{Asked, Clock, Refusal, refusal};
 use super::receiving::Receiving;
 use super::upgrade::Upgraded;
 use super::wire::{SCRAP_BYTES, Wire};
@@ -67,13 +69,15 @@ pub(in crate::serve) struct Common<S, H> {
     pub(in crate::serve) config: Config,
     pub(in crate::serve) limits: Limits,
     pub(in crate::serve) stopping: Stopping,
+    /// Where somebody is told of answers that have ended.
+    pub(in crate::serve) watcher: Option<Arc<Watcher>>,
 }
 
 impl<S, H> Common<S, H> {
     pub(in crate::serve) fn new(handlers: Handlers<S, H>, config: Config) -> Self {
-        let Handlers { http: handler, hot } = handlers;
+        let Handlers { http: handler, hot, witness } = handlers;
         let limits = Limits { head_bytes: config.header_bytes_max, target_bytes: TARGET_BYTES_MAX };
-        Self { handler, hot, config, limits, stopping: Stopping::default() }
+        Self { handler, hot, config, limits, stopping: Stopping::default(), watcher: witness.map(Watcher::new) }
     }
 }
 
@@ -92,9 +96,8 @@ where
     loop {
         let behind = match poll_fn(|cx| connection.poll_next(cx)).await {
             Ok(Next::End) => return Box::pin(connection.close(false)).await,
-            Ok(Next::Refused(status, detail)) => {
-                connection.wire.push(refusal(status, &detail, &[], false));
-                poll_fn(|cx| connection.wire.poll_send(cx)).await.map(|()| Behind::Close { unread: true })
+            Ok(Next::Refused(status, detail, watch)) => {
+                Box::pin(connection.refuse(status, &detail, watch)).await.map(|()| Behind::Close { unread: true })
             }
             Ok(Next::Request(asked)) => Box::pin(connection.answer(*asked)).await,
             Err(error) => Err(error),
@@ -103,9 +106,9 @@ where
             Ok(Behind::Next) => connection.rest(),
             Ok(Behind::Close { unread }) => return Box::pin(connection.close(unread)).await,
             Ok(Behind::Reset) => return connection.reset(),
-            Ok(Behind::Upgrade(upgrade)) => {
+            Ok(Behind::Upgrade(upgrade, watch)) => {
                 let Some(run) = upgrade.take() else { return };
-                return run(connection.into_upgraded()).await;
+                return run(connection.into_upgraded(watch)).await;
             }
             Err(error) => return debug!(%peer, %error, "connection broke off"),
         }
@@ -118,19 +121,20 @@ struct Called {
     asked: Asked,
     body: BodyLength,
     expectation: Expectation,
+    watch: Option<Watch>,
 }
 
 /// What a connection is to do next.
 enum Next {
     Request(Box<Called>),
     /// What came is no request, and what is behind it nobody knows.
-    Refused(StatusCode, String),
+    Refused(StatusCode, String, Option<Watch>),
     End,
 }
 
 impl Next {
-    fn refused(error: HeadError) -> Self {
-        Self::Refused(error.status(), error.to_string())
+    fn refused(error: HeadError, watch: Option<Watch>) -> Self {
+        Self::Refused(error.status(), error.to_string(), watch)
     }
 }
 
@@ -273,7 +277,12 @@ impl<S, H: Hot> Connection<S, H> {
                     self.fruitless = bytes.len() - taken;
                     break;
                 }
-                Err(error) => self.next = Some(Next::refused(error)),
+                Err(error) => {
+                    let came = Came::by(&self.caller);
+                    let watcher = self.common.watcher.as_ref();
+                    let watch = watcher.map(|watcher| watcher.unread(&bytes[taken..], Version::HTTP_11, came));
+                    self.next = Some(Next::refused(error, watch));
+                }
             }
         }
         if self.fruitless > 0 && (any || self.awaiting == Awaiting::Request) {
@@ -295,33 +304,55 @@ impl<S, H: Hot> Connection<S, H> {
     }
 
     fn request(&mut self, head: &RequestHead<'_>) {
+        let begun = self.common.watcher.as_ref().map(|_| Instant::now());
+        let watch = |this: &Self| {
+            let (watcher, begun) = this.common.watcher.as_ref().zip(begun)?;
+            Some(watcher.lines(head, Came::by(&this.caller), begun))
+        };
         // RFC 9110 section 10.1.1.
         if head.expectation() == Expectation::Unknown {
             let detail = "only 100-continue can be expected here".to_owned();
-            self.next = Some(Next::Refused(StatusCode::EXPECTATION_FAILED, detail));
+            self.next = Some(Next::Refused(StatusCode::EXPECTATION_FAILED, detail, watch(self)));
             return;
         }
         let simple = head.body() == BodyLength::Empty && !head.upgrades() && head.form() != TargetForm::Authority;
         if simple && let Some(answer) = self.hits.hot().answer(&HotRequest::Http1(head), &self.caller) {
-            return self.hit(answer, head);
+            let watch = watch(self);
+            return self.hit(answer, head, watch);
         }
+        let watch = watch(self);
         self.next = Some(match head.to_parts() {
             Ok(parts) => Next::Request(Box::new(Called {
                 parts,
                 asked: Asked::of(head),
                 body: head.body(),
                 expectation: head.expectation(),
+                watch,
             })),
-            Err(error) => Next::refused(error),
+            Err(error) => Next::refused(error, watch),
         });
     }
 
-    fn hit(&mut self, answer: HotAnswer<H::Receipt>, head: &RequestHead<'_>) {
+    fn hit(&mut self, answer: HotAnswer<H::Receipt>, head: &RequestHead<'_>, watch: Option<Watch>) {
         let keeps_alive = head.keeps_alive() && !self.common.stopping.is_stopping();
         self.closing = !keeps_alive;
         let date = if answer.block.has_date() { None } else { Some(self.clock.date()) };
         let end = HeadEnd::new(&answer.extra, date, Persistence::of(keeps_alive, head.version()));
-        self.hits.push(answer, end);
+        self.hits.push(answer, end, watch);
+    }
+
+    /// Answers what is no request.
+    async fn refuse(&mut self, status: StatusCode, detail: &str, mut watch: Option<Watch>) -> io::Result<()> {
+        let Refusal { bytes, body_bytes } = refusal(status, detail, &[], false);
+        self.wire.push(bytes);
+        if let Some(watch) = &mut watch {
+            watch.answers(status, Extensions::new());
+        }
+        poll_fn(|cx| self.wire.poll_send(cx)).await?;
+        if let Some(watch) = &mut watch {
+            watch.sent(body_bytes, true);
+        }
+        Ok(())
     }
 
     /// Ends the connection so that the last answer arrives: closing over unread bytes makes the system send a reset, which
@@ -349,12 +380,12 @@ impl<S, H: Hot> Connection<S, H> {
         }
     }
 
-    fn into_upgraded(self) -> Upgraded {
+    fn into_upgraded(self, watch: Option<Watch>) -> Upgraded {
         let Wire { mut stream, ahead, .. } = self.wire;
         if !ahead.is_empty() {
             stream.rewind(ahead.freeze());
         }
-        Upgraded::new(stream)
+        Upgraded::new(stream, watch)
     }
 }
 
@@ -367,7 +398,7 @@ where
     H: Hot,
 {
     async fn answer(&mut self, called: Called) -> io::Result<Behind> {
-        let Called { parts, asked, body, expectation } = called;
+        let Called { parts, asked, body, expectation, watch } = called;
         let stall = self.common.config.stall_timeout();
         let (receiving, incoming) = Receiving::new(body, expectation, stall);
         let body = incoming.map_or(RequestBody::empty(), |incoming| RequestBody::own(incoming, stall));
@@ -376,7 +407,7 @@ where
         self.caller.introduce(request.extensions_mut());
         request.extensions_mut().insert(interim.clone());
         let called = self.common.handler.clone().oneshot(request);
-        let mut exchange = Exchange { receiving, answering: Answering::new(asked, interim, called) };
+        let mut exchange = Exchange { receiving, answering: Answering::new(asked, interim, called, watch) };
         let Self { wire, common, .. } = self;
         poll_fn(|cx| exchange.poll(cx, wire, common.stopping.is_stopping())).await
     }
@@ -404,7 +435,7 @@ mod tests {
         });
         let limits = Limits { head_bytes: 16 << 10, target_bytes: 8 << 10 };
         let (hot, config, stopping) = (Arc::new(()), Config::default(), Stopping::default());
-        let common = Arc::new(Common { handler, hot, config, limits, stopping });
+        let common = Arc::new(Common { handler, hot, config, limits, stopping, watcher: None });
         let stream = Stream::new(Transported::Plain(Tcp::new(tcp)));
         let caller = Caller { address: peer, principal: Principal::Anonymous, link: stream.link(), secured: None };
         let connection = run(stream, caller, common);

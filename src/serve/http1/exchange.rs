@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::Response;
 use hyper::body::Body;
 
+use super::super::witness::Watch;
 use super::answering::Answering;
 use super::receiving::Receiving;
 use super::upgrade::OnUpgrade;
@@ -21,7 +22,6 @@ pub(super) struct Exchange<F, B> {
 }
 
 /// What becomes of the connection behind an answer.
-#[derive(Debug)]
 pub(super) enum Behind {
     /// The next request.
     Next,
@@ -32,8 +32,8 @@ pub(super) enum Behind {
     },
     /// Its end, by which the client has to learn that something is missing.
     Reset,
-    /// Another protocol.
-    Upgrade(OnUpgrade),
+    /// Another protocol, whose end is told.
+    Upgrade(OnUpgrade, Option<Watch>),
 }
 
 impl<F, B, E> Exchange<F, B>
@@ -61,6 +61,7 @@ where
                     Poll::Pending => {}
                 }
             }
+            self.answering.tell_sent(wire);
             if self.answering.is_done() && wire.is_sent() && self.receiving.is_over() {
                 return Poll::Ready(Ok(self.behind()));
             }
@@ -73,7 +74,7 @@ where
     fn behind(&mut self) -> Behind {
         match self.answering.upgrade.take() {
             // What is behind an unfinished body is not the other protocol's.
-            Some(upgrade) if self.receiving.is_done() => Behind::Upgrade(upgrade),
+            Some(upgrade) if self.receiving.is_done() => Behind::Upgrade(upgrade, self.answering.watch.take()),
             None if self.answering.keeps_alive && self.receiving.is_done() => Behind::Next,
             None if self.answering.cut_unnoticed => Behind::Reset,
             _ => Behind::Close { unread: !self.receiving.is_done() },

@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncWrite, ReadBuf};
 
+use super::super::witness::Watch;
 use super::hot::{Hot, HotAnswer, HotBody, HotFile, HotSent};
 use super::wire::Wire;
 use crate::http1::{Block, HeadEnd};
@@ -49,6 +50,7 @@ struct Waiting<R> {
     end: HeadEnd,
     body: HotBody,
     receipt: R,
+    watch: Option<Watch>,
     /// Of head and body together.
     sent: u64,
 }
@@ -62,10 +64,9 @@ impl<R> Waiting<R> {
         self.head_length() + self.body.length()
     }
 
-    fn into_receipt(self, unreadable: bool) -> (R, HotSent) {
+    fn how_it_ended(&self, unreadable: bool) -> HotSent {
         let body_bytes = self.sent.saturating_sub(self.head_length());
-        let sent = HotSent { body_bytes, complete: self.sent == self.length(), unreadable };
-        (self.receipt, sent)
+        HotSent { body_bytes, complete: self.sent == self.length(), unreadable }
     }
 }
 
@@ -93,9 +94,9 @@ impl<H: Hot> Hits<H> {
     }
 
     /// Adds an answer, with the end of its head.
-    pub(super) fn push(&mut self, answer: HotAnswer<H::Receipt>, end: HeadEnd) {
+    pub(super) fn push(&mut self, answer: HotAnswer<H::Receipt>, end: HeadEnd, watch: Option<Watch>) {
         let HotAnswer { block, extra: _, body, receipt } = answer;
-        let waiting = Waiting { block, end, body, receipt, sent: 0 };
+        let waiting = Waiting { block, end, body, receipt, watch, sent: 0 };
         self.waiting_bytes += waiting.length();
         self.waiting.push_back(waiting);
     }
@@ -181,6 +182,12 @@ impl<H: Hot> Hits<H> {
         while let Some(first) = self.waiting.front_mut() {
             let left = first.length() - first.sent;
             if sent < left {
+                if first.sent == 0
+                    && sent > 0
+                    && let Some(watch) = &mut first.watch
+                {
+                    watch.begins();
+                }
                 first.sent += sent;
                 return Ok(());
             }
@@ -209,7 +216,11 @@ impl<H: Hot> Hits<H> {
     fn end_first(&mut self) {
         if let Some(first) = self.waiting.pop_front() {
             self.waiting_bytes -= first.length();
-            let (receipt, sent) = first.into_receipt(std::mem::take(&mut self.unreadable));
+            let sent = first.how_it_ended(std::mem::take(&mut self.unreadable));
+            let Waiting { block, receipt, watch, .. } = first;
+            if let Some(watch) = watch {
+                watch.end_hot(block.status(), sent, &receipt);
+            }
             self.hot.sent(receipt, sent);
         }
     }

@@ -23,9 +23,9 @@ mod wire;
 mod workers;
 
 use std::error::Error;
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -38,6 +38,7 @@ use tower::Service;
 
 use super::accept::{Place, WhenFull, accept_until};
 use super::tls::Accepted;
+use super::witness::Witness;
 use super::{Config, Proxies, RequestBody, Transport, http2, proxied};
 pub(super) use connection::Common;
 pub(super) use limit::Limit;
@@ -54,17 +55,24 @@ pub use workers::{WorkerPanicked, Workers};
 const TARGET_BYTES_MAX: usize = 8 * 1024;
 
 /// What answers.
-#[derive(Debug)]
 pub struct Handlers<S, H> {
     /// Answers everything.
     pub http: S,
     /// Is asked first; `()` answers nothing.
     pub hot: Arc<H>,
+    /// Is told of each answer that has ended, if anybody wants to know.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 impl<S: Clone, H> Clone for Handlers<S, H> {
     fn clone(&self) -> Self {
-        Self { http: self.http.clone(), hot: self.hot.clone() }
+        Self { http: self.http.clone(), hot: self.hot.clone(), witness: self.witness.clone() }
+    }
+}
+
+impl<S: fmt::Debug, H: fmt::Debug> fmt::Debug for Handlers<S, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handlers").field("http", &self.http).field("hot", &self.hot).finish_non_exhaustive()
     }
 }
 
@@ -118,8 +126,9 @@ impl<S, H> Served<S, H> {
     where
         S: Clone,
     {
-        let Common { handler, hot, config, .. } = &*self.common;
-        let common = Common::new(Handlers { http: handler.clone(), hot: hot.clone() }, config.clone());
+        let Common { handler, hot, config, watcher, .. } = &*self.common;
+        let witness = watcher.as_ref().map(|watcher| watcher.for_another_thread());
+        let common = Common::new(Handlers { http: handler.clone(), hot: hot.clone(), witness }, config.clone());
         Self { common: Arc::new(common), ..self.by(self.transport.clone()) }
     }
 }
@@ -140,7 +149,10 @@ where
             async move {
                 match place {
                     Some(_place) => served.connection(tcp, peer).await,
-                    None => Box::pin(served.overload.turn_away(tcp, &served.transport)).await,
+                    None => {
+                        let Self { overload, transport, common, .. } = &*served;
+                        Box::pin(overload.turn_away(tcp, peer, transport, common.watcher.as_ref())).await;
+                    }
                 }
             }
         };

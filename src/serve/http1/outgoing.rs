@@ -172,13 +172,20 @@ fn write_date(out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// A whole answer, as it is sent.
+pub(super) struct Refusal {
+    pub(super) bytes: Vec<u8>,
+    /// How many of them are the body's.
+    pub(super) body_bytes: u64,
+}
+
 /// A whole answer that is a problem, after which the connection ends; with further `fields`.
 pub(super) fn refusal(
     status: StatusCode,
     detail: &str,
     fields: &[(HeaderName, HeaderValue)],
     is_head: bool,
-) -> Vec<u8> {
+) -> Refusal {
     let body = Problem::new(status, detail).to_json();
     let mut out = Vec::with_capacity(512);
     write_status_line(&mut out, status);
@@ -195,10 +202,9 @@ pub(super) fn refusal(
     write_date(&mut out);
     out.extend_from_slice(Persistence::Close.line());
     out.extend_from_slice(b"\r\n");
-    if !is_head {
-        out.extend_from_slice(&body);
-    }
-    out
+    let body = if is_head { &[][..] } else { &body };
+    out.extend_from_slice(body);
+    Refusal { bytes: out, body_bytes: body.len() as u64 }
 }
 
 /// The time as it is sent, made once a second.

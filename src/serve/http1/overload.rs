@@ -1,10 +1,11 @@
 //! Connections beyond those that there is a place for: they are told at once to come again, which costs those that have a
 //! place nothing.
 
-use std::sync::{Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{Extensions, HeaderName, HeaderValue, StatusCode, Version, header};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -13,6 +14,7 @@ use tracing::warn;
 
 use super::super::Transport;
 use super::super::stream::{LINGER, linger};
+use super::super::witness::{Came, Watcher};
 use super::outgoing::refusal;
 
 /// How many are told at a time; further ones are closed without a word.
@@ -35,7 +37,13 @@ impl Overload {
 
     /// Tells one caller to come again (RFC 9110 section 15.6.4), whatever it asks. What its handshake would cost is more
     /// than there is for callers by TLS: they are closed.
-    pub(super) async fn turn_away(&self, mut tcp: TcpStream, transport: &Transport) {
+    pub(super) async fn turn_away(
+        &self,
+        mut tcp: TcpStream,
+        peer: SocketAddr,
+        transport: &Transport,
+        watcher: Option<&Arc<Watcher>>,
+    ) {
         self.warn();
         let Ok(_place) = self.places.try_acquire() else { return };
         if matches!(transport, Transport::Tls(_) | Transport::Public(_)) {
@@ -44,8 +52,16 @@ impl Overload {
         let later: [(HeaderName, HeaderValue); 1] = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
         let detail = "all connections that this server takes are in use; try again in a moment";
         let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, detail, &later, false);
+        let came = Came { client: peer, secured: false };
+        let mut watch = watcher.map(|watcher| watcher.unread(&[], Version::HTTP_11, came));
         let told = async {
-            tcp.write_all(&answer).await?;
+            if let Some(watch) = &mut watch {
+                watch.answers(StatusCode::SERVICE_UNAVAILABLE, Extensions::new());
+            }
+            tcp.write_all(&answer.bytes).await?;
+            if let Some(mut watch) = watch.take() {
+                watch.sent(answer.body_bytes, true);
+            }
             tcp.shutdown().await
         };
         if timeout(LINGER, told).await.is_ok_and(|told| told.is_ok()) {

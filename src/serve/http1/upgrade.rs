@@ -5,12 +5,13 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::stream::Stream;
+use super::super::witness::Watch;
 
 /// What runs on a connection once the answer that changes its protocol was sent; in the extensions of that answer. It runs
 /// in the task of the connection, has its place among the connections of the listener, and sets its own limits of time.
@@ -41,11 +42,23 @@ impl fmt::Debug for OnUpgrade {
 }
 
 /// A connection that speaks HTTP no longer. What was read of the other protocol already is read from it first.
-pub struct Upgraded(Stream);
+pub struct Upgraded {
+    stream: Stream,
+    /// It ends with the other protocol.
+    watch: Option<Watch>,
+}
 
 impl Upgraded {
-    pub(super) const fn new(stream: Stream) -> Self {
-        Self(stream)
+    pub(super) const fn new(stream: Stream, watch: Option<Watch>) -> Self {
+        Self { stream, watch }
+    }
+
+    /// Counts what was written.
+    fn counted(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let (Poll::Ready(Ok(bytes)), Some(watch)) = (&written, &mut self.watch) {
+            watch.sent_more(*bytes as u64);
+        }
+        written
     }
 }
 
@@ -57,13 +70,14 @@ impl fmt::Debug for Upgraded {
 
 impl AsyncRead for Upgraded {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Upgraded {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.counted(written)
     }
 
     fn poll_write_vectored(
@@ -71,18 +85,24 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.counted(written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.0.is_write_vectored()
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        let shut = ready!(Pin::new(&mut self.stream).poll_shutdown(cx));
+        // Whoever says that there is no more has said all.
+        if let (Ok(()), Some(watch)) = (&shut, &mut self.watch) {
+            watch.complete();
+        }
+        Poll::Ready(shut)
     }
 }

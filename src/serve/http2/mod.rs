@@ -35,6 +35,7 @@ use super::streams::{
     ANSWER_WORTH, CONNECTION_WINDOW_BYTES, Calm, Gone, IN_VAIN_COST, Receipted, STREAM_WINDOW_BYTES, STREAMS_MAX,
     Unprepared, answer_hit, exchange, expects_continue, prepare, refuse, response_of,
 };
+use super::witness::{Came, Watch};
 use crate::http1::Version;
 use gathered::{Gathered, Hold};
 pub(super) use incoming::Incoming;
@@ -225,17 +226,20 @@ where
         self.rest();
         let (parts, body) = request.into_parts();
         let method = parts.method.clone();
+        let watcher = self.common.watcher.as_ref();
+        let watch = watcher.map(|watcher| watcher.fields(&parts, Came::by(&self.caller)));
         let parts = match prepare(parts, &self.common.limits) {
             Ok(parts) => parts,
             Err(Unprepared::Malformed(reason)) => {
                 debug!(reason, "a request is malformed");
                 self.shared.calm.spend(IN_VAIN_COST);
+                watch.into_iter().for_each(Watch::forget);
                 return respond.send_reset(Reason::PROTOCOL_ERROR);
             }
             Err(Unprepared::Refused(status, detail)) => {
                 let mut sending = Http2Sending::new(respond, self.shared.clone());
                 let refused = async move {
-                    let refused = refuse(&mut sending, status, &detail, &method).await;
+                    let refused = refuse(&mut sending, status, &detail, &method, watch).await;
                     drop(body);
                     refused
                 };
@@ -244,26 +248,26 @@ where
         };
         if body.is_end_stream() {
             match self.common.hot.answer(&HotRequest::Parts(&parts), &self.caller) {
-                Some(answer) => self.hit(answer, respond),
-                None => self.call(parts, RequestBody::empty(), Interim::new(Version::Http11), respond),
+                Some(answer) => self.hit(answer, respond, watch),
+                None => self.call(parts, RequestBody::empty(), Interim::new(Version::Http11), respond, watch),
             }
             return;
         }
         let interim = Interim::new(Version::Http11);
         let asking = expects_continue(&parts.headers).then(|| interim.clone());
         let incoming = Incoming::new(body, &parts.headers, asking);
-        self.call(parts, RequestBody::http2(incoming, self.common.config.stall_timeout()), interim, respond);
+        self.call(parts, RequestBody::http2(incoming, self.common.config.stall_timeout()), interim, respond, watch);
     }
 
-    fn call(&self, parts: request::Parts, body: RequestBody, interim: Interim, respond: Respond) {
+    fn call(&self, parts: request::Parts, body: RequestBody, interim: Interim, respond: Respond, watch: Option<Watch>) {
         let mut sending = Http2Sending::new(respond, self.shared.clone());
         let (caller, common) = (self.caller.clone(), self.common.clone());
-        let running = async move { exchange(&mut sending, parts, body, interim, &caller, &common).await };
+        let running = async move { exchange(&mut sending, parts, body, interim, &caller, &common, watch).await };
         self.running.push(Box::pin(running));
     }
 
     /// Sends a hot answer at once, if the client has room for all of it.
-    fn hit(&mut self, answer: HotAnswer<H::Receipt>, mut respond: Respond) {
+    fn hit(&mut self, answer: HotAnswer<H::Receipt>, mut respond: Respond, watch: Option<Watch>) {
         let date = *self.clock.date();
         let fits = match &answer.body {
             HotBody::None => true,
@@ -273,9 +277,10 @@ where
         if !fits {
             let mut sending = Http2Sending::new(respond, self.shared.clone());
             let hot = self.common.hot.clone();
-            return self.running.push(Box::pin(async move { answer_hit(&mut sending, hot, answer, date).await }));
+            let answered = async move { answer_hit(&mut sending, hot, answer, date, watch).await };
+            return self.running.push(Box::pin(answered));
         }
-        let (mut receipted, block, extra, body) = Receipted::new(self.common.hot.clone(), answer);
+        let (mut receipted, block, extra, body) = Receipted::new(self.common.hot.clone(), answer, watch);
         let head = response_of(&block, &extra, &date);
         let bytes = if let HotBody::Memory(bytes) = body { bytes } else { Bytes::new() };
         let Ok(mut send) = respond.send_response(head, bytes.is_empty()) else { return };
@@ -295,6 +300,7 @@ where
             }
             Err(bytes) => bytes,
         };
+        receipted.begins();
         let mut sending = Http2Sending::begun(respond, send, self.shared.clone());
         self.running.push(Box::pin(async move {
             sending.send_rest(bytes).await?;

@@ -9,11 +9,11 @@ use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use h3::error::Code;
+use h3::error::{Code, StreamError};
 use h3::proto::frame::Frame;
 use h3::quic::{RecvStream as _, SendStream as _};
 use h3::server::{self, RequestResolver, RequestStream};
-use http::{Method, Request, Response, request};
+use http::{Extensions, Method, Request, Response, StatusCode, request};
 use hyper::body::Body;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
@@ -26,6 +26,7 @@ use super::super::streams::{
     ANSWER_WORTH, Calm, Gone, IN_VAIN_COST, REQUEST_WORTH, Unprepared, answer_hit, exchange, expects_continue, prepare,
     refuse,
 };
+use super::super::witness::{Came, Watch};
 use super::incoming::{Incoming, Malformed, stated_length};
 use super::pseudo::is_in_order;
 use super::quic::{Both, Connection, number};
@@ -116,7 +117,23 @@ where
     H: Hot,
 {
     let (head_time, stall) = (common.config.header_timeout(), common.config.stall_timeout());
-    let Ok(Some((parts, stream))) = timeout(head_time, resolve(resolver)).await else { return Err(Gone) };
+    let (watcher, came) = (common.watcher.as_ref(), Came::by(&caller));
+    let resolved = match timeout(head_time, resolve(resolver)).await {
+        Ok(Ok(resolved)) => resolved,
+        Ok(Err(StreamError::HeaderTooBig { .. })) => {
+            // The codec has said so by itself.
+            if let Some(watcher) = watcher {
+                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+                let mut watch = watcher.unread(&[], http::Version::HTTP_3, came);
+                watch.answers(status, Extensions::new());
+                watch.complete();
+            }
+            return Err(Gone);
+        }
+        Ok(Err(_)) | Err(_) => return Err(Gone),
+    };
+    let (parts, stream) = resolved;
+    let watch = watcher.map(|watcher| watcher.fields(&parts, came));
     let (sending, mut receiving) = stream.split();
     let malformed = Malformed::default();
     let mut sending = Http3Sending::new(sending, over, malformed.clone(), stall);
@@ -125,12 +142,13 @@ where
         Ok(parts) => parts,
         Err(Unprepared::Malformed(reason)) => {
             debug!(reason, "a request is malformed");
+            watch.into_iter().for_each(Watch::forget);
             receiving.stop_sending(Code::H3_MESSAGE_ERROR);
             sending.refuse_malformed();
             return Err(Gone);
         }
         Err(Unprepared::Refused(status, detail)) => {
-            refuse(&mut sending, status, &detail, &method).await?;
+            refuse(&mut sending, status, &detail, &method, watch).await?;
             sending.arrived().await;
             return Ok(());
         }
@@ -146,6 +164,7 @@ where
         Some(Bytes::new())
     };
     if first.as_ref().is_some_and(|data| !data.is_empty()) && stated_length(&parts.headers) == Some(0) {
+        watch.into_iter().for_each(Watch::forget);
         receiving.stop_sending(Code::H3_MESSAGE_ERROR);
         sending.refuse_malformed();
         return Err(Gone);
@@ -153,10 +172,10 @@ where
     let Some(first) = first else {
         let hot = common.hot.answer(&HotRequest::Parts(&parts), &caller);
         match hot {
-            Some(answer) => answer_hit(&mut sending, common.hot.clone(), answer, *Clock::new().date()).await?,
+            Some(answer) => answer_hit(&mut sending, common.hot.clone(), answer, *Clock::new().date(), watch).await?,
             None => {
                 let interim = Interim::new(Version::Http11);
-                exchange(&mut sending, parts, RequestBody::empty(), interim, &caller, &common).await?;
+                exchange(&mut sending, parts, RequestBody::empty(), interim, &caller, &common, watch).await?;
             }
         }
         sending.arrived().await;
@@ -166,7 +185,7 @@ where
     let asking = expects_continue(&parts.headers).then(|| interim.clone());
     let first = Some(first).filter(|first| !first.is_empty());
     let incoming = Incoming::new(receiving, first, &parts.headers, asking, malformed);
-    exchange(&mut sending, parts, RequestBody::http3(incoming, stall), interim, &caller, &common).await?;
+    exchange(&mut sending, parts, RequestBody::http3(incoming, stall), interim, &caller, &common, watch).await?;
     sending.arrived().await;
     Ok(())
 }
@@ -181,8 +200,11 @@ fn seldom_has_body(parts: &request::Parts) -> bool {
     }
 }
 
-/// The head of a request, and its stream; `None` if there is none. The client has been told then.
-async fn resolve(mut resolver: Resolver) -> Option<(request::Parts, RequestStream<Both<Bytes>, Bytes>)> {
+/// The head of a request, and its stream.
+///
+/// # Errors
+/// When there is none; the client has been told then.
+async fn resolve(mut resolver: Resolver) -> Result<(request::Parts, RequestStream<Both<Bytes>, Bytes>), StreamError> {
     let frame = poll_fn(|cx| resolver.frame_stream.poll_next(cx)).await;
     if let Ok(Some(Frame::Headers(section))) = &frame
         && !is_in_order(section)
@@ -190,10 +212,11 @@ async fn resolve(mut resolver: Resolver) -> Option<(request::Parts, RequestStrea
         debug!("the pseudo-fields of a request are out of order");
         resolver.frame_stream.stream.stop_sending(Code::H3_MESSAGE_ERROR.value());
         resolver.frame_stream.reset(Code::H3_MESSAGE_ERROR.value());
-        return None;
+        let reason = "the pseudo-fields are out of order".to_owned();
+        return Err(StreamError::StreamError { code: Code::H3_MESSAGE_ERROR, reason });
     }
     let resolved = resolver.accept_with_frame(frame).inspect_err(|error| debug!(%error, "no request came"));
-    let resolved = resolved.ok()?.resolve().await;
-    let (request, stream) = resolved.inspect_err(|error| debug!(%error, "a request is malformed")).ok()?;
-    Some((request.into_parts().0, stream))
+    let resolved = resolved?.resolve().await;
+    let (request, stream) = resolved.inspect_err(|error| debug!(%error, "a request is malformed"))?;
+    Ok((request.into_parts().0, stream))
 }

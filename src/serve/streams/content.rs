@@ -8,10 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use hyper::body::{Body, Frame, SizeHint};
 
 use super::super::http1::{Hot, HotAnswer, HotBody, HotFile, HotFiles, HotSent};
+use super::super::witness::Watch;
 use crate::http1::{Block, DATE_BYTES, Extra};
 
 /// How much of a file is read at a time.
@@ -38,15 +39,29 @@ pub(in crate::serve) fn response_of(block: &Block, extra: &Extra, date: &[u8; DA
 pub(in crate::serve) struct Receipted<H: Hot> {
     hot: Arc<H>,
     receipt: Option<H::Receipt>,
+    status: StatusCode,
+    watch: Option<Watch>,
     pub(in crate::serve) sent: HotSent,
 }
 
 impl<H: Hot> Receipted<H> {
     /// Takes an answer apart, to be sent.
-    pub(in crate::serve) fn new(hot: Arc<H>, answer: HotAnswer<H::Receipt>) -> (Self, Block, Extra, HotBody) {
+    pub(in crate::serve) fn new(
+        hot: Arc<H>,
+        answer: HotAnswer<H::Receipt>,
+        watch: Option<Watch>,
+    ) -> (Self, Block, Extra, HotBody) {
         let HotAnswer { block, extra, body, receipt } = answer;
         let sent = HotSent { body_bytes: 0, complete: false, unreadable: false };
-        (Self { hot, receipt: Some(receipt), sent }, block, extra, body)
+        let receipted = Self { hot, receipt: Some(receipt), status: block.status(), watch, sent };
+        (receipted, block, extra, body)
+    }
+
+    /// The head was handed on.
+    pub(in crate::serve) fn begins(&mut self) {
+        if let Some(watch) = &mut self.watch {
+            watch.begins();
+        }
     }
 
     /// All of it was handed on.
@@ -58,6 +73,9 @@ impl<H: Hot> Receipted<H> {
 impl<H: Hot> Drop for Receipted<H> {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
+            if let Some(watch) = self.watch.take() {
+                watch.end_hot(self.status, self.sent, &receipt);
+            }
             self.hot.sent(receipt, self.sent);
         }
     }

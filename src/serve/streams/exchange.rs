@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use tower::{Service, ServiceExt as _};
@@ -21,6 +21,7 @@ use super::super::RequestBody;
 use super::super::http1::{
     Asked, Caller, Common, Hot, HotAnswer, Interim, Outgoing, changes_protocol, framing, length_to_add,
 };
+use super::super::witness::Watch;
 use super::content::{HotContent, Receipted, response_of};
 use crate::http1::{DATE_BYTES, Version, is_forbidden_in_trailers, is_of_connection};
 use crate::protocol::problem::{self, Problem};
@@ -70,6 +71,7 @@ pub(in crate::serve) async fn exchange<T, S, B, H>(
     interim: Interim,
     caller: &Caller,
     common: &Common<S, H>,
+    mut watch: Option<Watch>,
 ) -> Result<(), Gone>
 where
     T: Sending,
@@ -90,27 +92,36 @@ where
         Ok(Ok(Err(error))) => {
             let error: Box<dyn Error + Send + Sync> = error.into();
             error!(error = &*error, "a request's handler failed");
-            return fail(sending, &method).await;
+            return fail(sending, &method, watch).await;
         }
         // What it said was printed where it happened.
         Ok(Err(_)) => {
             error!("a request's handler panicked");
-            return fail(sending, &method).await;
+            return fail(sending, &method, watch).await;
         }
         Err(Gone) => {
             debug!("the client left before the answer began");
             return Err(Gone);
         }
     };
-    let (parts, body) = response.into_parts();
+    let (mut parts, body) = response.into_parts();
     let status = parts.status;
+    let extensions = std::mem::take(&mut parts.extensions);
     let Some(Head { response, outgoing }) = head_of(parts, &body, &method) else {
         error!(status = status.as_u16(), "an answer cannot be sent");
-        return fail(sending, &method).await;
+        return fail(sending, &method, watch).await;
     };
     let ended = matches!(outgoing, Outgoing::None | Outgoing::Counted(0));
+    if let Some(watch) = &mut watch {
+        watch.answers(status, extensions);
+    }
     sending.head(response, ended).await?;
-    if ended { Ok(()) } else { send(sending, body, outgoing, &mut 0).await.map(drop) }
+    let mut count = |bytes| watch.iter_mut().for_each(|watch| watch.sent_more(bytes));
+    let complete = ended || send(sending, body, outgoing, &mut count).await?;
+    if let Some(watch) = watch.as_mut().filter(|_| complete) {
+        watch.complete();
+    }
+    Ok(())
 }
 
 /// Answers a request by what is there already. It is an error if the client does not take the answer.
@@ -119,15 +130,17 @@ pub(in crate::serve) async fn answer_hit<T: Sending, H: Hot>(
     hot: Arc<H>,
     answer: HotAnswer<H::Receipt>,
     date: [u8; DATE_BYTES],
+    watch: Option<Watch>,
 ) -> Result<(), Gone> {
-    let (mut receipted, block, extra, body) = Receipted::new(hot, answer);
+    let (mut receipted, block, extra, body) = Receipted::new(hot, answer, watch);
     let length = body.length();
     sending.head(response_of(&block, &extra, &date), length == 0).await?;
     if length > 0 {
+        receipted.begins();
         let content = HotContent::from(body);
         let unreadable = content.unreadable();
-        let bytes = &mut receipted.sent.body_bytes;
-        let sent = send(sending, content, Outgoing::Counted(length), bytes).await;
+        let mut count = |bytes| receipted.sent.body_bytes += bytes;
+        let sent = send(sending, content, Outgoing::Counted(length), &mut count).await;
         receipted.sent.complete = matches!(sent, Ok(true));
         receipted.sent.unreadable = unreadable.load(Ordering::Relaxed);
         sent?;
@@ -143,6 +156,7 @@ pub(in crate::serve) async fn refuse(
     status: StatusCode,
     detail: &str,
     method: &Method,
+    mut watch: Option<Watch>,
 ) -> Result<(), Gone> {
     let body = Bytes::from(Problem::new(status, detail).to_json());
     let mut response = Response::new(());
@@ -153,12 +167,23 @@ pub(in crate::serve) async fn refuse(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     date(headers);
     let ended = method == Method::HEAD;
+    let length = if ended { 0 } else { body.len() as u64 };
+    if let Some(watch) = &mut watch {
+        watch.answers(status, Extensions::new());
+    }
     sending.head(response, ended).await?;
-    if ended { Ok(()) } else { sending.data(body, true).await }
+    if !ended {
+        sending.data(body, true).await?;
+    }
+    if let Some(watch) = &mut watch {
+        watch.sent(length, true);
+    }
+    Ok(())
 }
 
-async fn fail(sending: &mut impl Sending, method: &Method) -> Result<(), Gone> {
-    refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered", method).await
+async fn fail(sending: &mut impl Sending, method: &Method, watch: Option<Watch>) -> Result<(), Gone> {
+    let detail = "the request could not be answered";
+    refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, detail, method, watch).await
 }
 
 /// Waits for the handler and sends what it says before its answer.
@@ -250,8 +275,13 @@ fn date(headers: &mut HeaderMap) {
     }
 }
 
-/// Sends a body, and counts what was handed on in `bytes`; whether it was all, unless the client is to blame.
-async fn send<T, B>(sending: &mut T, body: B, mut outgoing: Outgoing, bytes: &mut u64) -> Result<bool, Gone>
+/// Sends a body, and counts what was handed on by `count`; whether it was all, unless the client is to blame.
+async fn send<T, B>(
+    sending: &mut T,
+    body: B,
+    mut outgoing: Outgoing,
+    count: &mut (impl FnMut(u64) + Send),
+) -> Result<bool, Gone>
 where
     T: Sending,
     B: Body<Data = Bytes>,
@@ -303,7 +333,7 @@ where
         if length > 0 || ended {
             sending.data(data, ended).await?;
         }
-        *bytes += length;
+        count(length);
         if ended {
             return Ok(true);
         }

@@ -85,7 +85,8 @@ impl Server {
             let answer = answer(request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
-        let task = tokio::spawn(serve(listener, transport, config, Handlers { http, hot }, stop.clone()));
+        let task =
+            tokio::spawn(serve(listener, transport, config, Handlers { http, hot, witness: None }, stop.clone()));
         Self { port, stop, task }
     }
 

@@ -64,7 +64,7 @@ async fn workers(config: Config, count: usize, wait: Arc<Notify>) -> (Workers, u
     let port = listener.local_addr().unwrap().port();
     let stop = CancellationToken::new();
     let http = service_fn(move |request| in_thread(request, wait.clone()));
-    let handlers = Handlers { http, hot: Arc::new(()) };
+    let handlers = Handlers { http, hot: Arc::new(()), witness: None };
     let count = NonZeroUsize::new(count).unwrap();
     (
         Workers::start(vec![(listener, Transport::Plain)], Proxies::default(), count, config, handlers, &stop).unwrap(),
@@ -130,7 +130,7 @@ async fn what_a_handler_spawned_runs_on_until_the_end() {
         async { Ok::<_, Infallible>(Response::new(full("whole"))) }
     });
     let stop = CancellationToken::new();
-    let handlers = Handlers { http, hot: Arc::new(()) };
+    let handlers = Handlers { http, hot: Arc::new(()), witness: None };
     let count = NonZeroUsize::new(2).unwrap();
     let mut workers = Workers::start(
         vec![(listener, Transport::Plain)],

@@ -1,7 +1,7 @@
 //! TLS, HTTP/2 and HTTP/3 at an edge, over real sockets: certificates, and what clients of each protocol may do.
 
 mod certificates;
-mod clients;
+pub mod clients;
 mod floods;
 mod http2;
 #[cfg(feature = "http3")]

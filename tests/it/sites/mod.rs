@@ -29,7 +29,7 @@ pub async fn edge_of_sites(sites: &[&str]) -> (Running, SocketAddr, SocketAddr) 
     edge_with(sites, |_| {}).await
 }
 
-async fn edge_with(sites: &[&str], change: impl FnOnce(&mut edge::Config)) -> (Running, SocketAddr, SocketAddr) {
+pub async fn edge_with(sites: &[&str], change: impl FnOnce(&mut edge::Config)) -> (Running, SocketAddr, SocketAddr) {
     let cluster = Cluster::start(&[]).await;
     let site = sites.iter().map(|text| toml::from_str(text).unwrap()).collect();
     let (running, public, admin) = cluster

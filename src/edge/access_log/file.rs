@@ -1,0 +1,202 @@
+//! The file of the log: opened anew when it was moved away, moved away when it is large, and without torn lines.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
+use std::num::{NonZeroU32, NonZeroU64};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use tracing::warn;
+
+/// Its owner writes, and whoever is of the group may read what clients do.
+const MODE: u32 = 0o640;
+
+/// A file that lines are appended to.
+#[derive(Debug)]
+pub(super) struct LogFile {
+    path: PathBuf,
+    rotate_bytes: Option<NonZeroU64>,
+    keep: NonZeroU32,
+    file: Option<File>,
+    /// It is to be opened anew.
+    stale: bool,
+    /// It ends in the middle of a line that could not be taken back.
+    torn: bool,
+    /// That it cannot be moved away was said.
+    stuck: bool,
+}
+
+/// Lines could not be written.
+#[derive(Debug)]
+pub(super) struct Unwritten {
+    /// How many of them are there all the same.
+    pub(super) lines: u64,
+    pub(super) error: io::Error,
+}
+
+impl LogFile {
+    /// Opens the file, which need not be there.
+    pub(super) fn open(path: &Path, rotate_bytes: Option<NonZeroU64>, keep: NonZeroU32) -> io::Result<Self> {
+        let file = Some(open(path)?);
+        Ok(Self { path: path.to_owned(), rotate_bytes, keep, file, stale: false, torn: false, stuck: false })
+    }
+
+    /// Opens it anew.
+    pub(super) fn reopen(&mut self) -> io::Result<()> {
+        self.stale = true;
+        self.current(0).map(drop)
+    }
+
+    /// Appends whole lines.
+    pub(super) fn append(&mut self, text: &[u8]) -> Result<(), Unwritten> {
+        let torn = self.torn;
+        let unwritten = |error| Unwritten { lines: 0, error };
+        let mut file = self.current(text.len() as u64).map_err(unwritten)?;
+        if torn {
+            file.write_all(b"\n").map_err(unwritten)?;
+        }
+        let mut done = 0;
+        let error = loop {
+            match file.write(&text[done..]) {
+                Ok(0) => break ErrorKind::WriteZero.into(),
+                Ok(written) => done += written,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => break error,
+            }
+            if done == text.len() {
+                self.torn = false;
+                return Ok(());
+            }
+        };
+        let whole = memchr::memrchr(b'\n', &text[..done]).map_or(0, |end| end + 1);
+        let lines = memchr::memchr_iter(b'\n', &text[..whole]).count() as u64;
+        self.torn = done > whole && take_back(file, (done - whole) as u64).is_err();
+        Err(Unwritten { lines, error })
+    }
+
+    /// The file that is at the path now, with room for `bytes` more.
+    fn current(&mut self, bytes: u64) -> io::Result<&File> {
+        let there = fs::metadata(&self.path).ok();
+        let ours = self.file.as_ref().and_then(|file| file.metadata().ok());
+        let same = there.as_ref().zip(ours).is_some_and(|(a, b)| (a.dev(), a.ino()) == (b.dev(), b.ino()));
+        if !same || self.stale {
+            // If that fails the next time tries again.
+            self.file = None;
+            self.torn = false;
+        }
+        let size = there.filter(|_| same).map_or(0, |there| there.len());
+        let too_large = self.rotate_bytes.is_some_and(|max| size > 0 && size + bytes > max.get());
+        if too_large {
+            match self.rotate() {
+                Ok(()) => (self.file, self.torn, self.stuck) = (None, false, false),
+                Err(error) => {
+                    if !std::mem::replace(&mut self.stuck, true) {
+                        warn!(path = %self.path.display(), %error, "the access log cannot be rotated, and grows on");
+                    }
+                }
+            }
+        }
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => open(&self.path)?,
+        };
+        self.stale = false;
+        Ok(self.file.insert(file))
+    }
+
+    /// Moves the file to `PATH.1`, that to `PATH.2` and so on; the oldest goes.
+    fn rotate(&self) -> io::Result<()> {
+        let numbered = |number: u32| {
+            let mut name = self.path.clone().into_os_string();
+            name.push(format!(".{number}"));
+            PathBuf::from(name)
+        };
+        let is_free = |number: &u32| !numbered(*number).exists();
+        let last = (1..self.keep.get()).find(is_free).unwrap_or(self.keep.get());
+        for number in (1..last).rev() {
+            fs::rename(numbered(number), numbered(number + 1))?;
+        }
+        fs::rename(&self.path, numbered(1))
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options().append(true).create(true).mode(MODE).open(path)
+}
+
+/// Takes back the last bytes.
+fn take_back(file: &File, bytes: u64) -> io::Result<()> {
+    let size = file.metadata()?.len();
+    file.set_len(size.saturating_sub(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    fn log(folder: &Path, rotate_bytes: u64, keep: u32) -> LogFile {
+        let keep = NonZeroU32::new(keep).expect("some");
+        LogFile::open(&folder.join("log"), NonZeroU64::new(rotate_bytes), keep).expect("it opens")
+    }
+
+    fn append(log: &mut LogFile, text: &str) {
+        log.append(text.as_bytes()).expect("it is written");
+    }
+
+    fn read(folder: &Path, name: &str) -> Option<String> {
+        fs::read_to_string(folder.join(name)).ok()
+    }
+
+    #[test]
+    fn what_was_moved_away_or_removed_is_made_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, moved) = (folder.path().join("log"), folder.path().join("moved"));
+        let mut log = log(folder.path(), 0, 1);
+        append(&mut log, "a\n");
+        let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777 & !0o640, 0, "{mode:o}");
+        fs::rename(&path, &moved).expect("it moves");
+        append(&mut log, "b\n");
+        assert_eq!(
+            (read(folder.path(), "moved"), read(folder.path(), "log")),
+            (Some("a\n".into()), Some("b\n".into()))
+        );
+        fs::remove_file(&path).expect("it goes");
+        append(&mut log, "c\n");
+        assert_eq!(read(folder.path(), "log").as_deref(), Some("c\n"));
+        // What somebody else has put there is gone on with.
+        fs::rename(&path, &moved).expect("it moves");
+        fs::write(&path, "new\n").expect("it is written");
+        append(&mut log, "d\n");
+        assert_eq!(read(folder.path(), "log").as_deref(), Some("new\nd\n"));
+        fs::rename(&path, &moved).expect("it moves");
+        log.reopen().expect("it opens");
+        assert_eq!(read(folder.path(), "log").as_deref(), Some(""), "before anything is written");
+    }
+
+    #[test]
+    fn large_files_are_moved_away_and_the_oldest_goes() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut log = log(folder.path(), 4, 2);
+        for text in ["a\n", "b\n", "c\n", "dddd\n", "e\n"] {
+            append(&mut log, text);
+        }
+        let kept = ["log", "log.1", "log.2", "log.3"].map(|name| read(folder.path(), name));
+        assert_eq!(kept, [Some("e\n".into()), Some("dddd\n".into()), Some("c\n".into()), None]);
+    }
+
+    #[test]
+    fn a_folder_that_is_gone_is_waited_for() {
+        let parent = tempfile::tempdir().expect("a folder");
+        let folder = parent.path().join("logs");
+        fs::create_dir(&folder).expect("it is made");
+        let mut log = log(&folder, 0, 1);
+        fs::remove_dir_all(&folder).expect("it goes");
+        let unwritten = log.append(b"a\n").expect_err("there is no folder");
+        assert_eq!((unwritten.lines, unwritten.error.kind()), (0, ErrorKind::NotFound));
+        fs::create_dir(&folder).expect("it is made");
+        append(&mut log, "b\n");
+        assert_eq!(read(&folder, "log").as_deref(), Some("b\n"));
+    }
+}

@@ -1,0 +1,73 @@
+//! HTTP/1.1 by TLS, HTTP/2 and HTTP/3: the same lines.
+
+use metacdn::edge;
+use serde_json::json;
+
+use super::{Log, only};
+use crate::cluster::wait_until;
+use crate::protocols::clients::{Client, Protocol};
+use crate::protocols::{Secure, request, site};
+use crate::sites::origin::{Origin, answer};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_protocol_leaves_the_same_lines() {
+    let log = Log::new();
+    let origin = Origin::start(|asked| match asked.uri.path() {
+        "/passed" => answer(200, &[("cache-control", "no-store")], vec![b'x'; 200_000]),
+        "/large" => answer(200, &[("cache-control", "max-age=999")], vec![b'x'; 300_000]),
+        _ => answer(200, &[("cache-control", "max-age=999")], "small"),
+    })
+    .await;
+    let secure = Secure::start_with(&[&site(&origin, "")], |config: &mut edge::Config| log.configure(config)).await;
+    let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
+    let requests: [(&str, &str, &[(&str, &str)], Option<&str>); 7] = [
+        ("GET", "/small?a=b", &[], Some("hit")),
+        ("GET", "/large", &[], Some("hit")),
+        ("HEAD", "/large", &[], Some("hit")),
+        ("GET", "/passed", &[], Some("passed")),
+        ("GET", "/small?a=b", &[("range", "bytes=1-2")], Some("hit")),
+        ("GET", "/small?a=b", &[("expect", "more")], None),
+        ("GET", "/small?a=b", &many, None),
+    ];
+    for path in ["/small?a=b", "/large"] {
+        wait_until("it is kept", async || {
+            let mut client = Client::connect(&secure, Protocol::Http1, "site.example").await;
+            let answer = client.ask(request("GET", "site.example", path, &[])).await;
+            answer.field("cache-status").starts_with("metacdn; hit")
+        })
+        .await;
+    }
+    let mut seen = Vec::new();
+    for protocol in Protocol::ALL {
+        for (number, (method, path, fields, cache)) in requests.iter().enumerate() {
+            let agent = format!("{} {number}", protocol.version());
+            let fields: Vec<_> = fields.iter().copied().chain([("user-agent", agent.as_str())]).collect();
+            // What is refused ends a connection of HTTP/1.1.
+            let mut client = Client::connect(&secure, *protocol, "site.example").await;
+            let answer = client.ask(request(method, "site.example", path, &fields)).await;
+            seen.push((protocol.version(), number, *cache, answer));
+        }
+    }
+    secure.edge.stop().await;
+    let lines = log.lines();
+    for (protocol, number, cache, answer) in &seen {
+        let (method, target, ..) = requests[*number];
+        let agent = format!("{protocol} {number}");
+        let line = match (*protocol, answer.status) {
+            // The first line of what could not be read is all that is known of it.
+            ("1.1", 431) => lines.iter().find(|line| line["protocol"] == "1.1" && line["status"] == 431).unwrap(),
+            _ => only(&lines, "user_agent", &agent),
+        };
+        assert_eq!((&line["status"], &line["bytes"]), (&json!(answer.status), &json!(answer.body.len())), "{line}");
+        let asked = [&line["method"], &line["target"], &line["protocol"], &line["client"]];
+        assert_eq!(asked, [method, target, protocol, "127.0.0.1"]);
+        assert_eq!(line["host"].as_str(), line["user_agent"].as_str().map(|_| "site.example"));
+        assert_eq!(
+            (&line["tls"], &line["complete"], line["cache"].as_str()),
+            (&json!(true), &json!(true), *cache),
+            "{line}"
+        );
+    }
+    let statuses: Vec<_> = seen.iter().take(requests.len()).map(|(.., answer)| answer.status).collect();
+    assert_eq!(statuses, [200, 200, 200, 200, 206, 417, 431]);
+}
