@@ -86,7 +86,7 @@ fn line(criterion: &mut Criterion) {
             left: Left::Nothing,
         };
         group.bench_function(name, |bencher| {
-            bencher.iter_custom(|count| cpu_time_of(count, || witness.ended(black_box(&ended))))
+            bencher.iter_custom(|count| cpu_time_of(count, || witness.ended(black_box(&ended))));
         });
     }
     group.finish();

@@ -66,8 +66,8 @@ impl Belonging {
         };
         if !said.belongs && self.seeds.contains(address) {
             said.newcomers.insert(address.clone(), newcomer);
-            if self.all_answered(&said) && have_met(&self.me, said.newcomers.values().map(|one| (&one.id, &one.seeds)))
-            {
+            let seeds: Vec<_> = said.newcomers.values().map(|one| (&one.id, one.seeds.as_ref())).collect();
+            if self.all_answered(&said) && have_met(&self.me, &seeds) {
                 info!(nodes = said.newcomers.len() + 1, "all nodes that are to be a cluster have met: it begins");
                 said.belongs = true;
             }

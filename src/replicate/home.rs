@@ -74,12 +74,9 @@ pub fn is_settled(
 
 /// Whether `me` and its `seeds`, each with the nodes that it waits for itself as far as it has found them, wait for nobody
 /// but each other. Then there is no cluster that any of them was to join, and they are one.
-pub fn have_met<'a>(
-    me: &NodeId,
-    seeds: impl Iterator<Item = (&'a NodeId, &'a Option<BTreeSet<NodeId>>)> + Clone,
-) -> bool {
-    let is_here = |id: &NodeId| id == me || seeds.clone().any(|(seed, _)| seed == id);
-    seeds.clone().all(|(id, theirs)| id == me || theirs.as_ref().is_some_and(|theirs| theirs.iter().all(is_here)))
+pub fn have_met(me: &NodeId, seeds: &[(&NodeId, Option<&BTreeSet<NodeId>>)]) -> bool {
+    let is_here = |id: &NodeId| id == me || seeds.iter().any(|(seed, _)| *seed == id);
+    seeds.iter().all(|(id, theirs)| *id == me || theirs.is_some_and(|theirs| theirs.iter().all(is_here)))
 }
 
 #[cfg(test)]

@@ -23,9 +23,10 @@ fn timeless(response: &Response<Vec<u8>>) -> (u16, Vec<(String, String)>, &[u8])
         .map(|(name, value)| {
             // The seconds that are left may be fewer by one.
             let value = value.to_str().unwrap().split("; ttl=").next().unwrap();
-            // A node that was asked is measured anew each time.
-            let value = value.split("; score=").next().unwrap().split("; time=").next().unwrap().to_owned();
-            (name.to_string(), value)
+            // A node that was asked is measured anew each time, and may be weighed otherwise.
+            let weighed = ["; reason=", "; score=", "; time="];
+            let value = weighed.iter().fold(value, |value, begin| value.split(begin).next().unwrap());
+            (name.to_string(), value.to_owned())
         })
         .collect();
     fields.sort();

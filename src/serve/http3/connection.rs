@@ -118,21 +118,18 @@ where
 {
     let (head_time, stall) = (common.config.header_timeout(), common.config.stall_timeout());
     let (watcher, came) = (common.watcher.as_ref(), Came::by(&caller));
-    let resolved = match timeout(head_time, resolve(resolver)).await {
+    let (parts, stream) = match timeout(head_time, resolve(resolver)).await {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(StreamError::HeaderTooBig { .. })) => {
             // The codec has said so by itself.
-            if let Some(watcher) = watcher {
-                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                let mut watch = watcher.unread(&[], http::Version::HTTP_3, came);
-                watch.answers(status, Extensions::new());
+            if let Some(mut watch) = watcher.map(|watcher| watcher.unread(&[], http::Version::HTTP_3, came)) {
+                watch.answers(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Extensions::new());
                 watch.complete();
             }
             return Err(Gone);
         }
         Ok(Err(_)) | Err(_) => return Err(Gone),
     };
-    let (parts, stream) = resolved;
     let watch = watcher.map(|watcher| watcher.fields(&parts, came));
     let (sending, mut receiving) = stream.split();
     let malformed = Malformed::default();

@@ -9,6 +9,9 @@ use crate::protocols::clients::{Client, Protocol};
 use crate::protocols::{Secure, request, site};
 use crate::sites::origin::{Origin, answer};
 
+/// A method, a target, fields, and what the cache does.
+type Case<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Option<&'a str>);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_protocol_leaves_the_same_lines() {
     let log = Log::new();
@@ -20,7 +23,7 @@ async fn every_protocol_leaves_the_same_lines() {
     .await;
     let secure = Secure::start_with(&[&site(&origin, "")], |config: &mut edge::Config| log.configure(config)).await;
     let many: Vec<_> = (0..101).map(|_| ("x", "y")).collect();
-    let requests: [(&str, &str, &[(&str, &str)], Option<&str>); 7] = [
+    let requests: [Case; 7] = [
         ("GET", "/small?a=b", &[], Some("hit")),
         ("GET", "/large", &[], Some("hit")),
         ("HEAD", "/large", &[], Some("hit")),

@@ -79,12 +79,15 @@ async fn a_client_of_http_2_that_takes_back_what_is_being_answered_is_sent_away(
     others_are_served(&secure, Protocol::Http2).await;
 }
 
+/// Its name, and the frame of a number.
+type Kind<'a> = (&'a str, &'a dyn Fn(u32) -> Vec<u8>);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_and_requests_that_mean_nothing_are_bounded_in_number() {
     let (origin, secure, _told) = endless().await;
     let another = get("/", &[("host", "another.example")]);
     let malformed = |number: u32| whole(2 * number + 1, &another);
-    let kinds: [(&str, &dyn Fn(u32) -> Vec<u8>); 6] = [
+    let kinds: [Kind; 6] = [
         ("pings", &|_| frame(PING, 0, 0, &[0; 8])),
         ("settings", &|_| frame(SETTINGS, 0, 0, &[])),
         ("windows", &|_| frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes())),
@@ -159,7 +162,7 @@ async fn making(length: usize, stop: &CancellationToken) -> (std::net::SocketAdd
         response.headers_mut().insert(http::header::CONTENT_LENGTH, length.into());
         async { Ok::<_, Infallible>(response) }
     });
-    let handlers = Handlers { http, hot: Arc::new(()) };
+    let handlers = Handlers { http, hot: Arc::new(()), witness: None };
     tokio::spawn(serve(listener, transport, Config::default(), handlers, stop.clone()));
     (at, authority, made)
 }
