@@ -168,18 +168,8 @@ impl World {
                 self.counts.expired += expire_all(ledger, time, &vectors);
                 Effect::Done
             }
-            Job::Welcome(records, belongs) => {
-                for entry in &records {
-                    let Ok(_) = replicate::take_in(ledger, entry, id, now);
-                }
-                catalog.belongs |= belongs;
-                Effect::Done
-            }
-            Job::Mend(peer, passed, entries) => {
-                let peer = self.nodes[peer].id.clone();
-                self.mend(node, &peer, &passed, &entries);
-                Effect::Done
-            }
+            Job::Welcome(records, belongs) => be_welcome(catalog, id, &records, belongs, now),
+            Job::Mend(peer, passed, entries) => self.mend(node, peer, &passed, &entries),
             Job::Sweep(released) => {
                 catalog.note_loose(&released);
                 let moved = memory.blobs.as_ref().map(|blobs| sweep(catalog, blobs, now));
@@ -224,15 +214,17 @@ impl World {
     }
 
     /// Takes in what a peer lists in a bucket and the feeds should have brought.
-    fn mend(&mut self, node: usize, peer: &NodeId, passed: &crate::model::VersionVector, entries: &[Entry]) {
+    fn mend(&mut self, node: usize, peer: usize, passed: &crate::model::VersionVector, entries: &[Entry]) -> Effect {
         let now = self.clock(node);
+        let peer = self.nodes[peer].id.clone();
         let grace_ms = self.plan.grace_ms;
         let SimNode { catalog, memory, .. } = &mut self.nodes[node];
         let ledger = &mut catalog.ledger;
         let said = memory.known.iter().map(|(node, known)| Origin { node: node.clone(), epoch: known.epoch });
         let lives = said.filter(|origin| is_member(ledger, &origin.node)).collect();
         let comparison = replicate::Comparison { passed: passed.clone(), lives, grace_ms };
-        let Ok(_) = comparison.mend(ledger, peer, entries, now);
+        let Ok(_) = comparison.mend(ledger, &peer, entries, now);
+        Effect::Done
     }
 
     fn take_effect(&mut self, node: usize, effect: Effect) {
@@ -284,6 +276,15 @@ impl World {
             _ => {}
         }
     }
+}
+
+/// Takes in the `records` that a node gave for an announcement, which `belongs` to the cluster or not.
+fn be_welcome(catalog: &mut Catalog, id: &NodeId, records: &[Entry], belongs: bool, now_unix_ms: u64) -> Effect {
+    for entry in records {
+        let Ok(_) = replicate::take_in(&mut catalog.ledger, entry, id, now_unix_ms);
+    }
+    catalog.belongs |= belongs;
+    Effect::Done
 }
 
 fn is_member(ledger: &MemoryLedger, id: &NodeId) -> bool {
