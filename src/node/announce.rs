@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +20,9 @@ use crate::store::StoreError;
 
 /// How long a node that may live under a name is waited for.
 const LOOK_DEADLINE: Duration = Duration::from_secs(2);
+
+/// After how long it is said, again and again, that no cluster has welcomed this node.
+const WELCOME_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How often a node whose name another one has looks whether that is gone.
 const NAME_PERIOD: Duration = Duration::from_secs(2);
@@ -38,6 +42,7 @@ pub(super) async fn list_self(core: &Arc<Core>) -> Result<(), StoreError> {
 ///
 /// One of them would do, for the feed carries the word further, but that one may die before it does.
 pub(super) async fn run(core: Arc<Core>) {
+    let mut complaint = pin!(complain_if_unwelcome(core.clone()));
     let mut targets: BTreeMap<Address, Option<NodeId>> =
         core.config.seeds.iter().map(|seed| (seed.clone(), None)).collect();
     targets.extend(core.members.others().into_iter().map(|node| (node.address, Some(node.id))));
@@ -48,9 +53,19 @@ pub(super) async fn run(core: Arc<Core>) {
         tokio::select! {
             () = core.stop.cancelled() => break,
             ended = tasks.join_next() => if ended.is_none() { break },
+            () = &mut complaint => complaint.set(complain_if_unwelcome(core.clone())),
         }
     }
     tasks.shutdown().await;
+}
+
+/// Says after a while for whom this node waits, if no cluster has welcomed it.
+async fn complain_if_unwelcome(core: Arc<Core>) {
+    tokio::time::sleep(WELCOME_PATIENCE).await;
+    if !core.belonging.belongs() {
+        let seeds = core.belonging.waits_for();
+        warn!(seeds, "no node of the cluster has welcomed this one yet: it takes no writes");
+    }
 }
 
 /// Sees to it that this node's record is its own: says so if another node lives under its name, and takes the name back
@@ -105,7 +120,11 @@ async fn announce_until_heard(core: Arc<Core>, address: Address, id: Option<Node
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
     let mut complained = false;
     loop {
-        match announce(&core, &peer).await {
+        let announced = announce(&core, &peer).await;
+        if let Err(error) = &announced {
+            core.belonging.failed(&address, error);
+        }
+        match announced {
             Ok(()) if core.belonging.belongs() => {
                 info!(%address, "announced");
                 return;
@@ -144,14 +163,25 @@ pub(super) async fn announce(core: &Arc<Core>, peer: &Peer) -> Result<(), Announ
     let Welcome { records, newcomer } = peer.announce(&core.me, core.catalog.origin().epoch).await?;
     records.iter().try_for_each(Entry::check)?;
     let me = core.me.id.clone();
+    let is_welcome = newcomer.is_none() && !core.belonging.belongs();
     let work = core.catalog.transact(move |transaction| {
         // Records carry their value, so no bytes will be asked of the peer whose name is not known here.
         records
             .iter()
             .filter(|entry| matches!(entry.key, EntryKey::Record(_)))
-            .try_for_each(|entry| take_in(transaction, entry, &me, unix_ms()).map(drop))
+            .try_for_each(|entry| take_in(transaction, entry, &me, unix_ms()).map(drop))?;
+        if is_welcome { transaction.belong(false) } else { Ok(()) }
     });
     work.await?;
-    core.belonging.welcomed(peer.address(), newcomer);
+    if is_welcome {
+        core.belonging.belong(false);
+        info!(peer = %peer.address(), "welcomed by the cluster: this node takes writes");
+    } else if let Some(newcomer) = newcomer
+        && core.belonging.met(peer.address(), newcomer)
+    {
+        core.catalog.transact(|transaction| transaction.belong(true)).await?;
+        core.belonging.belong(true);
+        info!("all nodes that name each other as seeds have met: they are a cluster, which takes writes");
+    }
     Ok(())
 }

@@ -6,9 +6,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::StatusCode;
 use http::header::{HeaderValue, RETRY_AFTER};
-use tracing::info;
 
 use super::Core;
+use super::announce::AnnounceError;
 use super::error::ApiError;
 use crate::model::{Address, NodeId};
 use crate::protocol::feed::Newcomer;
@@ -23,82 +23,106 @@ pub(super) struct Belonging {
     me: NodeId,
     /// The addresses that it is to join by; none if it founds a cluster.
     seeds: BTreeSet<Address>,
-    said: Mutex<Said>,
+    state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct Said {
+struct State {
     belongs: bool,
-    newcomers: BTreeMap<Address, Newcomer>,
+    founded: bool,
+    /// What was heard last of each seed.
+    seeds: BTreeMap<Address, Heard>,
+}
+
+#[derive(Debug)]
+enum Heard {
+    /// It waits for a cluster, too.
+    Newcomer(Newcomer),
+    /// It did not answer, or refused.
+    Failure(String),
 }
 
 impl Belonging {
-    /// Of the node `me`, which listens at `address` and is to join by `seeds`. Who is told of no other node founds a cluster.
+    /// Of the node `me`, which is reached at `address` and is to join by `seeds`. Who is told of no other node founds a
+    /// cluster.
     pub(super) fn new(me: NodeId, address: &Address, seeds: &[Address]) -> Self {
         let seeds: BTreeSet<_> = seeds.iter().filter(|seed| *seed != address).cloned().collect();
-        let said = Said { belongs: seeds.is_empty(), newcomers: BTreeMap::new() };
-        Self { me, seeds, said: Mutex::new(said) }
+        Self { me, seeds, state: Mutex::default() }
     }
 
-    /// Whether it founds a cluster.
+    /// Whether it founds a cluster, or has founded one.
     pub(super) fn founds(&self) -> bool {
-        self.seeds.is_empty()
+        self.seeds.is_empty() || self.state().founded
     }
 
     /// Whether it belongs to a cluster.
     pub(super) fn belongs(&self) -> bool {
-        self.said().belongs
+        self.state().belongs
     }
 
-    /// It does: it did before this start.
-    pub(super) fn belong(&self) {
-        self.said().belongs = true;
+    /// It belongs to a cluster, which it `founded` or which has welcomed it; so it is noted in its catalogue.
+    pub(super) fn belong(&self, founded: bool) {
+        let mut state = self.state();
+        state.belongs = true;
+        state.founded |= founded;
     }
 
-    /// The node at `address` has written this one down, and belongs to a cluster or is a `newcomer` as well.
-    ///
-    /// Nodes that name only each other as seeds found a cluster together once all of them have met.
-    pub(super) fn welcomed(&self, address: &Address, newcomer: Option<Newcomer>) {
-        let mut said = self.said();
-        let Some(newcomer) = newcomer else {
-            said.belongs = true;
-            return;
-        };
-        if !said.belongs && self.seeds.contains(address) {
-            said.newcomers.insert(address.clone(), newcomer);
-            let seeds: Vec<_> = said.newcomers.values().map(|one| (&one.id, one.seeds.as_ref())).collect();
-            if self.all_answered(&said) && have_met(&self.me, &seeds) {
-                info!(nodes = said.newcomers.len() + 1, "all nodes that are to be a cluster have met: it begins");
-                said.belongs = true;
-            }
+    /// The node at `address` has written this one down, and is a `newcomer` as well. Answers whether there is a cluster now:
+    /// nodes that name only each other as seeds found one together once all of them have met.
+    pub(super) fn met(&self, address: &Address, newcomer: Newcomer) -> bool {
+        if !self.seeds.contains(address) {
+            return false;
+        }
+        let mut state = self.state();
+        state.seeds.insert(address.clone(), Heard::Newcomer(newcomer));
+        let newcomers = newcomers(&state);
+        let seeds: Vec<_> = newcomers.iter().map(|newcomer| (&newcomer.id, newcomer.seeds.as_ref())).collect();
+        seeds.len() == self.seeds.len() && have_met(&self.me, &seeds)
+    }
+
+    /// The seed at `address` could not be asked, or refused: what it said before may not be so any more.
+    pub(super) fn failed(&self, address: &Address, error: &AnnounceError) {
+        if self.seeds.contains(address) {
+            let why = if let AnnounceError::Peer(error) = error { error.to_string() } else { error.to_string() };
+            self.state().seeds.insert(address.clone(), Heard::Failure(why));
         }
     }
 
-    /// What this node says of itself to one that it writes down.
+    /// What this node says of itself to one that it writes down, while it belongs to no cluster.
     pub(super) fn newcomer(&self) -> Option<Newcomer> {
-        let said = self.said();
-        let ids = || said.newcomers.values().map(|newcomer| newcomer.id.clone()).filter(|id| *id != self.me).collect();
-        let seeds = self.all_answered(&said).then(ids);
-        (!said.belongs).then(|| Newcomer { id: self.me.clone(), seeds })
-    }
-
-    fn all_answered(&self, said: &Said) -> bool {
-        said.newcomers.len() == self.seeds.len()
+        let state = self.state();
+        if state.belongs {
+            return None;
+        }
+        let newcomers = newcomers(&state);
+        let ids = || newcomers.iter().map(|newcomer| newcomer.id.clone()).filter(|id| *id != self.me).collect();
+        let seeds = (newcomers.len() == self.seeds.len()).then(ids);
+        Some(Newcomer { id: self.me.clone(), seeds })
     }
 
     /// For whom it waits, in words.
-    fn waits_for(&self) -> String {
-        let said = self.said();
-        let told = |seed: &Address| match said.newcomers.get(seed) {
-            Some(Newcomer { id, .. }) => format!("{seed} (node {id}, which waits as well)"),
+    pub(super) fn waits_for(&self) -> String {
+        let state = self.state();
+        let told = |seed: &Address| match state.seeds.get(seed) {
+            Some(Heard::Newcomer(Newcomer { id, .. })) if *id == self.me => {
+                format!("{seed} (which is {id} itself: name another node)")
+            }
+            Some(Heard::Newcomer(Newcomer { id, .. })) => format!("{seed} (node {id}, which waits as well)"),
+            Some(Heard::Failure(why)) => format!("{seed} ({why})"),
             None => format!("{seed} (no answer yet)"),
         };
         self.seeds.iter().map(told).collect::<Vec<_>>().join(", ")
     }
 
-    fn said(&self) -> MutexGuard<'_, Said> {
-        self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The seeds that wait for a cluster, too.
+fn newcomers(state: &State) -> Vec<&Newcomer> {
+    let heard = state.seeds.values();
+    heard.filter_map(|heard| if let Heard::Newcomer(newcomer) = heard { Some(newcomer) } else { None }).collect()
 }
 
 /// Refuses a client's write while no cluster has welcomed this node.
@@ -107,8 +131,10 @@ pub(super) fn require_welcomed(core: &Core) -> Result<(), ApiError> {
         return Ok(());
     }
     let (me, seeds) = (&core.me.id, core.belonging.waits_for());
-    let detail =
-        format!("node {me} takes no writes before a node of the cluster has welcomed it: it asks its seeds {seeds}");
+    let detail = format!(
+        "node {me} takes no writes before a node of the cluster has welcomed it: it asks its seeds {seeds}; take out of \
+                 `seeds` those that are gone for good"
+    );
     let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail);
     Err(error.with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)))
 }
@@ -130,20 +156,29 @@ mod tests {
     fn round(nodes: &[(&str, Belonging)]) {
         for (_, asker) in nodes {
             for seed in asker.seeds.clone() {
-                let answer = nodes.iter().find(|(name, _)| address(name) == seed).map(|(_, node)| node.newcomer());
-                if let Some(newcomer) = answer {
-                    asker.welcomed(&seed, newcomer);
+                let Some((_, asked)) = nodes.iter().find(|(name, _)| address(name) == seed) else { continue };
+                match asked.newcomer() {
+                    None if asked.belongs() || asked.founds() => asker.belong(false),
+                    None => {}
+                    Some(_) if asked.founds() => asker.belong(false),
+                    Some(newcomer) if asker.met(&seed, newcomer.clone()) => asker.belong(true),
+                    Some(_) => {}
                 }
             }
         }
     }
 
+    fn all_belong(nodes: &[(&str, Belonging)]) -> bool {
+        nodes.iter().all(|(_, node)| node.belongs())
+    }
+
     #[test]
     fn who_founds_a_cluster_welcomes_others_and_they_still_others() {
         let nodes = [("a", node("a", &["a"])), ("b", node("b", &["a"])), ("c", node("c", &["b"]))];
-        assert!(nodes[0].1.founds() && nodes[0].1.belongs() && !nodes[1].1.belongs());
+        assert!(nodes[0].1.founds() && !nodes[1].1.founds());
+        nodes[0].1.belong(true);
         round(&nodes);
-        assert!(nodes.iter().all(|(_, node)| node.belongs()));
+        assert!(all_belong(&nodes) && !nodes[2].1.founds());
     }
 
     #[test]
@@ -154,7 +189,7 @@ mod tests {
         assert!(nodes.iter().all(|(_, node)| !node.belongs()), "two of three could be the rest of a cluster");
         round(&nodes);
         round(&nodes);
-        assert!(nodes.iter().all(|(_, node)| node.belongs()));
+        assert!(all_belong(&nodes) && nodes.iter().any(|(_, node)| node.founds()));
     }
 
     #[test]
@@ -170,9 +205,27 @@ mod tests {
     #[test]
     fn a_chain_that_ends_in_two_who_name_each_other_begins() {
         let nodes = [("a", node("a", &["b"])), ("b", node("b", &["a"])), ("c", node("c", &["b"]))];
-        round(&nodes);
-        round(&nodes);
-        round(&nodes);
-        assert!(nodes.iter().all(|(_, node)| node.belongs()));
+        for _ in 0..3 {
+            round(&nodes);
+        }
+        assert!(all_belong(&nodes));
+    }
+
+    #[test]
+    fn who_finds_but_itself_waits() {
+        let (alone, service) = (node("a", &["service"]), address("service"));
+        assert!(!alone.met(&service, alone.newcomer().unwrap()));
+        assert!(!alone.met(&service, alone.newcomer().unwrap()), "others may be behind that address");
+        assert!(alone.waits_for().contains("service.example:22222 (which is a itself"), "{}", alone.waits_for());
+    }
+
+    #[test]
+    fn what_a_seed_said_before_it_was_lost_counts_no_more() {
+        let nodes = [("a", node("a", &["b", "c"])), ("b", node("b", &["a"])), ("c", node("c", &["a"]))];
+        round(&nodes[..2]);
+        nodes[0].1.failed(&address("b"), &AnnounceError::Store(crate::store::StoreError::Full));
+        round(&nodes[2..]);
+        let newcomer = nodes[2].1.newcomer().unwrap();
+        assert!(!nodes[0].1.met(&address("c"), newcomer), "b may have found a cluster meanwhile");
     }
 }

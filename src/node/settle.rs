@@ -55,11 +55,18 @@ impl Acknowledged {
     }
 }
 
-/// At the start: whether this node belonged to a cluster before, or is one by itself.
+/// At the start: whether this node belonged to a cluster before, or founds one.
 pub(super) async fn begin(core: &Arc<Core>) -> Result<(), StoreError> {
     let catalog = core.catalog.clone();
-    if off_runtime(move || catalog.settled()).await?.is_some() {
-        core.belonging.belong();
+    let (noted, settled) = off_runtime(move || Ok::<_, StoreError>((catalog.belongs()?, catalog.settled()?))).await?;
+    // A version that noted nothing else settled what it belonged to.
+    let belongs = noted.or(settled.map(|_| false));
+    let founds = belongs.unwrap_or(false) || core.belonging.founds();
+    if founds || belongs.is_some() {
+        if noted != Some(founds) {
+            core.catalog.transact(move |transaction| transaction.belong(founds)).await?;
+        }
+        core.belonging.belong(founds);
     }
     settle(core).await.map(drop)
 }

@@ -73,10 +73,13 @@ pub fn is_settled(
 }
 
 /// Whether `me` and its `seeds`, each with the nodes that it waits for itself as far as it has found them, wait for nobody
-/// but each other. Then there is no cluster that any of them was to join, and they are one.
+/// but each other. Then there is no cluster that any of them was to join, and they are one. Who finds but itself at its seeds
+/// has met nobody: behind such an address others may be.
 pub fn have_met(me: &NodeId, seeds: &[(&NodeId, Option<&BTreeSet<NodeId>>)]) -> bool {
     let is_here = |id: &NodeId| id == me || seeds.iter().any(|(seed, _)| *seed == id);
-    seeds.iter().all(|(id, theirs)| *id == me || theirs.is_some_and(|theirs| theirs.iter().all(is_here)))
+    let meets_another = seeds.iter().any(|(id, _)| *id != me);
+    meets_another
+        && seeds.iter().all(|(id, theirs)| *id == me || theirs.is_some_and(|theirs| theirs.iter().all(is_here)))
 }
 
 #[cfg(test)]

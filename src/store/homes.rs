@@ -10,6 +10,15 @@ use crate::model::{Entry, EntryKey, Epoch, MemberSet, NodeId, RecordKey};
 /// followed by what it does not know of.
 const SETTLED: &str = "settled";
 
+/// The mark of a node that belongs to a cluster. It stays with a backup: the cluster knew it then.
+const BELONGS: &str = "belongs";
+
+/// What that mark says of a node that founded the cluster, alone or with others.
+const FOUNDED: &str = "founded";
+
+/// And of one that was welcomed by a member.
+const WELCOMED: &str = "welcomed";
+
 /// Between the names that were settled, and those that were gone by then. No name has this form.
 const GONE: &str = "/";
 
@@ -58,6 +67,17 @@ impl Transaction<'_> {
         self.set_mark(SETTLED, &format!("{} {} {GONE} {}", self.origin.epoch, words(members), words(&gone)))
     }
 
+    /// Notes that this node belongs to a cluster, which it `founded` or which has welcomed it. Who founded one did so for
+    /// good.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn belong(&mut self, founded: bool) -> Result<(), StoreError> {
+        let before = mark(self.connection, BELONGS)?;
+        let is_founder = founded || before.as_deref() == Some(FOUNDED);
+        self.set_mark(BELONGS, if is_founder { FOUNDED } else { WELCOMED })
+    }
+
     /// Whether a backup has something of `key` of which it is not known yet whether it was deleted.
     ///
     /// # Errors
@@ -99,6 +119,14 @@ impl Catalog {
         })
     }
 
+    /// Whether it was noted that this node belongs to a cluster, and if so, whether it founded that.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn belongs(&self) -> Result<Option<bool>, StoreError> {
+        self.read(|connection| Ok(mark(connection, BELONGS)?.map(|mark| mark == FOUNDED)))
+    }
+
     /// As [`Transaction::settled`].
     ///
     /// # Errors
@@ -136,10 +164,13 @@ fn named(connection: &Connection, condition: &str) -> Result<MemberSet, StoreErr
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-fn settled(connection: &Connection, epoch: Epoch) -> Result<Option<MemberSet>, StoreError> {
+fn mark(connection: &Connection, name: &str) -> Result<Option<String>, StoreError> {
     let sql = "SELECT value FROM marks WHERE name = ?1";
-    let mark = connection.prepare_cached(sql)?.query_row([SETTLED], |row| row.get::<_, String>(0)).optional()?;
-    let Some(mark) = mark else { return Ok(None) };
+    Ok(connection.prepare_cached(sql)?.query_row([name], |row| row.get(0)).optional()?)
+}
+
+fn settled(connection: &Connection, epoch: Epoch) -> Result<Option<MemberSet>, StoreError> {
+    let Some(mark) = mark(connection, SETTLED)? else { return Ok(None) };
     let mut words = mark.split(' ');
     if words.next() != Some(&*epoch.to_string()) {
         return Ok(None);

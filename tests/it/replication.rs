@@ -29,7 +29,9 @@ async fn a_write_waits_for_the_copies_that_it_asks_for() {
     let too_many = put_waiting(&aws, "never", "wait_for=64").await;
     assert!(too_many.status == 409 && too_many.problem().contains("the cluster has"), "{too_many:?}");
     assert!(get(&aws, "never").await.is_none(), "what can but fail is not stored");
-    assert_eq!(copies(&put_waiting(&aws, "quorum", "wait_for=quorum").await), (201, "2", 2));
+    // The third one may be as quick.
+    let quorum = put_waiting(&aws, "quorum", "wait_for=quorum").await;
+    assert!([(201, "2", 2), (201, "3", 3)].contains(&copies(&quorum)), "{quorum:?}");
     for round in 0..20 {
         let answer = put_waiting(&aws, &format!("all-{round}"), "wait_for=all").await;
         assert_eq!(copies(&answer), (201, "3", 3));

@@ -66,15 +66,16 @@ impl World {
                 let before = known.remove(&id).filter(|before| before.epoch == epoch);
                 let is_another = before.is_none();
                 known.insert(id, Known::heard(before, (epoch, vector, ahead_ms), &own));
-                // Its database may be of before it heard of this node.
-                if is_another {
+                // Its database may be of before it heard of this node; or it is welcome itself by now.
+                if is_another || !self.nodes[node].catalog.belongs {
                     self.announce(node, peer);
                 }
                 self.count_copies(node);
             }
             (Purpose::Announce, Answer::Welcome { records, belongs }) => {
-                // One that waits for the cluster itself may be welcome there later.
-                if !belongs && !self.nodes[node].catalog.belongs {
+                // A seed that waits for the cluster itself may be welcome there later.
+                let is_seed = self.nodes[node].seed == Some(peer);
+                if is_seed && !belongs && !self.nodes[node].catalog.belongs {
                     self.later_within(REST_MS.0, REST_MS.1, node, Task::Announce(peer));
                 }
                 let records = records.into_iter().filter(|entry| matches!(entry.key, EntryKey::Record(_))).collect();

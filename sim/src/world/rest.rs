@@ -66,11 +66,15 @@ impl World {
         }
     }
 
-    /// A person gives a `node` that nobody has welcomed, or that knows nobody, another seed: its first one is gone, or waits
+    /// A person gives a `node` that knows nobody, or that nobody has welcomed, another seed: its first one is gone, or waits
     /// for one that is. One of the cluster is taken, if there is any.
     fn introduce(&mut self, node: usize) {
         let knows = self.others(node).iter().any(|other| self.nodes[*other].status != Status::Gone);
-        if knows && self.nodes[node].catalog.belongs {
+        let waits_in_vain = |node: usize| {
+            let seed = self.nodes[node].seed;
+            seed.is_none_or(|seed| self.nodes[seed].status == Status::Gone || !self.nodes[seed].catalog.belongs)
+        };
+        if knows && (self.nodes[node].catalog.belongs || !waits_in_vain(node)) {
             return;
         }
         let others: Vec<_> = self.live().into_iter().filter(|other| *other != node).collect();
@@ -105,6 +109,9 @@ impl World {
             }
             if node.catalog.is_backup {
                 return Some(format!("{id} is a backup"));
+            }
+            if !node.catalog.belongs && live.iter().any(|other| self.nodes[*other].catalog.belongs) {
+                return Some(format!("{id} is not welcome"));
             }
             if self.others(*index).len() + 1 != live.len() {
                 return Some(format!("{id} knows {:?}", node.members()));

@@ -29,10 +29,15 @@ pub(super) async fn give_up_lost(core: &Arc<Core>, wants: &[Want]) -> Result<(),
     if core.members.others().iter().any(|node| core.members.liveness(&node.id) != Liveness::Alive) {
         return Ok(());
     }
-    for want in wants.iter().filter(|want| want.failures >= FAILURES).take(ASKED_MAX) {
+    let mut asked = 0;
+    for want in wants.iter().filter(|want| want.failures >= FAILURES) {
         // Asked only after that: what they said before may be older than what they list.
         if !is_in_doubt(core, &want.entry).await? {
             continue;
+        }
+        asked += 1;
+        if asked > ASKED_MAX {
+            return Ok(());
         }
         let Ok(nobody_holds) = nobody_holds(core, &want.entry).await else { return Ok(()) };
         if nobody_holds {
