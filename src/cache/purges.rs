@@ -129,6 +129,8 @@ impl Purges {
     pub(super) fn doubt(&self, before: SystemTime, at: SystemTime) {
         let mut rules = self.rules.write().unwrap_or_else(PoisonError::into_inner);
         let number = self.latest() + 1;
+        // What an earlier doubt was about stays so: that was before `at`, too.
+        let before = rules.doubt.map_or(before, |earlier| earlier.before.max(before));
         rules.doubt = Some(Doubt { number, before, at });
         self.latest.store(number, Ordering::Release);
     }

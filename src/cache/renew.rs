@@ -1,5 +1,6 @@
 //! What is kept and was asked about: that it is right is said of the moment of the question, and of nothing that came after it.
 
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -16,13 +17,18 @@ impl Cache {
         if asked < stored.asked() {
             return;
         }
-        match self.purges.judge(key, Some(&stored.head()), settled) {
+        let verdict = self.purges.judge(key, Some(&stored.head()), settled);
+        let stands = verdict == Verdict::Stands;
+        match verdict {
             Verdict::Stands => {}
             Verdict::Stale(at) => head.terms.expire(at),
             Verdict::Gone => return,
         }
         stored.asked_again(asked);
         stored.update(head);
+        if stands {
+            stored.settle(settled);
+        }
     }
 
     /// As [`Cache::renew`], of an object of the store, whose head stays as it is: it is what the store had at `now`.
@@ -31,6 +37,8 @@ impl Cache {
         let stored = shard.get(key).and_then(|slot| slot.same_as(stored)).unwrap_or(stored);
         if self.purges.judge(key, Some(&stored.head()), settled) == Verdict::Stands {
             stored.validate(now);
+            // Once is enough: what it was in doubt about is settled on the disk, too.
+            stored.settle(settled);
         }
     }
 
@@ -67,6 +75,15 @@ impl Cache {
     /// doubtful, and is validated before its next use. So does what seems to come from a time after `now`.
     pub fn doubt(&self, before: SystemTime, now: SystemTime) {
         self.purges.doubt(before, now);
+    }
+
+    /// Has the next lives doubt what was received before `now`, if there is a disk by which it gets there: something was purged
+    /// that nobody will tell them. Blocks.
+    ///
+    /// # Errors
+    /// When that cannot be written down.
+    pub fn note_purge(&self, now: SystemTime) -> io::Result<()> {
+        self.disk.as_ref().map_or(Ok(()), |disk| disk.note_purge(now))
     }
 }
 

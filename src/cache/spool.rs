@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::disk::Kept;
 use super::flight::Flight;
+use super::rules::is_completable;
 use super::sliced::Sliced;
 use super::sync::Mutex;
 use super::{Body, Cache, CacheKey, Head, SLICE_BYTES, charge};
@@ -44,6 +45,10 @@ impl Spool {
         cost: f32,
         flight: &Arc<Flight>,
     ) -> Option<Self> {
+        // It is read for as long as a client takes it, and slices that make room for others meanwhile have to be asked for.
+        if !is_completable(&head.headers) {
+            return None;
+        }
         if head.size.is_some() || !cache.has_slices() || !matches!(key, CacheKey::Answer { .. }) {
             return None;
         }

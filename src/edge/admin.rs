@@ -339,10 +339,16 @@ async fn purge(
         return refusal;
     }
     match purge {
-        Ok(Json(purge)) => {
-            core.purge(&purge);
-            StatusCode::NO_CONTENT.into_response()
-        }
+        Ok(Json(purge)) => match core.purge_alone(&purge).await {
+            Ok(()) => StatusCode::NO_CONTENT.into_response(),
+            Err(error) => {
+                let detail = format!(
+                    "it is purged, but the folder of [edge.cache.disk] cannot take a note of it, so it may come back after a \
+                         restart: {error}"
+                );
+                refuse(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            }
+        },
         Err(rejection) => refuse(rejection.status(), rejection.body_text()),
     }
 }

@@ -219,7 +219,7 @@ impl Hot for Hits {
             extra.push(&header::ALT_SVC, &offer).ok()?;
         }
         let facts = self.core.config.access_log.path.is_some().then(|| Facts {
-            site: site.map(|site| site.text().clone()),
+            site: site.map(|site| site.label().clone()),
             outcome: Some(Outcome::Hit),
             size_bytes: Some(content.length()),
             coding,

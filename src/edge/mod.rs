@@ -58,8 +58,8 @@ use tokio_util::task::TaskTracker;
 use tower::service_fn;
 use tracing::info;
 
-use crate::cache::disk::{Disk, DiskError};
-use crate::cache::{self, Cache, SLICE_BYTES};
+use crate::cache::disk::DiskError;
+use crate::cache::{self, Cache};
 use crate::client::{self, Deadlines, Peer};
 use crate::compress;
 use crate::membership;
@@ -328,7 +328,7 @@ impl Core {
             routes: ArcSwap::from_pointee(routes),
             sizes: Sizes::new(config.assumed_size_bytes),
             retries: RetryBudget::new(config.retry_per_cent, config.retry_burst),
-            cache: Arc::new(Cache::new(config.cache.clone(), Disk::open(&config.cache.disk, SLICE_BYTES)?)),
+            cache: Arc::new(purge::cache_of(&config.cache)?),
             coders: Coders::new(config.threads()?),
             news: Notify::new(),
             coherence: Coherence::default(),

@@ -77,7 +77,7 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
     let mut of_site = None;
     let mut response = match addressee(&settings, &head) {
         Ok(Addressee::Site(site, target)) => {
-            of_site = Some(site.text().clone());
+            of_site = Some(site.label().clone());
             let trusted = client.peer.is_some_and(|peer| settings.trusts(peer));
             let patience = start + site.patience();
             let incoming = site::Incoming::new(head, target, site.compression(), client.peer, trusted, patience);

@@ -1,11 +1,15 @@
 //! Purges: what this edge is to forget, as the cluster or its operator says.
 
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use tracing::warn;
+
 use super::Core;
 use super::proxy::INDEX;
-use crate::cache::Rule;
+use crate::cache::disk::{Disk, DiskError};
+use crate::cache::{self, Cache, Rule, SLICE_BYTES};
 use crate::model::{Purge, PurgeTarget};
 use crate::protocol::{decode_path, without_dot_segments};
 use crate::serve::guard::normal;
@@ -28,6 +32,26 @@ impl Heard {
     }
 }
 
+/// The cache, over what the disk has of earlier lives. What came before a purge that nobody tells again is doubtful.
+pub(super) fn cache_of(config: &cache::Config) -> Result<Cache, DiskError> {
+    let disk = Disk::open(&config.disk, SLICE_BYTES)?;
+    let last_purge = disk.as_ref().map(|disk| disk.last_purge());
+    let cache = Cache::new(config.clone(), disk);
+    let now = SystemTime::now();
+    match last_purge {
+        None | Some(Ok(None)) => {}
+        Some(Ok(Some(at))) => cache.doubt(at, now),
+        Some(Err(error)) => {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "it is not known what was purged: all on the disk is asked about"
+            );
+            cache.doubt(now, now);
+        }
+    }
+    Ok(cache)
+}
+
 impl Core {
     /// This edge has heard of all purges that its cluster tells of at this moment, after whatever absence.
     pub(super) fn has_heard_all_purges(&self) {
@@ -42,6 +66,14 @@ impl Core {
         let soft_at = purge.is_soft().then(SystemTime::now);
         self.cache.purge(&self.rule(purge.target()), soft_at);
         self.metrics.purges.inc();
+    }
+
+    /// As [`Core::purge`], where nobody tells this edge of it again: what its disk has is doubtful in all later lives.
+    pub(super) async fn purge_alone(&self, purge: &Purge) -> io::Result<()> {
+        self.purge(purge);
+        let cache = self.cache.clone();
+        let noted = tokio::task::spawn_blocking(move || cache.note_purge(SystemTime::now()));
+        noted.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     /// Whether this edge would have heard of a purge: it hears its cluster, or has none.

@@ -1,6 +1,7 @@
 //! A running edge reads its configuration anew, and its certificates also without being told: one task does both, so that
 //! neither undoes the other. What comes of it is there at once, and whole, or not at all.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -196,8 +197,9 @@ fn begin(core: &Arc<Core>, before: &Settings, settings: &Arc<Settings>, rebuildi
     }
     core.settings.store(settings.clone());
     core.proxies.exchange(settings.config.proxy_protocol_from.clone());
-    // If one of that name comes again it is another one.
-    for site in before.sites.iter().filter(|site| settings.sites.named(site.name()).is_none()) {
+    // If one of that name, or with those rules, comes again it is another one.
+    let texts: HashSet<_> = settings.sites.iter().map(|site| site.text()).collect();
+    for site in before.sites.iter().filter(|site| !texts.contains(site.text())) {
         core.cache.purge(&Rule::Site(site.text().to_string()), None);
     }
     core.observations.note_change();

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! FOLDER/lock                        held by the process that works on it
+//! FOLDER/purged                      when this process alone was last told to purge something
 //! FOLDER/index.sqlite                the index, with SQLite's own files beside it
 //! FOLDER/slices/2a/000001000000002a.7    slice 7 of the representation 0x1000000002a
 //! FOLDER/discarded.0/                what an index that did not read knew of: it is deleted in the background
@@ -13,8 +14,12 @@ use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::DiskError;
+
+/// The name of the note of the last purge.
+const PURGED: &str = "purged";
 
 /// In how many folders the files are.
 pub(super) const FOLDERS: u32 = 256;
@@ -40,6 +45,29 @@ impl Folder {
 
     pub(super) fn index(&self) -> PathBuf {
         self.path.join("index.sqlite")
+    }
+
+    /// Notes durably that something was purged at `at`.
+    pub(super) fn note_purge(&self, at: SystemTime) -> io::Result<()> {
+        let (path, new) = (self.path.join(PURGED), self.path.join("purged.new"));
+        let since_epoch = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut file = File::create(&new)?;
+        file.write_all(since_epoch.as_millis().to_string().as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&new, &path)?;
+        File::open(&self.path)?.sync_all()
+    }
+
+    /// When something was purged last, if it was noted.
+    pub(super) fn last_purge(&self) -> io::Result<Option<SystemTime>> {
+        match fs::read_to_string(self.path.join(PURGED)) {
+            Ok(text) => {
+                let at = text.parse().ok().and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+                at.map(Some).ok_or_else(|| io::Error::other("the note of the last purge does not read"))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn slice(&self, id: u64, slice: u32) -> PathBuf {

@@ -18,7 +18,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -147,6 +147,22 @@ impl Disk {
             .spawn(move || writer.run())
             .map_err(failed("start the writer of"))?;
         Ok(Some(Arc::new(Self { tier, writer: Mutex::new(Some(writer)) })))
+    }
+
+    /// Notes durably that something was purged at `at` by a rule that nobody will tell again. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub fn note_purge(&self, at: SystemTime) -> io::Result<()> {
+        self.tier.folder.note_purge(at)
+    }
+
+    /// When something was last purged by such a rule, in this life or another one. Blocks.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn last_purge(&self) -> io::Result<Option<SystemTime>> {
+        self.tier.folder.last_purge()
     }
 
     /// Whether [`Disk::load`] may find something; what is not loaded yet is not found. Never waits.

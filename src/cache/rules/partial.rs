@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,16 @@ use super::validators::Validators;
 
 /// The most gaps between the parts of one representation: who asks for a byte here and a byte there fills no memory.
 const PARTS_MAX: usize = 256;
+
+/// Whether parts of what has this head can be asked for (RFC 9110 section 14.3).
+pub fn gives_parts(response: &HeaderMap) -> bool {
+    response.get(ACCEPT_RANGES).is_some_and(|units| units.as_bytes().eq_ignore_ascii_case(b"bytes"))
+}
+
+/// Whether what is missing of what has this head can be asked for and put to the rest (RFC 9111 section 3.4).
+pub fn is_completable(response: &HeaderMap) -> bool {
+    gives_parts(response) && Validators::of(response).is_strong()
+}
 
 /// Where the content of a 206 stands in the whole (RFC 9110 section 14.4).
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::num::{NonZeroU32, NonZeroU64};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use tracing::warn;
@@ -18,9 +18,7 @@ pub(super) struct LogFile {
     rotate_bytes: Option<NonZeroU64>,
     keep: NonZeroU32,
     file: Option<File>,
-    /// It is to be opened anew.
-    stale: bool,
-    /// It ends in the middle of a line that could not be taken back.
+    /// It ends in the middle of a line that could not be taken back, or that a killed process left.
     torn: bool,
     /// That it cannot be moved away was said.
     stuck: bool,
@@ -37,22 +35,17 @@ pub(super) struct Unwritten {
 impl LogFile {
     /// Opens the file, which need not be there.
     pub(super) fn open(path: &Path, rotate_bytes: Option<NonZeroU64>, keep: NonZeroU32) -> io::Result<Self> {
-        let file = Some(open(path)?);
-        Ok(Self { path: path.to_owned(), rotate_bytes, keep, file, stale: false, torn: false, stuck: false })
-    }
-
-    /// Opens it anew.
-    pub(super) fn reopen(&mut self) -> io::Result<()> {
-        self.stale = true;
-        self.current(0).map(drop)
+        let mut log = Self { path: path.to_owned(), rotate_bytes, keep, file: None, torn: false, stuck: false };
+        log.current(0)?;
+        Ok(log)
     }
 
     /// Appends whole lines.
     pub(super) fn append(&mut self, text: &[u8]) -> Result<(), Unwritten> {
-        let torn = self.torn;
         let unwritten = |error| Unwritten { lines: 0, error };
-        let mut file = self.current(text.len() as u64).map_err(unwritten)?;
-        if torn {
+        self.current(text.len() as u64).map_err(unwritten)?;
+        let Some(mut file) = self.file.as_ref() else { return Err(unwritten(ErrorKind::NotFound.into())) };
+        if self.torn {
             file.write_all(b"\n").map_err(unwritten)?;
         }
         let mut done = 0;
@@ -74,21 +67,20 @@ impl LogFile {
         Err(Unwritten { lines, error })
     }
 
-    /// The file that is at the path now, with room for `bytes` more.
-    fn current(&mut self, bytes: u64) -> io::Result<&File> {
+    /// Goes on with the file that is at the path now, which has room for `bytes` more.
+    fn current(&mut self, bytes: u64) -> io::Result<()> {
         let there = fs::metadata(&self.path).ok();
         let ours = self.file.as_ref().and_then(|file| file.metadata().ok());
         let same = there.as_ref().zip(ours).is_some_and(|(a, b)| (a.dev(), a.ino()) == (b.dev(), b.ino()));
-        if !same || self.stale {
-            // If that fails the next time tries again.
+        if !same {
+            // If opening another one fails the next time tries again.
             self.file = None;
-            self.torn = false;
         }
         let size = there.filter(|_| same).map_or(0, |there| there.len());
         let too_large = self.rotate_bytes.is_some_and(|max| size > 0 && size + bytes > max.get());
         if too_large {
             match self.rotate() {
-                Ok(()) => (self.file, self.torn, self.stuck) = (None, false, false),
+                Ok(()) => (self.file, self.stuck) = (None, false),
                 Err(error) => {
                     if !std::mem::replace(&mut self.stuck, true) {
                         warn!(path = %self.path.display(), %error, "the access log cannot be rotated, and grows on");
@@ -96,12 +88,13 @@ impl LogFile {
                 }
             }
         }
-        let file = match self.file.take() {
-            Some(file) => file,
-            None => open(&self.path)?,
-        };
-        self.stale = false;
-        Ok(self.file.insert(file))
+        if self.file.is_none() {
+            let file = open(&self.path)?;
+            // Whoever wrote it last may have been killed in the middle of a line.
+            self.torn = ends_torn(&self.path);
+            self.file = Some(file);
+        }
+        Ok(())
     }
 
     /// Moves the file to `PATH.1`, that to `PATH.2` and so on; the oldest goes.
@@ -122,6 +115,17 @@ impl LogFile {
 
 fn open(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).mode(MODE).open(path)
+}
+
+/// Whether the last line of a file has no end, as far as it can be read.
+fn ends_torn(path: &Path) -> bool {
+    let last = || {
+        let about = fs::metadata(path).ok().filter(|about| about.is_file() && about.len() > 0)?;
+        let mut last = [0];
+        File::open(path).ok()?.read_exact_at(&mut last, about.len() - 1).ok()?;
+        Some(last[0])
+    };
+    last().is_some_and(|last| last != b'\n')
 }
 
 /// Takes back the last bytes.
@@ -170,9 +174,16 @@ mod tests {
         fs::write(&path, "new\n").expect("it is written");
         append(&mut log, "d\n");
         assert_eq!(read(folder.path(), "log").as_deref(), Some("new\nd\n"));
-        fs::rename(&path, &moved).expect("it moves");
-        log.reopen().expect("it opens");
-        assert_eq!(read(folder.path(), "log").as_deref(), Some(""), "before anything is written");
+    }
+
+    #[test]
+    fn half_a_line_that_a_killed_process_left_stays_by_itself() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(folder.path().join("log"), "whole\nhal").expect("it is written");
+        let mut log = log(folder.path(), 0, 1);
+        append(&mut log, "next\n");
+        append(&mut log, "last\n");
+        assert_eq!(read(folder.path(), "log").as_deref(), Some("whole\nhal\nnext\nlast\n"));
     }
 
     #[test]

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -108,8 +107,6 @@ impl AccessLog {
     pub fn start(config: &Config, counts: Counts) -> io::Result<Option<Self>> {
         let Some(path) = &config.path else { return Ok(None) };
         let file = LogFile::open(path, config.rotate_bytes, config.keep)?;
-        // From here on it does not end the process.
-        let hangups = signal(SignalKind::hangup())?;
         let (to_writer, told) = mpsc::channel(WAITING_MAX);
         let spare = Arc::new(Spare::default());
         let (given_back, written) = (spare.clone(), counts.clone());
@@ -117,7 +114,7 @@ impl AccessLog {
         std::thread::Builder::new().name("access-log".to_owned()).spawn(run)?;
         let shared = Shared { config: config.clone(), counts, to_writer, spare, sheets: Mutex::default() };
         let (shared, mut ticking) = (Arc::new(shared), JoinSet::new());
-        ticking.spawn(tick(shared.clone(), hangups));
+        ticking.spawn(tick(shared.clone()));
         Ok(Some(Self { shared, ticking }))
     }
 
@@ -148,26 +145,19 @@ impl AccessLog {
     }
 }
 
-/// Passes on what waits, once a second, and opens the file anew at each of `hangups`; for ever.
-async fn tick(shared: Arc<Shared>, mut hangups: Signal) {
+/// Passes on what waits, once a second, for ever.
+async fn tick(shared: Arc<Shared>) {
     let mut ticks = interval(AGE_MAX);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut dropped = 0;
     loop {
-        tokio::select! {
-            Some(()) = hangups.recv() => {
-                // The writer ends after this does.
-                let _ = shared.to_writer.send(Message::Reopen).await;
-            }
-            _ = ticks.tick() => {
-                shared.flush();
-                let now = shared.counts.dropped.get();
-                if now > dropped {
-                    warn!(lines = now - dropped, "lines of the access log were dropped");
-                }
-                dropped = now;
-            }
+        ticks.tick().await;
+        shared.flush();
+        let now = shared.counts.dropped.get();
+        if now > dropped {
+            warn!(lines = now - dropped, "lines of the access log were dropped");
         }
+        dropped = now;
     }
 }
 

@@ -33,8 +33,6 @@ pub(super) struct Batch {
 pub(super) enum Message {
     /// To write these.
     Lines(Batch),
-    /// To open the file anew.
-    Reopen,
     /// To say when all before this is done, and to end.
     End(oneshot::Sender<()>),
 }
@@ -79,11 +77,6 @@ pub(super) fn run(mut file: LogFile, mut told: mpsc::Receiver<Message>, spare: &
                     }
                 }
                 spare.give_back(batch.text);
-            }
-            Message::Reopen => {
-                if let Err(error) = file.reopen() {
-                    warn!(%error, "the access log cannot be opened anew");
-                }
             }
             Message::End(done) => {
                 // Nobody may wait any longer.

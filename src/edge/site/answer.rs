@@ -18,7 +18,6 @@ use super::super::proxy::problem;
 use super::super::slices::{self, Walk, Widened};
 use super::Site;
 use super::incoming::Incoming;
-use super::keeping;
 use super::origins::{Answer, Unanswered};
 use super::outgoing::Outgoing;
 use super::reply::{Reply, Why};
@@ -165,7 +164,7 @@ impl Life {
         let kept = kept.and_then(Kept::of)?;
         // What cannot be asked for in parts must be there whole.
         if let Body::Sliced(sliced) = &kept.stored.body
-            && !keeping::is_strong(&kept.head)
+            && !rules::is_completable(&kept.head.headers)
             && !sliced.open_all().await
         {
             cache.discard(&self.key, &kept.stored);

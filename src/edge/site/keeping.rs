@@ -13,7 +13,7 @@ use super::super::slices::{self, Fetched};
 use super::answer::{Kept, Life};
 use super::origins::Answer;
 use super::reply::{Reply, Why};
-use crate::cache::rules::{self, Exchange, Freshened, Freshness, HeadEffect, Selector, Validators};
+use crate::cache::rules::{self, Exchange, Freshened, Freshness, HeadEffect, Selector};
 use crate::cache::{Begun, Head, Lead, Sliced, Stored, Terms, slice_at};
 
 impl Life {
@@ -52,7 +52,7 @@ impl Life {
             self.core.sizes.learn(self.incoming.path().as_str(), size);
         }
         let cost = cost(&answer.way.route);
-        if self.core.cache.slices(&head) && gives_parts(&head) {
+        if self.core.cache.slices(&head) && rules::gives_parts(&head.headers) {
             let kept = lead.slice(head, cost, slice_at(part.start));
             let Some((stored, begun)) = kept else { return not_kept(answer) };
             return Some(self.begun(reply, &stored, begun, answer).await);
@@ -159,14 +159,4 @@ impl Life {
     fn expire(&self, kept: &Kept) {
         kept.stored.expire(SystemTime::now());
     }
-}
-
-/// Whether what is missing of what has this head can be asked for.
-pub(super) fn is_strong(head: &Head) -> bool {
-    gives_parts(head) && Validators::of(&head.headers).is_strong()
-}
-
-/// Whether parts of what has this head can be asked for (RFC 9110 section 14.3).
-fn gives_parts(head: &Head) -> bool {
-    head.headers.get(ACCEPT_RANGES).is_some_and(|units| units.as_bytes().eq_ignore_ascii_case(b"bytes"))
 }

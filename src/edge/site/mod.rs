@@ -40,6 +40,8 @@ const REBUILD_PERIOD_MAX: Duration = Duration::from_secs(1);
 /// A site of an edge.
 pub struct Site {
     name: SiteName,
+    /// Its name, for the access log.
+    label: Arc<str>,
     config: Config,
     /// What stands for it in cache keys.
     text: Arc<str>,
@@ -187,6 +189,11 @@ impl Site {
         &self.compression
     }
 
+    /// Its name, for the access log.
+    pub(super) const fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
     /// What stands for it in cache keys.
     pub(super) const fn text(&self) -> &Arc<str> {
         &self.text
@@ -226,6 +233,7 @@ impl Site {
         let origins = Origins::new(config, edge, tls, before)?;
         Ok(Self {
             name: config.name.clone(),
+            label: config.name.to_string().into(),
             text: text(config).into(),
             terms: terms(config),
             compression: Rules::new(config.compression.as_ref().unwrap_or(&edge.compression).clone()),

@@ -49,7 +49,11 @@ pub struct Upgraded {
 }
 
 impl Upgraded {
-    pub(super) const fn new(stream: Stream, watch: Option<Watch>) -> Self {
+    pub(super) const fn new(stream: Stream, mut watch: Option<Watch>) -> Self {
+        if let Some(watch) = &mut watch {
+            // The answer was sent, but what it began ends later.
+            watch.sent(0, false);
+        }
         Self { stream, watch }
     }
 

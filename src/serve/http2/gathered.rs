@@ -83,6 +83,7 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Gathered<W> {
 
     /// Sends what was gathered.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let is_much = self.out.len() > KEPT_BYTES_MAX;
         while !self.out.is_empty() {
             let written = Pin::new(&mut self.inner).poll_write(cx, &self.out);
             let written = ready!(self.progressing(cx, written))?;
@@ -91,7 +92,8 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Gathered<W> {
             }
             self.out.advance(written);
         }
-        if self.out.capacity() > KEPT_BYTES_MAX {
+        // What was taken from its begin does not count as capacity any more.
+        if is_much || self.out.capacity() > KEPT_BYTES_MAX {
             self.out = BytesMut::new();
         }
         Poll::Ready(Ok(()))

@@ -33,7 +33,7 @@ use super::http1::{Caller, Clock, Common, Hot, HotAnswer, HotBody, HotRequest, I
 use super::stream::{LINGER, Stream};
 use super::streams::{
     ANSWER_WORTH, CONNECTION_WINDOW_BYTES, Calm, Gone, IN_VAIN_COST, Receipted, STREAM_WINDOW_BYTES, STREAMS_MAX,
-    Unprepared, answer_hit, exchange, expects_continue, prepare, refuse, response_of,
+    Unprepared, answer_hit, exchange, expects_continue, prepare, refuse, response_of, worth_of_piece,
 };
 use super::witness::{Came, Watch};
 use crate::http1::Version;
@@ -284,9 +284,9 @@ where
         let head = response_of(&block, &extra, &date);
         let bytes = if let HotBody::Memory(bytes) = body { bytes } else { Bytes::new() };
         let Ok(mut send) = respond.send_response(head, bytes.is_empty()) else { return };
-        self.shared.calm.earn(ANSWER_WORTH);
         let length = bytes.len();
         if length == 0 {
+            self.shared.calm.earn(ANSWER_WORTH);
             return receipted.complete(0);
         }
         send.reserve_capacity(length);
@@ -294,6 +294,7 @@ where
         let bytes = match piece {
             Ok(piece) => {
                 if send.send_data(piece, true).is_ok() {
+                    self.shared.calm.earn(ANSWER_WORTH + worth_of_piece(length));
                     receipted.complete(length as u64);
                 }
                 return;

@@ -10,7 +10,7 @@ use h2::{Reason, SendStream};
 use http::{HeaderMap, Response};
 use tokio::time::timeout;
 
-use super::super::streams::{Calm, Gone, PIECE_WORTH, Sending};
+use super::super::streams::{Calm, Gone, Sending, worth_of_piece};
 use super::room::{Piece, Room};
 
 /// How much is handed on at a time: the answers of a connection take turns.
@@ -108,7 +108,7 @@ impl Sending for Http2Sending {
                 Err(piece) => wanted(send, room.piece(piece, *stall)).await?,
             };
             send.send_data(piece, ended && data.is_empty()).map_err(|_| Gone)?;
-            calm.earn(PIECE_WORTH);
+            calm.earn(worth_of_piece(count));
         }
         Ok(())
     }

@@ -7,11 +7,11 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How much may be spent at once: a page of a hundred pictures that is left is a hundred requests that are taken back.
-const LEFT_MAX: u32 = 2_000;
+/// How much may be spent at once: a map that is zoomed through ten levels takes some thousand requests for its tiles back.
+const LEFT_MAX: u32 = 10_000;
 
-/// How much of it comes back with time: more pings than anybody needs.
-const BACK_PER_SECOND: u32 = 100;
+/// How much of it comes back with time: thirty such requests a second, and more pings than anybody needs.
+const BACK_PER_SECOND: u32 = 200;
 
 /// What a frame costs that carries nothing of a request.
 pub(in crate::serve) const FRAME_COST: u32 = 1;
@@ -22,9 +22,14 @@ pub(in crate::serve) const IN_VAIN_COST: u32 = 10;
 /// What a request makes up for: its priority, and the windows of its answer.
 pub(in crate::serve) const REQUEST_WORTH: u32 = 4;
 
-/// What an answer makes up for that was taken, or a piece of one.
+/// What an answer makes up for that was taken.
 pub(in crate::serve) const ANSWER_WORTH: u32 = 10;
-pub(in crate::serve) const PIECE_WORTH: u32 = 2;
+
+/// What a piece of an answer makes up for: the windows of its stream and its connection, which clients that read 4 KiB at a
+/// time (as those in Go) open anew after each.
+pub(in crate::serve) const fn worth_of_piece(bytes: usize) -> u32 {
+    2 * bytes.div_ceil(4 << 10) as u32
+}
 
 /// What one connection has left.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ mod content;
 mod exchange;
 mod request;
 
-pub(super) use calm::{ANSWER_WORTH, Calm, FRAME_COST, IN_VAIN_COST, PIECE_WORTH, REQUEST_WORTH};
+pub(super) use calm::{ANSWER_WORTH, Calm, FRAME_COST, IN_VAIN_COST, REQUEST_WORTH, worth_of_piece};
 pub(super) use content::{Receipted, response_of};
 pub(super) use exchange::{Gone, Sending, answer_hit, exchange, refuse};
 pub(super) use request::{Unprepared, expects_continue, prepare};

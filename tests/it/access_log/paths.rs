@@ -227,21 +227,27 @@ async fn answers_that_were_cut_short_say_how_much_was_sent() {
     assert!(never["first_byte_us"].is_null());
 }
 
+/// A request for another protocol, which begins at once.
+const CHAT: &[u8] =
+    b"GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly ";
+
+/// Speaks another protocol, which says what it hears.
+async fn echo(mut stream: TcpStream) {
+    let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello ";
+    stream.write_all(switch).await.unwrap();
+    let (mut read, mut write) = stream.split();
+    // A client may be reset.
+    let _ = tokio::io::copy(&mut read, &mut write).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_protocol_is_one_line_at_its_end() {
     let log = Log::new();
-    let site = spoken(|mut stream| async move {
-        let switch = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello ";
-        stream.write_all(switch).await.unwrap();
-        let (mut read, mut write) = stream.split();
-        tokio::io::copy(&mut read, &mut write).await.unwrap();
-    })
-    .await;
+    let site = spoken(echo).await;
     let change = |config: &mut edge::Config| log.configure(config);
     let (running, public, _) = crate::sites::edge_with(&[&site], change).await;
     let mut stream = TcpStream::connect(public).await.unwrap();
-    let ask = b"GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly ";
-    stream.write_all(ask).await.unwrap();
+    stream.write_all(CHAT).await.unwrap();
     let mut answer = Vec::new();
     while !answer.ends_with(b"hello early ") {
         assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
@@ -261,4 +267,21 @@ async fn another_protocol_is_one_line_at_its_end() {
         "{line}"
     );
     assert_eq!((&line["complete"], &line["cache"]), (&json!(true), &json!("passed")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_protocol_that_breaks_off_is_not_whole() {
+    let log = Log::new();
+    let site = spoken(echo).await;
+    let change = |config: &mut edge::Config| log.configure(config);
+    let (running, public, _) = crate::sites::edge_with(&[&site], change).await;
+    let mut stream = TcpStream::connect(public).await.unwrap();
+    stream.write_all(CHAT).await.unwrap();
+    stream.read_exact(&mut [0; 20]).await.unwrap();
+    stream.set_zero_linger().unwrap();
+    drop(stream);
+    wait_until("it is told", async || log.lines().len() == 1).await;
+    running.stop().await;
+    let lines = log.lines();
+    assert_eq!((&lines[0]["status"], &lines[0]["complete"]), (&json!(101), &json!(false)), "{lines:#?}");
 }

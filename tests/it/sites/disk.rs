@@ -64,6 +64,13 @@ async fn found(edge: SocketAddr, path: &str) {
     wait_until("it is found", async || ask(edge, "GET", path, &only).await.status() == StatusCode::OK).await;
 }
 
+async fn purge(admin: SocketAddr, what: &'static str) {
+    let host = admin.to_string();
+    let headers = [("content-type", "application/json"), ("host", &*host)];
+    let purged = whole(send(admin, "POST", "/v1/purges", &headers, full(what)).await).await;
+    assert_eq!(purged.status(), StatusCode::NO_CONTENT);
+}
+
 fn files(folder: &Path) -> Vec<PathBuf> {
     let folders = std::fs::read_dir(folder.join("slices")).unwrap();
     folders
@@ -127,10 +134,7 @@ async fn a_purge_is_about_what_is_on_the_disk_too() {
     edge.stop().await;
     let (edge, public, admin) = edge_on(folder.path(), &origin).await;
     found(public, "/small").await;
-    let host = admin.to_string();
-    let headers = [("content-type", "application/json"), ("host", &*host)];
-    let purged = whole(send(admin, "POST", "/v1/purges", &headers, full(r#"{"tag": "all"}"#)).await).await;
-    assert_eq!(purged.status(), StatusCode::NO_CONTENT);
+    purge(admin, r#"{"tag": "all"}"#).await;
     for path in PATHS {
         assert!(cache_status(&fetch(public, path).await).starts_with("metacdn; fwd=uri-miss"), "{path}");
     }
@@ -141,6 +145,25 @@ async fn a_purge_is_about_what_is_on_the_disk_too() {
     for path in PATHS {
         found(public, path).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purge_that_only_this_edge_was_told_outlives_a_restart() {
+    let (origin, folder) = (origin().await, tempfile::tempdir().unwrap());
+    let (edge, public, admin) = edge_on(folder.path(), &origin).await;
+    fill(public).await;
+    // Nobody asks for it before the edge ends, so that nothing is removed from the disk.
+    purge(admin, r#"{"tag": "all"}"#).await;
+    edge.stop().await;
+    let (edge, public, _) = edge_on(folder.path(), &origin).await;
+    wait_until("it is asked about", async || {
+        let asked = origin.asked().len();
+        let answer = fetch(public, "/small").await;
+        assert!(!cache_status(&answer).starts_with("metacdn; hit") || origin.asked().len() > asked, "{answer:?}");
+        cache_status(&answer).starts_with("metacdn; fwd=stale")
+    })
+    .await;
+    edge.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -196,7 +219,8 @@ async fn a_file_that_turns_bad_while_it_is_given_is_fetched_anew() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_long_for_memory_and_of_unknown_size_is_found_on_the_disk_once_it_has_come() {
     let folder = tempfile::tempdir().unwrap();
-    let (parts, response) = super::origin::streamed(&[("cache-control", "max-age=1000")]);
+    let (parts, response) =
+        super::origin::streamed(&[("cache-control", "max-age=1000"), ("etag", "\"1\""), ("accept-ranges", "bytes")]);
     let first = std::sync::Mutex::new(Some(response));
     let origin = Origin::start(move |_| first.lock().unwrap().take().unwrap_or_else(|| answer(404, &[], "once"))).await;
     let start = async || {
