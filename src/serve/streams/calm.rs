@@ -107,7 +107,7 @@ mod tests {
         state.spend(IN_VAIN_COST, || begin);
         assert!(state.left == 0 && !state.exhausted);
         let later = begin + Duration::from_millis(1_510);
-        for _ in 0..151 {
+        for _ in 0..BACK_PER_SECOND * 151 / 100 {
             state.spend(FRAME_COST, || later);
         }
         assert!(state.left == 0 && !state.exhausted);
@@ -117,5 +117,15 @@ mod tests {
         let mut state = State { left: 0, since: begin, exhausted: false };
         state.spend(FRAME_COST, || begin + Duration::from_secs(1 << 40));
         assert_eq!(state.left, LEFT_MAX - FRAME_COST, "no more comes back than there was");
+    }
+
+    #[test]
+    fn who_opens_both_windows_after_each_4_kib_may_read_on() {
+        let calm = Calm::new();
+        for _ in 0..100_000 {
+            calm.earn(worth_of_piece(16 << 10));
+            (0..8).for_each(|_| calm.spend(FRAME_COST));
+        }
+        assert!(!calm.is_exhausted());
     }
 }
