@@ -89,10 +89,10 @@ async fn ping(core: &Arc<Core>, id: &NodeId, peer: &Peer) -> Result<(), NodeErro
     let is_another = core.members.heard_pong(id, pong, ahead_ms, own);
     core.members.watch_clock(&core.catalog);
     // It may have lost what it knew of the members, or have joined when this node was away; or be welcome itself by now.
-    if is_another || !core.belonging.belongs() {
-        if let Err(error) = announce(core, peer).await {
-            debug!(peer = %id, error = &error as &dyn std::error::Error, "the announcement failed, the feed will tell");
-        }
+    if (is_another || !core.belonging.belongs())
+        && let Err(error) = announce(core, peer).await
+    {
+        debug!(peer = %id, error = &error as &dyn std::error::Error, "the announcement failed, the feed will tell");
     }
     Ok(())
 }
