@@ -73,7 +73,7 @@ mod tests {
         let calm = Arc::new(Calm::new());
         let mut frames = Frames::new(calm.clone());
         let mut bytes = vec![b'P'; PREFACE_BYTES];
-        for _ in 0..10_000 {
+        for _ in 0..20_000 {
             bytes.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
             bytes.extend_from_slice(&[kind, flags, 0, 0, 0, 1]);
             bytes.extend_from_slice(payload);

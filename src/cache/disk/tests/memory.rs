@@ -173,9 +173,17 @@ async fn what_an_origin_said_before_a_purge_or_a_later_word_does_not_count() {
     assert!(stored.head().is_replaced_by(&stored.head()) && fill.finish().expect("whole").is_none());
 }
 
+/// The head of a body of unknown size, of which parts can be asked for.
+fn unsized_head() -> Head {
+    let mut head = Head { size: None, ..head(1, 1) };
+    head.headers.append("etag", HeaderValue::from_static("\"1\""));
+    head.headers.append("accept-ranges", HeaderValue::from_static("bytes"));
+    head
+}
+
 /// Brings a body of unknown size, in pieces.
 fn bring(both: &Both, lead: Lead, bytes: &Bytes, all: bool) {
-    let (mut fill, mut reader) = lead.begin(Head { size: None, ..head(1, 1) }, 1.0).expect("there is room");
+    let (mut fill, mut reader) = lead.begin(unsized_head(), 1.0).expect("there is room");
     let mut read = Vec::new();
     for piece in bytes.chunks(100_000) {
         fill.push(piece).expect("somebody reads");
@@ -220,6 +228,14 @@ async fn a_long_body_of_unknown_size_is_kept_on_the_disk_if_all_of_it_comes() {
         both.cache.remove(&page("a"));
         both.disk.settle().await;
     }
+    // What could not be asked for in parts is not kept.
+    let (mut fill, _reader) = both.lead("a").begin(Head { size: None, ..head(1, 1) }, 1.0).expect("there is room");
+    for piece in body(1, 20 << 20).chunks(100_000) {
+        fill.push(piece).expect("somebody reads");
+    }
+    both.disk.settle().await;
+    assert_eq!(both.disk.used_bytes(), 0);
+    drop(fill);
     // What is purged while it comes is not kept.
     let lead = both.lead("a");
     both.cache.purge(&Rule::Exact("shop.example/a".into()), None);
@@ -234,7 +250,7 @@ async fn a_body_that_was_cut_off_by_a_kill_leaves_nothing() {
     let root = tempfile::tempdir().expect("a folder");
     {
         let both = Both::over(root.path(), 1 << 30).await;
-        let (mut fill, _reader) = both.lead("a").begin(Head { size: None, ..head(1, 1) }, 1.0).expect("there is room");
+        let (mut fill, _reader) = both.lead("a").begin(unsized_head(), 1.0).expect("there is room");
         for _ in 0..30 {
             fill.push(&vec![7; 1 << 20]).expect("somebody reads");
         }
