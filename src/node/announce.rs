@@ -44,7 +44,7 @@ pub(super) async fn list_self(core: &Arc<Core>) -> Result<(), StoreError> {
 pub(super) async fn run(core: Arc<Core>) {
     let mut complaint = pin!(complain_if_unwelcome(core.clone()));
     let mut targets: BTreeMap<Address, Option<NodeId>> =
-        core.config.seeds.iter().map(|seed| (seed.clone(), None)).collect();
+        core.belonging.seeds().iter().map(|seed| (seed.clone(), None)).collect();
     targets.extend(core.members.others().into_iter().map(|node| (node.address, Some(node.id))));
     targets.remove(&core.me.address);
     let mut tasks: JoinSet<()> =

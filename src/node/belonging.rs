@@ -43,11 +43,16 @@ enum Heard {
 }
 
 impl Belonging {
-    /// Of the node `me`, which is reached at `address` and is to join by `seeds`. Who is told of no other node founds a
+    /// Of the node `me`, which has the addresses `own` and is to join by `seeds`. Who is told of no other node founds a
     /// cluster.
-    pub(super) fn new(me: NodeId, address: &Address, seeds: &[Address]) -> Self {
-        let seeds: BTreeSet<_> = seeds.iter().filter(|seed| *seed != address).cloned().collect();
+    pub(super) fn new(me: NodeId, own: &[Address], seeds: &[Address]) -> Self {
+        let seeds: BTreeSet<_> = seeds.iter().filter(|seed| !own.contains(seed)).cloned().collect();
         Self { me, seeds, state: Mutex::default() }
+    }
+
+    /// The addresses of other nodes that it is to join by.
+    pub(super) const fn seeds(&self) -> &BTreeSet<Address> {
+        &self.seeds
     }
 
     /// Whether it founds a cluster, or has founded one.
@@ -149,7 +154,7 @@ mod tests {
 
     fn node(name: &str, seeds: &[&str]) -> Belonging {
         let seeds: Vec<_> = seeds.iter().map(|seed| address(seed)).collect();
-        Belonging::new(name.parse().expect("a name"), &address(name), &seeds)
+        Belonging::new(name.parse().expect("a name"), &[address(name)], &seeds)
     }
 
     /// Each asks all its seeds once.

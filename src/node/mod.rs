@@ -297,7 +297,8 @@ async fn start(
     let (variants, jobs) = Variants::new(config.images, config.resize.clone(), &mut metrics.registry);
     let rates = Mutex::default();
     let fetching = Fetching::new(config.fetch_bytes_per_second);
-    let belonging = Belonging::new(me.id.clone(), &me.address, &config.seeds);
+    let own = [me.address.clone(), listeners.api.local_addr()?.into()];
+    let belonging = Belonging::new(me.id.clone(), &own, &config.seeds);
     let core = Core {
         me,
         config,
