@@ -79,8 +79,8 @@ async fn a_fetch_goes_on_after_a_restart_where_it_was_within_its_rate() {
     let mut cluster = Cluster::start_with(&["AWS"], |config| config.copies_wait_ms = 0).await;
     let aws = cluster.client("AWS");
     put(&aws, "large", content(1, SIZE)).await;
-    cluster.add_with("GC", |config| config.fetch_bytes_per_second = NonZeroU64::new(1_000_000)).await;
     let begun = std::time::Instant::now();
+    cluster.begin("GC", |config| config.fetch_bytes_per_second = NonZeroU64::new(1_000_000)).await;
     let unfinished = cluster.data("GC").join("blobs/unfinished").join(ContentHash::of(&content(1, SIZE)).to_string());
     let there = |path: &Path| path.metadata().map_or(0, |file| file.len());
     wait_until("a part of it is there", async || there(&unfinished) > 1_000_000).await;
