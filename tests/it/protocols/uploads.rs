@@ -34,8 +34,18 @@ async fn named(name: &'static str, after: Duration) -> Server {
 /// How many uploads break off: more failures than take an origin out.
 const UPLOADS: usize = 5;
 
-/// An edge with two origins of which the first is much faster, whatever else the machine does.
+/// An edge with two origins of which the first is much faster, and known to be.
 async fn start() -> (Server, Server, Secure) {
+    // On a machine that does much else the first one may be taken for one that fails.
+    for _ in 0..5 {
+        if let Some(begun) = begin().await {
+            return begun;
+        }
+    }
+    panic!("the faster origin is not preferred");
+}
+
+async fn begin() -> Option<(Server, Server, Secure)> {
     let (near, far) = (named("near", Duration::ZERO).await, named("far", Duration::from_secs(4)).await);
     let text = format!(
         "name = \"site\"\nhosts = [\"*.example\"]\norigins = [\"http://{}\", \"http://{}\"]\nrequest_bytes_max = 1000",
@@ -50,9 +60,17 @@ async fn start() -> (Server, Server, Secure) {
     let secure = Secure::start_with(&[&text], change).await;
     // Among origins that are as good as each other the path decides, until one is known to be faster.
     let mut paths = (0..).map(|number| format!("/{number}"));
-    while asked(&secure, &paths.next().unwrap()).await != "near" {}
-    while asked(&secure, "/").await != "near" {}
-    (near, far, secure)
+    for path in paths.by_ref().take(20) {
+        if asked(&secure, &path).await == "near" {
+            break;
+        }
+    }
+    for _ in 0..5 {
+        if asked(&secure, "/").await == "near" {
+            return Some((near, far, secure));
+        }
+    }
+    None
 }
 
 /// What comes back for these bytes, after which nothing more is sent.
