@@ -354,8 +354,11 @@ impl DiskFile for SimFile {
         let is_full = state.is_full;
         let written = if is_full { &bytes[..bytes.len() / 2] } else { bytes };
         let file = &mut state.files[self.number];
-        file.pieces.push(Piece { start: file.bytes.len(), is_lost: false });
-        file.bytes.extend_from_slice(written);
+        // A write of nothing leaves nothing to be synced.
+        if !written.is_empty() {
+            file.pieces.push(Piece { start: file.bytes.len(), is_lost: false });
+            file.bytes.extend_from_slice(written);
+        }
         if is_full { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
