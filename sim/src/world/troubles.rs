@@ -97,8 +97,15 @@ impl World {
         self.forget_gone(others[self.now_ms as usize % others.len()]);
     }
 
-    /// A person tells `node` which nodes are gone, as far as it does not know.
+    /// A person tells `node` which nodes are gone, as far as it does not know. One that knows none of those who are left has to
+    /// meet them first: else it would be a cluster of its own.
     pub(super) fn forget_gone(&mut self, node: usize) {
+        let is_left = |other: &usize| self.nodes[*other].status != Status::Gone;
+        let knows_any = self.others(node).iter().any(is_left);
+        let is_last = !(0..self.nodes.len()).filter(is_left).any(|other| other != node);
+        if !knows_any && !is_last {
+            return;
+        }
         for other in self.others(node) {
             if self.nodes[other].status == Status::Gone {
                 let id = self.nodes[other].id.clone();
