@@ -88,7 +88,10 @@ impl Belonging {
     /// The seed at `address` could not be asked, or refused: what it said before may not be so any more.
     pub(super) fn failed(&self, address: &Address, error: &AnnounceError) {
         if self.seeds.contains(address) {
-            let why = if let AnnounceError::Peer(error) = error { error.to_string() } else { error.to_string() };
+            let why = match error {
+                AnnounceError::Peer(cause) => cause.to_string(),
+                AnnounceError::Store(_) | AnnounceError::Unsound(_) => error.to_string(),
+            };
             self.state().seeds.insert(address.clone(), Heard::Failure(why));
         }
     }
@@ -130,18 +133,24 @@ fn newcomers(state: &State) -> Vec<&Newcomer> {
     heard.filter_map(|heard| if let Heard::Newcomer(newcomer) = heard { Some(newcomer) } else { None }).collect()
 }
 
-/// Refuses a client's write while no cluster has welcomed this node.
+/// As [`require_welcomed`], of whoever asks: where the others are is not for everybody.
+pub(super) fn require_welcomed_tersely(core: &Core) -> Result<(), ApiError> {
+    if core.belonging.belongs() { Ok(()) } else { Err(refusal("its log says for whom it waits")) }
+}
+
+/// Refuses a client's write while no cluster has welcomed this node, and says for whom it waits.
 pub(super) fn require_welcomed(core: &Core) -> Result<(), ApiError> {
     if core.belonging.belongs() {
         return Ok(());
     }
-    let (me, seeds) = (&core.me.id, core.belonging.waits_for());
-    let detail = format!(
-        "node {me} takes no writes before a node of the cluster has welcomed it: it asks its seeds {seeds}; take out of \
-                 `seeds` those that are gone for good"
-    );
+    let seeds = core.belonging.waits_for();
+    Err(refusal(&format!("it asks its seeds {seeds}; take out of `seeds` those that are gone for good")))
+}
+
+fn refusal(why: &str) -> ApiError {
+    let detail = format!("the node takes no writes before a node of the cluster has welcomed it: {why}");
     let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, detail);
-    Err(error.with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS)))
+    error.with_header(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS))
 }
 
 #[cfg(test)]
@@ -163,11 +172,12 @@ mod tests {
             for seed in asker.seeds.clone() {
                 let Some((_, asked)) = nodes.iter().find(|(name, _)| address(name) == seed) else { continue };
                 match asked.newcomer() {
-                    None if asked.belongs() || asked.founds() => asker.belong(false),
-                    None => {}
-                    Some(_) if asked.founds() => asker.belong(false),
-                    Some(newcomer) if asker.met(&seed, newcomer.clone()) => asker.belong(true),
-                    Some(_) => {}
+                    None => asker.belong(false),
+                    Some(newcomer) => {
+                        if asker.met(&seed, newcomer) {
+                            asker.belong(true);
+                        }
+                    }
                 }
             }
         }

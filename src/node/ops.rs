@@ -16,6 +16,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::Core;
 use super::access::{Right, require};
+use super::belonging::require_welcomed_tersely;
 use super::blob_metrics::BlobMetrics;
 use super::bytes::off_runtime;
 use super::error::ApiError;
@@ -145,6 +146,7 @@ pub(super) async fn health() -> &'static str {
 
 /// `GET /ready`: the node is one of the cluster's members, no other one has its name, and no operator has set it apart.
 pub(super) async fn ready(State(core): State<Arc<Core>>) -> Result<&'static str, ApiError> {
+    require_welcomed_tersely(&core)?;
     require_active(&core)?;
     let view = core.members.view();
     let known = view.borrow().nodes().get(&core.me.id).is_some_and(|listed| listed.address == core.me.address);

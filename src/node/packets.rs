@@ -8,6 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, info};
 
 use super::access::{Right, require};
+use super::belonging::require_welcomed_tersely;
 use super::bytes::{GATHER_BYTES, off_runtime};
 use super::copies::{self, CopiesQuery};
 use super::error::ApiError;
@@ -59,6 +60,7 @@ async fn receive(core: &Arc<Core>, connection: &mut PacketConnection) -> Result<
     match off_runtime(move || intake.push(&gathered)?.finish()).await? {
         (Packet::File { file_name, distributed }, blob) => {
             require_entrance(core, connection.principal())?;
+            require_welcomed_tersely(core)?;
             require_active(core)?;
             keep(core, file_name, distributed, blob).await
         }
