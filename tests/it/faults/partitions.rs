@@ -86,7 +86,7 @@ async fn a_fifth_of_all_packets_lost_delays_and_breaks_nothing() {
     let folder = world.processes.folder.path().join("site");
     std::fs::create_dir(&folder).unwrap();
     for number in 0..20 {
-        let bytes = noise(if number == 0 { 1_000_000 } else { 20_000 }, number);
+        let bytes = noise(if number == 0 { 300_000 } else { 20_000 }, number);
         std::fs::write(folder.join(format!("file-{number}")), &bytes).unwrap();
         let wrote = async { Some(Did::MayHaveWritten(Some(ContentHash::of(&bytes)))) };
         clients.beside("AWS", &format!("file-{number}"), wrote).await;
