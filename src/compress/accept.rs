@@ -125,11 +125,12 @@ impl Accepted {
     ///
     /// Slices are asked for with [`Accepted::UNCODED_ONLY`]: a part of a coding is of no use but to those who take it.
     pub fn ask(self) -> HeaderValue {
+        if self.codings() == Codings::NONE {
+            return HeaderValue::from_static("identity");
+        }
         let coded = self.iter().map_while(|place| place).map(Coding::as_str);
         let mut names: Vec<&str> = coded.collect();
-        if names.is_empty() {
-            names.push("identity");
-        } else if !self.accepts(None) {
+        if !self.accepts(None) {
             names.push("identity;q=0");
         }
         HeaderValue::try_from(names.join(", ")).expect("names of codings are visible ASCII")

@@ -1,12 +1,15 @@
 //! What a decision says of itself: one text for the `metacdn-route` header, tables and JSON.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
 use super::Policy;
 use crate::model::{Liveness, NanoDollars, Node};
+
+/// What a [`Route::header_value`] seldom outgrows.
+const HEADER_BYTES_USUAL: usize = 96;
 
 /// Why a node stands where it does: the first one against the next, the others against the one before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,23 +109,31 @@ impl Route {
     /// The value of the `metacdn-route` header: `node=GC; score=0.31; price=0.10; time=0.042; reason=cheapest`, ASCII,
     /// without what is unknown. Times are seconds, numbers have up to six digits after the point.
     pub fn header_value(&self) -> String {
-        self.to_string()
+        let mut text = String::with_capacity(HEADER_BYTES_USUAL);
+        self.write_to(&mut text).expect("a String takes everything");
+        text
+    }
+
+    fn write_to(&self, text: &mut String) -> fmt::Result {
+        write!(text, "node={}", self.node.id)?;
+        if let Some(score) = self.score {
+            text.push_str("; score=");
+            push_decimal(text, score)?;
+        }
+        if let Some(price) = self.price {
+            write!(text, "; price={price}")?;
+        }
+        if let Some(time_s) = self.time_s {
+            text.push_str("; time=");
+            push_decimal(text, time_s)?;
+        }
+        write!(text, "; reason={}", self.reason)
     }
 }
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "node={}", self.node.id)?;
-        if let Some(score) = self.score {
-            write!(f, "; score={}", decimal(score))?;
-        }
-        if let Some(price) = self.price {
-            write!(f, "; price={price}")?;
-        }
-        if let Some(time_s) = self.time_s {
-            write!(f, "; time={}", decimal(time_s))?;
-        }
-        write!(f, "; reason={}", self.reason)
+        f.write_str(&self.header_value())
     }
 }
 
@@ -135,9 +146,12 @@ pub struct Ranking {
     pub routes: Vec<Route>,
 }
 
-fn decimal(value: f64) -> String {
-    let digits = format!("{value:.6}");
-    digits.trim_end_matches('0').trim_end_matches('.').to_owned()
+/// Up to six digits after the point, without zeros at the end.
+fn push_decimal(text: &mut String, value: f64) -> fmt::Result {
+    write!(text, "{value:.6}")?;
+    let length = text.trim_end_matches('0').trim_end_matches('.').len();
+    text.truncate(length);
+    Ok(())
 }
 
 pub(super) fn serialize_name<S: Serializer>(node: &Arc<Node>, serializer: S) -> Result<S::Ok, S::Error> {

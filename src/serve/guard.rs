@@ -3,6 +3,7 @@
 //!
 //! Decides on a request's head alone; who the caller is, is another question.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use http::uri::Authority;
@@ -135,11 +136,16 @@ impl Target {
 
     /// The host, in brackets if it is an IPv6 address, and the port if it is not `default`.
     pub fn authority(&self, default: u16) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        match self.port.filter(|port| *port != default) {
-            Some(port) => format!("{host}:{port}"),
-            None => host,
+        let mut text = String::with_capacity(self.host.len() + "[]:65535".len());
+        if self.host.contains(':') {
+            text.extend(["[", &self.host, "]"]);
+        } else {
+            text.push_str(&self.host);
         }
+        if let Some(port) = self.port.filter(|port| *port != default) {
+            write!(text, ":{port}").expect("a String takes everything");
+        }
+        text
     }
 
     /// Where `text` leads, a host with or without a port; `None` if it is none.

@@ -13,6 +13,9 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// The most of a key or a detail that is told: a header must not outgrow its answer.
 const TEXT_BYTES_MAX: usize = 512;
 
+/// What a value without key seldom outgrows.
+const VALUE_BYTES_USUAL: usize = 64;
+
 /// What the cache did with a request, a member of `Cache-Status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CacheStatus<'a> {
@@ -86,7 +89,9 @@ impl CacheStatus<'_> {
     /// Adds it behind what caches nearer to the origin wrote. Not for answers that we made of nothing stored (section
     /// 2).
     pub fn append_to(&self, response: &mut HeaderMap) {
-        let value = HeaderValue::try_from(self.to_string()).expect("all text in it is quoted or a token");
+        let mut text = String::with_capacity(VALUE_BYTES_USUAL);
+        write!(text, "{self}").expect("a String takes everything");
+        let value = HeaderValue::try_from(text).expect("all text in it is quoted or a token");
         response.append(CACHE_STATUS, value);
     }
 }

@@ -44,6 +44,10 @@ const OF_THE_BYTES: [HeaderName; 8] = [
 /// Takes out of a request or a response what is not to be forwarded: `Connection`, what it names, and what is known to
 /// be about one connection or one proxy (RFC 9110 section 7.6.1). Whoever switches protocols puts `Upgrade` back.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // Most have no such field, and to look at their few names takes less than to look for each of these.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()

@@ -44,7 +44,7 @@ where
             "the request goes round in circles: an origin leads back to this edge",
         );
     }
-    let uri = incoming.target.to_string().into();
+    let uri = incoming.text_of_target().into();
     let key = CacheKey::Answer { site: site.text.clone(), uri };
     // What a body means for a GET is not defined (RFC 9110 section 9.3.1): its answer is nobody else's.
     let reads =

@@ -1,5 +1,6 @@
 //! A request for a site as it came, and what of it goes on to the origins.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -114,6 +115,15 @@ impl Incoming {
         let wanted = lines.flat_map(|line| line.split(',')).any(|name| name.trim().eq_ignore_ascii_case("upgrade"));
         let is_passed_on = |protocol: &&HeaderValue| protocol.as_bytes().eq_ignore_ascii_case(b"websocket");
         self.headers.get(UPGRADE).filter(is_passed_on).filter(|_| wanted && self.version == Version::HTTP_11)
+    }
+
+    /// Its target as text.
+    pub(super) fn text_of_target(&self) -> String {
+        let path = self.target.path_and_query().map_or(0, |path| path.as_str().len());
+        let authority = self.target.authority().map_or(0, |authority| authority.as_str().len());
+        let mut text = String::with_capacity("https://".len() + authority + path);
+        write!(text, "{}", self.target).expect("a String takes everything");
+        text
     }
 
     /// The path and the query.

@@ -277,6 +277,13 @@ fn is_stalled(error: &ClientError) -> bool {
 
 /// A length that is said several times is one (RFC 9110 section 8.6).
 fn settle_length(headers: &mut HeaderMap) {
+    let mut said = headers.get_all(CONTENT_LENGTH).iter().map(HeaderValue::as_bytes);
+    if let (Some(only), None) = (said.next(), said.next())
+        && only.iter().all(u8::is_ascii_digit)
+        && only.len() < u64::MAX.ilog10() as usize
+    {
+        return;
+    }
     let lines = headers.get_all(CONTENT_LENGTH).iter().map(|line| line.to_str().unwrap_or_default());
     let lengths: Option<Vec<u64>> =
         lines.flat_map(|line| line.split(',')).map(|text| text.trim().parse().ok()).collect();
