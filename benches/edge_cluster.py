@@ -138,9 +138,9 @@ class Edges:
 
     def __init__(self, processes):
         self.processes = processes
-        self.program = ROOT / "target/release/metacdn"
+        self.program = ROOT / "target/production/metacdn"
         if not self.program.exists():
-            raise SystemExit("build it first: cargo build --release")
+            raise SystemExit("build it first: cargo build --profile production")
         self.metacdn("certs", "init")
         self.metacdn("certs", "issue", "edge", "edge")
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The most memory that an edge takes while many slow readers download different objects at once.
 
-    cargo build --release && benches/edge_memory.py [--readers 1000] [--mib 4] [--seconds 20]     (about 1 min, Python 3.11)
+    cargo build --profile production && benches/edge_memory.py [--readers 1000] [--mib 4] [--seconds 20]     (about 1 min, Python 3.11)
 
 Every reader has an object of its own, takes it through a small receive buffer at an even pace, and checks it. All of them have
 their first byte before any gets on, so that all downloads are on their way at the same time. Prints the edge's VmHWM; the exit

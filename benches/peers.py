@@ -2,7 +2,7 @@
 """The edge beside nginx, h2o, haproxy and Varnish: one table of what a request costs each of them, with the goals.
 
     apt-get install nginx h2o haproxy varnish wrk nghttp2-client openssl util-linux
-    cargo build --release && benches/peers.py [--only hit,tls] [--rounds 3] [--seconds 2] [--json FILE]
+    cargo build --profile production && benches/peers.py [--only hit,tls] [--rounds 3] [--seconds 2] [--json FILE]
 
 needs Python 3.11 and two cores; about 15 minutes, 6 GB of memory and 8 GB in --folder. Peers that are not installed are left out, and
 said to be; nginx and wrk have to be there. Everything is on 127.0.0.1.

@@ -26,7 +26,7 @@ const SCRIPTED: ([u8; 3], (usize, usize)) = ([200, 60, 20], (240, 180));
 const PICTURE_SIZE: (usize, usize) = (240, 180);
 
 /// A browser takes all processors there are.
-static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
+pub(super) static ONE_AT_A_TIME: Semaphore = Semaphore::const_new(1);
 
 /// Pixels in rows, three bytes each.
 struct Pixels {
