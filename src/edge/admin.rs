@@ -183,7 +183,7 @@ impl Metrics {
         let help = "Lines of the access log that could not be written in time, or at all";
         registry.register("access_log_dropped_lines", help, access_log.dropped.clone());
         let hot = Counter::default();
-        registry.register("hot", "Answers from memory by the short way", hot.clone());
+        registry.register("hot", "Answers from memory and the disk by the short way", hot.clone());
         let cache = Family::default();
         registry.register("cache", "Answers by what the cache did for them", cache.clone());
         let (fetches, fetched_bytes, fetching_seconds) = (Family::default(), Family::default(), Family::default());
