@@ -1,7 +1,7 @@
 //! What becomes of an answer: passed as it is, coded, decoded, or a variant that is kept.
 
-use http::header::{CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, RANGE, SET_COOKIE};
-use http::{HeaderMap, HeaderName, Method, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE, SET_COOKIE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::head::Form;
 use super::{Accepted, Coding, Codings, Config, list};
@@ -144,11 +144,23 @@ impl Wish {
     /// What a request with `method` and `headers` says; among codings that it likes equally those in `preference` come
     /// first.
     pub fn of(method: &Method, headers: &HeaderMap, preference: &[Coding]) -> Self {
+        Self::accepting(Accepted::of(headers, preference), method, headers)
+    }
+
+    /// As [`Wish::of`], for a request of which it is known what it accepts.
+    pub fn accepting(accepted: Accepted, method: &Method, headers: &HeaderMap) -> Self {
         Self {
-            accepted: Accepted::of(headers, preference),
+            accepted,
             forbids: list::has(headers, &CACHE_CONTROL, "no-transform"),
             is_range: method == Method::GET && headers.contains_key(RANGE),
         }
+    }
+
+    /// The `Accept-Encoding` with which an origin is asked for what this request with `headers` wants. A part of a coding
+    /// is of no use but to those who have some of it.
+    pub fn ask(&self, headers: &HeaderMap) -> HeaderValue {
+        let is_first_part = self.is_range && !headers.contains_key(IF_RANGE);
+        if is_first_part { Accepted::UNCODED_ONLY.ask() } else { self.accepted.ask() }
     }
 }
 

@@ -51,6 +51,7 @@ pub(super) struct Metrics {
     pub(super) sent_bytes: Counter,
     /// Hits that were answered without an `http::Request`.
     pub(super) hot: Counter,
+    pub(super) early_hints: Counter,
     /// Tries after which another node was asked.
     pub(super) retries: Counter,
     /// Bodies that another node went on with.
@@ -182,8 +183,14 @@ impl Metrics {
         registry.register("access_log_lines", "Lines of the access log that were written", access_log.lines.clone());
         let help = "Lines of the access log that could not be written in time, or at all";
         registry.register("access_log_dropped_lines", help, access_log.dropped.clone());
+        let early_hints = Counter::default();
+        registry.register(
+            "early_hints",
+            "Interim answers with the links of answers that are kept",
+            early_hints.clone(),
+        );
         let hot = Counter::default();
-        registry.register("hot", "Answers from memory by the short way", hot.clone());
+        registry.register("hot", "Answers from memory and the disk by the short way", hot.clone());
         let cache = Family::default();
         registry.register("cache", "Answers by what the cache did for them", cache.clone());
         let (fetches, fetched_bytes, fetching_seconds) = (Family::default(), Family::default(), Family::default());
@@ -219,6 +226,7 @@ impl Metrics {
             encoded_bytes,
             sent_bytes,
             hot,
+            early_hints,
             retries,
             resumed,
             purges,

@@ -87,16 +87,24 @@ impl Wanted {
 
 /// Those of `headers` that nodes have to know; `None` if they are longer than a node takes.
 pub(super) fn forwarded(headers: &HeaderMap) -> Option<HeaderMap> {
-    let mut kept = HeaderMap::new();
-    let mut bytes = 0;
-    for name in &FORWARDED {
-        for value in headers.get_all(name) {
-            // With `: ` and the line end.
-            bytes += name.as_str().len() + value.len() + 4;
+    can_be_forwarded(headers).then(|| {
+        let mut kept = HeaderMap::new();
+        for (name, value) in for_nodes(headers) {
             kept.append(name, value.clone());
         }
-    }
-    (bytes <= FORWARDED_BYTES_MAX).then_some(kept)
+        kept
+    })
+}
+
+/// Whether those of `headers` that nodes have to know are no longer than a node takes.
+pub(super) fn can_be_forwarded(headers: &HeaderMap) -> bool {
+    // With `: ` and the line end.
+    let bytes = for_nodes(headers).map(|(name, value)| name.as_str().len() + value.len() + 4);
+    bytes.sum::<usize>() <= FORWARDED_BYTES_MAX
+}
+
+fn for_nodes(headers: &HeaderMap) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+    FORWARDED.iter().flat_map(|name| headers.get_all(name).iter().map(move |value| (name, value)))
 }
 
 /// The answer of a node.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT_RANGES, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, IF_MODIFIED_SINCE,
-    IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE,
+    CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, LAST_MODIFIED,
+    RANGE,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
@@ -17,6 +17,7 @@ use super::proxy::problem;
 use super::several::{Piece, Several};
 use super::slices::Walk;
 use crate::cache::{Body, Head, Reader, Sliced, Stored};
+use crate::http1::OF_CONTENT;
 use crate::serve::condition::{self, Validators, Verdict};
 use crate::serve::multipart;
 use crate::serve::range::{self, Selection};
@@ -158,16 +159,12 @@ impl Boundary {
 impl Shape {
     fn of(head: &Head, size: u64, method: &Method, headers: &HeaderMap) -> Self {
         let mut answer = head.headers.clone();
-        // What a write was to be done on has changed with it.
-        let reads = *method == Method::GET || *method == Method::HEAD;
-        let whole = headers.is_empty() || head.status != StatusCode::OK || !reads;
-        let (status, mut parts) = if whole { (head.status, all_of(size)) } else { select(head, size, method, headers) };
+        let (status, mut parts) = select(head, size, method, headers);
         let mut boundary = None;
         match status {
             StatusCode::PARTIAL_CONTENT => match parts.as_slice() {
                 [part] => {
-                    let range = format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1));
-                    answer.insert(CONTENT_RANGE, HeaderValue::try_from(range).expect("digits are visible ASCII"));
+                    answer.insert(CONTENT_RANGE, content_range(part, size));
                     answer.insert(CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
                 }
                 _ => {
@@ -185,9 +182,8 @@ impl Shape {
                 answer.insert(CONTENT_RANGE, HeaderValue::try_from(range).expect("digits are visible ASCII"));
                 answer.remove(CONTENT_LENGTH);
             }
-            // Of the representation it says what tells whether it is the same (RFC 9110 section 15.4.5).
             StatusCode::NOT_MODIFIED | StatusCode::PRECONDITION_FAILED => {
-                for name in [CONTENT_LENGTH, CONTENT_TYPE, CONTENT_ENCODING, ACCEPT_RANGES] {
+                for name in &OF_CONTENT {
                     answer.remove(name);
                 }
             }
@@ -221,8 +217,20 @@ impl Shape {
     }
 }
 
-/// What of an answer with this head and `size` bytes the conditions and the range in `headers` ask for.
-fn select(head: &Head, size: u64, method: &Method, headers: &HeaderMap) -> (StatusCode, Vec<Range<u64>>) {
+/// Which part of `size` bytes is sent (RFC 9110 section 14.4).
+pub(super) fn content_range(part: &Range<u64>, size: u64) -> HeaderValue {
+    let range = format!("bytes {}-{}/{size}", part.start, part.end.saturating_sub(1));
+    HeaderValue::try_from(range).expect("digits are visible ASCII")
+}
+
+/// What of an answer with this head and `size` bytes the conditions and the range in `headers` ask for: the status, and
+/// the parts of the body that GET gets.
+pub(super) fn select(head: &Head, size: u64, method: &Method, headers: &HeaderMap) -> (StatusCode, Vec<Range<u64>>) {
+    // What a write was to be done on has changed with it.
+    let reads = *method == Method::GET || *method == Method::HEAD;
+    if headers.is_empty() || head.status != StatusCode::OK || !reads {
+        return (head.status, all_of(size));
+    }
     let field = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     let date = |name| field(name).and_then(|date: &str| httpdate::parse_http_date(date).ok());
     let validators = Validators { etag: field(ETAG).unwrap_or_default(), modified: date(LAST_MODIFIED) };

@@ -29,8 +29,8 @@ pub use response::ResponseHead;
 pub use target::TargetForm;
 pub use trailers::{is_forbidden_in_trailers, parse_trailers};
 pub use write::{
-    Block, CONTINUE, DATE_BYTES, Extra, ExtraFull, HeadEnd, LAST_CHUNK, Persistence, is_of_connection, write_fields,
-    write_origin_line, write_request_line, write_status_line, write_trailers,
+    Block, CONTINUE, DATE_BYTES, Extra, ExtraFull, HeadEnd, LAST_CHUNK, OF_CONTENT, Persistence, is_of_connection,
+    write_fields, write_origin_line, write_request_line, write_status_line, write_trailers,
 };
 
 /// How many fields a head or a trailer section may have.

@@ -90,16 +90,43 @@ pub fn write_trailers(out: &mut Vec<u8>, trailers: &HeaderMap) {
     out.extend_from_slice(b"\r\n");
 }
 
+/// The fields of the bytes that an answer has. One that has none says nothing of them (RFC 9110 section 15.4.5: 304 says
+/// what tells whether it is the same), and a part says the first two for itself (section 15.3.7).
+pub const OF_CONTENT: [HeaderName; 5] = [
+    header::CONTENT_LENGTH,
+    header::CONTENT_RANGE,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::ACCEPT_RANGES,
+];
+
+/// How many of them are of the whole alone.
+const OF_WHOLE: usize = 2;
+
 /// The first line and the fields of an answer as they are sent, made once and sent often. It has neither what belongs to
 /// one connection nor the empty line; whoever sends it adds both, and `Date` if it has none.
 ///
 /// Where answers have no lines, in HTTP/2 and HTTP/3, it is sent as [`Block::status`] and [`Block::fields`].
 #[derive(Debug, Clone)]
-pub struct Block(Arc<Lines>);
+pub struct Block {
+    lines: Arc<Lines>,
+    form: Form,
+}
+
+/// What of the lines is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Whole,
+    Part,
+    NotModified,
+}
 
 #[derive(Debug)]
 struct Lines {
+    /// Fields of the content come last, those of the whole alone behind all others.
     bytes: Vec<u8>,
+    /// Where the fields begin, those of the content, and those of the whole alone.
+    begins: [usize; 3],
     status: StatusCode,
     has_date: bool,
     /// Made when it is first asked for: most blocks are sent as lines alone.
@@ -110,34 +137,73 @@ impl Block {
     /// The block of an answer. Fields of the connection are left out of it.
     pub fn new<'a>(status: StatusCode, fields: impl IntoIterator<Item = (&'a HeaderName, &'a HeaderValue)>) -> Self {
         let mut bytes = Vec::with_capacity(256);
+        let (mut of_content, mut of_whole) = (Vec::new(), Vec::new());
         let mut has_date = false;
         write_status_line(&mut bytes, status);
-        let sent = fields.into_iter().filter(|(name, _)| !is_of_connection(name));
-        write_fields(&mut bytes, sent.inspect(|(name, _)| has_date |= **name == header::DATE));
-        Self(Arc::new(Lines { bytes, status, has_date, fields: OnceLock::new() }))
+        let fields_begin = bytes.len();
+        for (name, value) in fields.into_iter().filter(|(name, _)| !is_of_connection(name)) {
+            has_date |= *name == header::DATE;
+            let lines = match OF_CONTENT.iter().position(|of_content| of_content == name) {
+                None => &mut bytes,
+                Some(..OF_WHOLE) => &mut of_whole,
+                Some(_) => &mut of_content,
+            };
+            write_fields(lines, [(name, value)]);
+        }
+        let begins = [fields_begin, bytes.len(), bytes.len() + of_content.len()];
+        bytes.append(&mut of_content);
+        bytes.append(&mut of_whole);
+        Self { lines: Arc::new(Lines { bytes, begins, status, has_date, fields: OnceLock::new() }), form: Form::Whole }
     }
 
-    /// The lines, each with its CR LF.
-    pub fn bytes(&self) -> &[u8] {
-        &self.0.bytes
+    /// That of a part of the content, to which whoever sends it adds `Content-Range` and `Content-Length` (RFC 9110
+    /// section 15.3.7).
+    pub fn of_part(&self) -> Self {
+        Self { lines: self.lines.clone(), form: Form::Part }
+    }
+
+    /// That of the answer to whoever has the content already (RFC 9110 section 15.4.5).
+    pub fn not_modified(&self) -> Self {
+        Self { lines: self.lines.clone(), form: Form::NotModified }
+    }
+
+    /// The lines, each with its CR LF, in two pieces of which the second may be empty.
+    pub fn lines(&self) -> [&[u8]; 2] {
+        let Lines { bytes, begins: [fields, of_content, of_whole], .. } = &*self.lines;
+        match self.form {
+            Form::Whole => [bytes, b""],
+            Form::Part => [b"HTTP/1.1 206 Partial Content\r\n", &bytes[*fields..*of_whole]],
+            Form::NotModified => [b"HTTP/1.1 304 Not Modified\r\n", &bytes[*fields..*of_content]],
+        }
     }
 
     /// The status.
     pub fn status(&self) -> StatusCode {
-        self.0.status
+        match self.form {
+            Form::Whole => self.lines.status,
+            Form::Part => StatusCode::PARTIAL_CONTENT,
+            Form::NotModified => StatusCode::NOT_MODIFIED,
+        }
     }
 
     /// The fields.
-    pub fn fields(&self) -> &HeaderMap {
-        self.0.fields.get_or_init(|| {
-            let first = memchr::memchr(b'\n', &self.0.bytes).map_or(0, |end| end + 1);
-            read_fields(&self.0.bytes[first..]).collect()
-        })
+    pub fn fields(&self) -> HeaderMap {
+        let Lines { bytes, begins: [begin, ..], fields, .. } = &*self.lines;
+        let mut fields = fields.get_or_init(|| read_fields(&bytes[*begin..]).collect()).clone();
+        let left_out = match self.form {
+            Form::Whole => &[][..],
+            Form::Part => &OF_CONTENT[..OF_WHOLE],
+            Form::NotModified => &OF_CONTENT,
+        };
+        for name in left_out {
+            fields.remove(name);
+        }
+        fields
     }
 
     /// Whether `Date` is one of the fields.
     pub fn has_date(&self) -> bool {
-        self.0.has_date
+        self.lines.has_date
     }
 }
 
@@ -151,8 +217,8 @@ fn read_fields(lines: &[u8]) -> impl Iterator<Item = (HeaderName, HeaderValue)> 
     })
 }
 
-/// The fields that one answer has of its own, in bytes: enough for `Age`, `Cache-Status`, `Content-Range` and `Alt-Svc`
-/// together.
+/// The fields that one answer has of its own, in bytes: enough for `Age`, `Cache-Status`, `Content-Range`,
+/// `Content-Length` and `Alt-Svc` together.
 const OWN_BYTES: usize = 256;
 
 /// `Date`, `Connection` and the empty line behind them, in bytes.

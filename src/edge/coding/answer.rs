@@ -1,20 +1,18 @@
 //! Answers in the form that their requests get.
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use http::header::{CONTENT_LENGTH, ETAG, IF_RANGE, RANGE};
+use http::header::{CONTENT_LENGTH, ETAG};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 
 use super::super::body::Inner;
 use super::super::slices::Walk;
 use super::super::{Core, memory};
 use super::run::{self, Sink};
-use super::{Given, Recoded, Request, current, head_of, nature, nature_of, notice};
+use super::{Given, Recoded, Request, current, head_of, nature, nature_of, notice, without_range_by_date};
 use crate::cache::{CacheKey, Head, Lookup, Reader, Sliced, Stored, Told};
 use crate::compress::{Answer, Coding, Codings, Effort, Encoder, Nature, Plan, head};
-use crate::serve::condition::ranges_by_date;
 
 /// How often a request looks again for a variant that another one was to make.
 const LOOKS_MAX: usize = 3;
@@ -211,17 +209,6 @@ where
         return Ok(Variant::Comes(body));
     }
     Err(source)
-}
-
-/// The dates of all forms are the same, so no part is sent for one (RFC 9110 section 8.8.2.2).
-fn without_range_by_date(headers: &HeaderMap) -> Cow<'_, HeaderMap> {
-    if !ranges_by_date(headers) {
-        return Cow::Borrowed(headers);
-    }
-    let mut headers = headers.clone();
-    headers.remove(RANGE);
-    headers.remove(IF_RANGE);
-    Cow::Owned(headers)
 }
 
 impl<W> Source<'_, W>

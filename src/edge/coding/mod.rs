@@ -2,24 +2,26 @@
 //!
 //! What is kept stays as it came. A coded variant is an entry of its own in the cache, under a number that only the
 //! representation has which it was made of: so it is found through that alone, whose freshness and purges count for it,
-//! and cannot outlive it. [`decide`] is the one place that says what is sent; the short way of plain hits asks it, too.
+//! and cannot outlive it. [`Request::given`] is the one place that says what is sent; the short way of hits asks it, too.
 
 mod answer;
 mod recoded;
 mod run;
 mod thorough;
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::num::NonZeroUsize;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE};
+use http::header::{ETAG, IF_MATCH, IF_NONE_MATCH, IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::cache::{Cache, CacheKey, Head, Stored, Terms};
 use crate::compress::{self, Coding, Codings, Config, Effort, Made, Nature, Plan, Wish, tag};
+use crate::serve::condition::ranges_by_date;
 
 pub(super) use answer::{along, is_for_all, kept, passed};
 pub(super) use recoded::{RecodeError, Recoded};
@@ -81,7 +83,7 @@ pub(super) struct Request<'a> {
 }
 
 /// What a request gets of a representation.
-pub(super) enum Given {
+enum Given {
     /// It, as it is kept or comes.
     AsIs,
     /// A variant of it that is kept.
@@ -93,7 +95,7 @@ pub(super) enum Given {
 }
 
 /// What a request that says `wish` gets of the representation with this `nature` and `number`.
-pub(super) fn decide(cache: &Cache, config: &Config, wish: &Wish, nature: Nature, number: u64) -> Given {
+fn decide(cache: &Cache, config: &Config, wish: &Wish, nature: Nature, number: u64) -> Given {
     let variant = |coding| variant(cache, number, coding);
     // Which others are kept matters to ranges alone: all else is made.
     let looks = wish.is_range && nature == Nature::Plain;
@@ -118,7 +120,7 @@ pub(super) fn nature(rules: &Rules, stored: &Stored) -> Nature {
 }
 
 /// The head of a variant that is kept of what has the head `source` by now: that may have been freshened since.
-pub(super) fn current(variant: &Stored, source: &Arc<Head>) -> Arc<Head> {
+fn current(variant: &Stored, source: &Arc<Head>) -> Arc<Head> {
     let known = variant.head();
     let Terms::Coded { source: made_of, effort, made: Some(made) } = &known.terms else { return known };
     if Arc::ptr_eq(made_of, source) {
@@ -126,6 +128,37 @@ pub(super) fn current(variant: &Stored, source: &Arc<Head>) -> Arc<Head> {
     }
     variant.update(head_of(source, made.coding, *effort, Some(made)));
     variant.head()
+}
+
+/// What a request gets of what is kept, if that is kept itself.
+pub(super) struct AtOnce<'a> {
+    /// It, or a variant of it.
+    pub(super) stored: Arc<Stored>,
+    pub(super) head: Arc<Head>,
+    /// The conditions and the range that mean something for it.
+    pub(super) headers: Cow<'a, HeaderMap>,
+}
+
+/// What `request` gets of what is `stored` with the head `source` and this `nature`; `None` if it has to be made, or if the
+/// client has it by another tag.
+pub(super) fn at_once<'a>(
+    cache: &Cache,
+    request: Request<'a>,
+    stored: &Arc<Stored>,
+    source: &Arc<Head>,
+    nature: Nature,
+) -> Option<AtOnce<'a>> {
+    let number = stored.representation();
+    let (stored, head, nature) = match request.given(cache, source, nature, number) {
+        Given::AsIs => (stored.clone(), source.clone(), nature),
+        Given::Kept(variant) => {
+            let head = current(&variant, source);
+            (variant, head, Nature::Plain)
+        }
+        Given::Encode(_) | Given::Decode(_) => return None,
+    };
+    let is_named_so = Arc::ptr_eq(&request.tagged(head.clone(), source, nature), &head);
+    is_named_so.then(|| AtOnce { stored, head, headers: without_range_by_date(request.headers) })
 }
 
 fn variant(cache: &Cache, number: u64, coding: Coding) -> Option<Arc<Stored>> {
@@ -138,6 +171,17 @@ fn head_of(source: &Arc<Head>, coding: Coding, effort: Effort, made: Option<&Mad
     compress::head::coded(&mut headers, coding, made);
     let terms = Terms::Coded { source: source.clone(), effort, made: made.copied() };
     Head { status: source.status, headers, size: made.map(|made| made.size_bytes), terms }
+}
+
+/// The dates of all forms are the same, so no part is sent for one (RFC 9110 section 8.8.2.2).
+fn without_range_by_date(headers: &HeaderMap) -> Cow<'_, HeaderMap> {
+    if !ranges_by_date(headers) {
+        return Cow::Borrowed(headers);
+    }
+    let mut headers = headers.clone();
+    headers.remove(RANGE);
+    headers.remove(IF_RANGE);
+    Cow::Owned(headers)
 }
 
 impl Request<'_> {

@@ -100,7 +100,7 @@ impl Life {
     /// A request that the cache may answer.
     async fn read(&self) -> Response<Inner> {
         let directives = &self.incoming.directives;
-        for _ in 0..LOOKS_MAX {
+        for look in 0..LOOKS_MAX {
             let kept = self.find().await;
             let use_of = |kept: &Kept| self.use_of(&kept.freshness);
             let why = match kept.as_ref().map(use_of) {
@@ -116,6 +116,9 @@ impl Life {
                 None if self.core.cache.all(&self.key).is_empty() => Why::Asked(Forward::UriMiss),
                 None => Why::Asked(Forward::VaryMiss),
             };
+            if let Some(kept) = kept.as_ref().filter(|_| look == 0) {
+                self.hint(kept);
+            }
             let alone = self.incoming.method == Method::HEAD
                 || directives.no_store
                 || !self.core.cache.takes(0)

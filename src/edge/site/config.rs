@@ -36,6 +36,10 @@ pub struct Config {
     /// 4.2.2).
     #[serde(default = "yes")]
     pub heuristic_lifetime: bool,
+    /// Whether clients of HTTP/2 and HTTP/3 who wait for an origin are told before the answer what it will need, as far as
+    /// an earlier one said it in `Link` (RFC 8297).
+    #[serde(default)]
+    pub early_hints: bool,
     /// The largest body of a request.
     #[serde(default = "request_bytes_max")]
     pub request_bytes_max: u64,

@@ -14,7 +14,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 
 use crate::cache::rules::{RequestDirectives, strip_hop_by_hop};
-use crate::compress::{self, Accepted, Wish, tag};
+use crate::compress::{self, Wish, tag};
 use crate::serve::http1::Interim;
 
 /// Preconditions and ranges: what is fetched for the cache is fetched whole, whatever the client has already.
@@ -162,17 +162,10 @@ impl Incoming {
         }
         self.add_forwarded(&mut headers, host);
         if self.codes {
-            // A part of a coding would be of no use but to those who take it.
-            let accepted = if self.asks_for_part() { Accepted::UNCODED_ONLY } else { self.wish.accepted };
-            headers.insert(ACCEPT_ENCODING, accepted.ask());
+            headers.insert(ACCEPT_ENCODING, self.wish.ask(&self.headers));
             tag::for_origin(&mut headers, self.wish.accepted);
         }
         headers
-    }
-
-    /// Whether it asks for a part, and not for more of what it has a part of.
-    fn asks_for_part(&self) -> bool {
-        self.wish.is_range && !self.headers.contains_key(IF_RANGE)
     }
 
     /// Those of `forwarded` that ask for the whole: most requests ask for nothing else.

@@ -2,6 +2,7 @@
 
 mod answer;
 mod config;
+mod hints;
 mod incoming;
 mod keeping;
 mod origins;

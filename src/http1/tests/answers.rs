@@ -71,7 +71,7 @@ fn what_is_written_is_read_again() {
     extra.push_number(&header::CONTENT_LENGTH, 18_446_744_073_709_551_615).unwrap();
     extra.push(&header::WARNING, &HeaderValue::from_static("w")).unwrap();
     let end = HeadEnd::new(&extra, Some(b"Sun, 06 Nov 1994 08:49:37 GMT"), Persistence::Close);
-    let written = [block.bytes(), end.bytes()].concat();
+    let written = [&block.lines().concat(), end.bytes()].concat();
     let mut slots = Slots::new();
     let read = ResponseHead::parse(&written, &LIMITS, &mut slots).unwrap().unwrap();
     assert_eq!((read.status(), read.length()), (StatusCode::NOT_FOUND, written.len()));
@@ -91,12 +91,44 @@ fn what_is_written_is_read_again() {
     assert!(!parts.headers.contains_key(header::TRANSFER_ENCODING), "it is of another connection");
     // The same without lines.
     assert_eq!(block.status(), StatusCode::NOT_FOUND);
-    let all: Vec<_> = block.fields().get_all(header::VARY).iter().map(HeaderValue::as_bytes).collect();
-    assert_eq!((all, block.fields().len()), (vec![&b"b"[..], b"c \xe4"], 3));
+    let fields = block.fields();
+    let all: Vec<_> = fields.get_all(header::VARY).iter().map(HeaderValue::as_bytes).collect();
+    assert_eq!((all, fields.len()), (vec![&b"b"[..], b"c \xe4"], 3));
     let own: Vec<_> = extra.fields().map(|(name, value)| format!("{name}={}", value.to_str().unwrap())).collect();
     assert_eq!(own, ["age=0", "content-length=18446744073709551615", "warning=w"]);
     headers.insert(header::DATE, HeaderValue::from_static("x"));
     assert!(Block::new(StatusCode::OK, &headers).has_date());
+}
+
+#[test]
+fn a_part_and_what_was_not_modified_are_told_by_lines_of_the_whole() {
+    let text = "content-type: a\r\netag: \"b\"\r\ncontent-length: 7\r\naccept-ranges: bytes\r\ndate: c\r\ncontent-range: d\r\n\
+                vary: e\r\ncontent-encoding: f\r\nvary: g\r\n";
+    let fields: Vec<_> = text.lines().map(|line| line.split_once(": ").unwrap()).collect();
+    let fields = fields.iter().map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_str(value).unwrap()));
+    let block = Block::new(StatusCode::OK, &fields.collect::<HeaderMap>());
+    let of_all = ["date", "etag", "vary", "vary"];
+    let of_part = ["accept-ranges", "content-encoding", "content-type"];
+    let of_whole = ["content-length", "content-range"];
+    for (block, status, mut expected) in [
+        (block.clone(), 200, [&of_all[..], &of_part, &of_whole].concat()),
+        (block.of_part(), 206, [&of_all[..], &of_part].concat()),
+        (block.not_modified(), 304, of_all.to_vec()),
+    ] {
+        expected.sort_unstable();
+        let written = [&block.lines().concat(), &b"\r\n"[..]].concat();
+        let mut slots = Slots::new();
+        let read = ResponseHead::parse(&written, &LIMITS, &mut slots).unwrap().unwrap();
+        let names = |fields: HeaderMap| {
+            let mut names: Vec<_> = fields.iter().map(|(name, _)| name.as_str().to_owned()).collect();
+            names.sort_unstable();
+            names
+        };
+        assert_eq!((read.status().as_u16(), block.status().as_u16()), (status, status));
+        assert_eq!(names(read.to_parts().unwrap().headers), expected, "{status}");
+        let expected = expected.into_iter().map(ToOwned::to_owned).collect();
+        assert_eq!((names(block.fields()), block.has_date()), (expected, true), "{status}");
+    }
 }
 
 #[test]

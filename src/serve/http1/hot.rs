@@ -1,11 +1,12 @@
 //! The hot path: answers that are there already, sent without making an `http::Request` first.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Extensions, HeaderValue, Version, header, request};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Version, header, request};
 
 use super::super::{ClientLink, PeerAddress, Secured};
 use crate::http1::{Block, Extra, RequestHead, TargetForm};
@@ -95,6 +96,22 @@ impl<'a> HotRequest<'a> {
             Self::Parts(parts) => (None, Some(parts.headers.get_all(name).iter().map(HeaderValue::as_bytes))),
         };
         sent.into_iter().flatten().chain(parts.into_iter().flatten())
+    }
+
+    /// Its fields, or of them at least those of these names: for what is read of a few by whoever reads maps. `None` if one
+    /// of them is none.
+    pub fn map_of(&self, names: &[HeaderName]) -> Option<Cow<'a, HeaderMap>> {
+        let head = match self {
+            Self::Http1(head) => head,
+            Self::Parts(parts) => return Some(Cow::Borrowed(&parts.headers)),
+        };
+        let mut map = HeaderMap::new();
+        for (sent, value) in head.fields().iter() {
+            if let Some(name) = names.iter().find(|name| sent.eq_ignore_ascii_case(name.as_str())) {
+                map.append(name, HeaderValue::from_bytes(value).ok()?);
+            }
+        }
+        Some(Cow::Owned(map))
     }
 
     /// The version.

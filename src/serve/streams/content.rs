@@ -23,7 +23,7 @@ pub(in crate::serve) fn response_of(block: &Block, extra: &Extra, date: &[u8; DA
     let mut response = Response::new(());
     *response.status_mut() = block.status();
     let headers = response.headers_mut();
-    *headers = block.fields().clone();
+    *headers = block.fields();
     for (name, value) in extra.fields() {
         headers.append(name, value);
     }

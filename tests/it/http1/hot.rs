@@ -28,12 +28,12 @@ fn content(path: &str) -> Option<(StatusCode, HeaderMap, Bytes)> {
     };
     let mut headers = HeaderMap::new();
     headers.insert(header::ETAG, HeaderValue::from_static("\"a\""));
+    if size == 10_000 {
+        headers.insert(header::DATE, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
+    }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     if !matches!(status, 204 | 304) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(size));
-    }
-    if size == 10_000 {
-        headers.insert(header::DATE, HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"));
     }
     let bytes: Vec<u8> = (0..size).map(|number| b'a' + (number % 23) as u8).collect();
     Some((StatusCode::from_u16(status).unwrap(), headers, bytes.into()))

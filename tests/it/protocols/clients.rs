@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, Request, Response, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -45,9 +46,14 @@ impl Protocol {
 pub struct Client {
     kind: Kind,
     driver: JoinHandle<()>,
+    /// Who is told of interim answers.
+    interim: Option<Interim>,
     #[cfg(feature = "http3")]
     _endpoint: Option<quinn::Endpoint>,
 }
+
+/// The status and the fields of interim answers.
+type Interim = mpsc::UnboundedSender<(u16, HeaderMap)>;
 
 type Http1Body = http_body_util::combinators::BoxBody<Bytes, std::convert::Infallible>;
 
@@ -95,6 +101,7 @@ impl Client {
         Self {
             kind,
             driver: tokio::spawn(driver),
+            interim: None,
             #[cfg(feature = "http3")]
             _endpoint: None,
         }
@@ -106,6 +113,13 @@ impl Client {
             Kind::Http1(requests) => requests.ready().await.is_ok(),
             _ => !self.driver.is_finished(),
         }
+    }
+
+    /// The interim answers that come from now on.
+    pub fn interim(&mut self) -> mpsc::UnboundedReceiver<(u16, HeaderMap)> {
+        let (tell, told) = mpsc::unbounded_channel();
+        self.interim = Some(tell);
+        told
     }
 
     /// Sends a request without a body.
@@ -120,12 +134,18 @@ impl Client {
         body: Option<Vec<Bytes>>,
         trailers: Option<HeaderMap>,
     ) -> Answer {
+        let interim = self.interim.clone();
+        let tell = move |status: StatusCode, headers: &HeaderMap| {
+            if let Some(interim) = &interim {
+                let _ = interim.send((status.as_u16(), headers.clone()));
+            }
+        };
         let answered = async {
             match &mut self.kind {
-                Kind::Http1(requests) => by_http1(requests, request, body, trailers).await,
-                Kind::Http2(requests) => by_http2(requests, request, body, trailers).await,
+                Kind::Http1(requests) => by_http1(requests, request, body, trailers, tell).await,
+                Kind::Http2(requests) => by_http2(requests, request, body, trailers, tell).await,
                 #[cfg(feature = "http3")]
-                Kind::Http3(requests) => by_http3(requests, request, body, trailers).await,
+                Kind::Http3(requests) => by_http3(requests, request, body, trailers, tell).await,
             }
         };
         timeout(PATIENCE, answered).await.expect("an answer comes")
@@ -137,6 +157,7 @@ async fn by_http1(
     request: Request<()>,
     body: Option<Vec<Bytes>>,
     trailers: Option<HeaderMap>,
+    tell: impl Fn(StatusCode, &HeaderMap) + Send + Sync + 'static,
 ) -> Answer {
     let (mut head, ()) = request.into_parts();
     let host = head.uri.authority().unwrap().as_str().parse().unwrap();
@@ -154,7 +175,9 @@ async fn by_http1(
         }
     };
     requests.ready().await.unwrap();
-    let response = requests.send_request(Request::from_parts(head, body)).await.unwrap();
+    let mut request = Request::from_parts(head, body);
+    hyper::ext::on_informational(&mut request, move |interim| tell(interim.status(), interim.headers()));
+    let response = requests.send_request(request).await.unwrap();
     let (head, body) = response.into_parts();
     let body = body.collect().await.unwrap();
     let trailers = body.trailers().cloned();
@@ -166,9 +189,10 @@ async fn by_http2(
     request: Request<()>,
     body: Option<Vec<Bytes>>,
     trailers: Option<HeaderMap>,
+    tell: impl Fn(StatusCode, &HeaderMap),
 ) -> Answer {
     let mut requests = requests.clone().ready().await.unwrap();
-    let (response, mut send) = requests.send_request(request, body.is_none()).unwrap();
+    let (mut response, mut send) = requests.send_request(request, body.is_none()).unwrap();
     if let Some(parts) = body {
         for mut part in parts {
             while !part.is_empty() {
@@ -181,6 +205,10 @@ async fn by_http2(
             Some(trailers) => send.send_trailers(trailers).unwrap(),
             None => send.send_data(Bytes::new(), true).unwrap(),
         }
+    }
+    while let Some(interim) = std::future::poll_fn(|cx| response.poll_informational(cx)).await {
+        let interim = interim.unwrap();
+        tell(interim.status(), interim.headers());
     }
     let (head, mut body) = response.await.unwrap().into_parts();
     let mut bytes = Vec::new();
@@ -199,6 +227,7 @@ async fn by_http3(
     request: Request<()>,
     body: Option<Vec<Bytes>>,
     trailers: Option<HeaderMap>,
+    tell: impl Fn(StatusCode, &HeaderMap),
 ) -> Answer {
     let stream = requests.send_request(request).await.unwrap();
     let (mut send, mut receive) = stream.split();
@@ -217,6 +246,7 @@ async fn by_http3(
     let receiving = async {
         let mut response: Response<()> = receive.recv_response().await.unwrap();
         while response.status().is_informational() {
+            tell(response.status(), response.headers());
             response = receive.recv_response().await.unwrap();
         }
         let mut bytes = Vec::new();

@@ -3,6 +3,7 @@
 mod certificates;
 pub mod clients;
 mod floods;
+mod hints;
 mod http2;
 #[cfg(feature = "http3")]
 mod http3;

@@ -44,12 +44,15 @@ const PATHS: [&str; 11] = [
     "/nothing",
 ];
 
-const FIELDS: [&[(&str, &str)]; 8] = [
+const FIELDS: [&[(&str, &str)]; 11] = [
     &[],
     &[("accept-language", "de"), ("cookie", "a=b")],
     &[("if-none-match", "\"v\"")],
     &[("range", "bytes=1-2")],
     &[("range", "bytes=999999-")],
+    &[("range", "bytes=-2"), ("if-range", "\"v\"")],
+    &[("range", "bytes=0-0"), ("if-none-match", "\"w\"")],
+    &[("if-modified-since", "Fri, 01 Jan 2100 00:00:00 GMT")],
     &[("cache-control", "only-if-cached")],
     &[("expect", "200-ok")],
     &[("authorization", "Basic x")],
