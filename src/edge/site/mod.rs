@@ -229,8 +229,7 @@ impl Site {
         tls: &Arc<rustls::ClientConfig>,
         before: Option<&Self>,
     ) -> Result<Self, SiteError> {
-        let before = before.map(|before| (&before.config, &before.origins));
-        let origins = Origins::new(config, edge, tls, before)?;
+        let origins = Origins::new(config, edge, tls, before.map(|before| &before.origins))?;
         Ok(Self {
             name: config.name.clone(),
             label: config.name.to_string().into(),
