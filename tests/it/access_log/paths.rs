@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::Method;
 use metacdn::edge;
+use metacdn::model::Network;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -151,19 +152,32 @@ async fn what_is_refused_has_its_line_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_for_which_there_is_no_place_have_a_line() {
+    turned_away(&[], "", "127.0.0.1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_a_proxy_passes_on_have_a_line_of_their_client() {
+    let header = "PROXY TCP4 192.0.2.7 198.51.100.1 56324 80\r\n";
+    turned_away(&["127.0.0.0/8".parse().unwrap()], header, "192.0.2.7").await;
+}
+
+/// Has a connection turned away that begins with a `header`, as others from these proxies do: its line is of `client`.
+async fn turned_away(proxies: &[Network], header: &str, client: &str) {
     let log = Log::new();
     let change = |config: &mut edge::Config| {
         config.serve.connections_max = 1;
+        config.proxy_protocol_from = proxies.to_vec();
         log.configure(config);
     };
     let (running, public, _) =
         crate::sites::edge_with(&["name = \"s\"\nhosts = [\"s.example\"]\norigins = [\"http://127.0.0.1:9\"]"], change)
             .await;
     let mut first = TcpStream::connect(public).await.unwrap();
-    first.write_all(b"GET / HTTP/1.1\r\nHost: s.example\r\n\r\n").await.unwrap();
+    first.write_all(format!("{header}GET / HTTP/1.1\r\nHost: s.example\r\n\r\n").as_bytes()).await.unwrap();
     let mut byte = [0];
     first.read_exact(&mut byte).await.unwrap();
     let mut second = TcpStream::connect(public).await.unwrap();
+    second.write_all(header.as_bytes()).await.unwrap();
     let mut told = Vec::new();
     second.read_to_end(&mut told).await.unwrap();
     let told = crate::answers::Answer::parse(&told);
@@ -173,6 +187,7 @@ async fn connections_for_which_there_is_no_place_have_a_line() {
     let lines = log.lines();
     let line = lines.iter().find(|line| line["status"] == 503).unwrap();
     assert_eq!((lines.len(), &line["bytes"], &line["complete"]), (2, &json!(told.body.len()), &json!(true)));
+    assert_eq!(lines.iter().map(|line| line["client"].as_str().unwrap()).collect::<Vec<_>>(), [client, client]);
 }
 
 /// A connection whose end is a reset, with this request on it.
