@@ -243,6 +243,39 @@ async fn answers_that_were_cut_short_say_how_much_was_sent() {
     assert!(never["first_byte_us"].is_null());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_never_began_are_no_answers() {
+    let origin = Origin::start(|_| answer(200, &[("cache-control", "max-age=999")], vec![b'x'; 15_000])).await;
+    let log = Log::new();
+    let change = |config: &mut edge::Config| log.configure(config);
+    let site = format!("name = \"site\"\nhosts = [\"site.example\"]\norigins = [{:?}]", origin.url());
+    let (running, public, _) = crate::sites::edge_with(&[&site], change).await;
+    wait_until("it is kept", async || {
+        let answer = ask(public, Method::GET, "/", &[("host", "site.example")]).await;
+        answer.headers()["cache-status"].to_str().unwrap().starts_with("metacdn; hit")
+    })
+    .await;
+    // Sixteen go out together. Which of them the system takes before it is full nobody knows; seldom it is just all.
+    for client in 0..6 {
+        let mut stream = abrupt(public, "/").await;
+        let request = format!("GET / HTTP/1.1\r\nHost: site.example\r\nUser-Agent: {client}\r\n\r\n");
+        let (mut read, mut write) = stream.split();
+        let sending = async { write.write_all(request.repeat(2_000).as_bytes()).await.unwrap() };
+        let mut part = vec![0; 1 << 20];
+        let length = part.len();
+        tokio::select! {
+            _ = async { sending.await; std::future::pending::<()>().await } => {}
+            read = read.read_exact(&mut part) => assert_eq!(read.unwrap(), length),
+        }
+    }
+    running.stop().await;
+    let lines = log.lines();
+    let (begun, others): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["bytes"] != 0);
+    assert!(begun.iter().all(|line| line["status"] == 200), "{begun:#?}");
+    assert!(!others.is_empty() && others.iter().all(|line| line["status"] == 499), "{others:#?}");
+    assert!(others.iter().all(|line| line["complete"] == false && line["cache"] == "hit"));
+}
+
 /// A request for another protocol, which begins at once.
 const CHAT: &[u8] =
     b"GET /chat HTTP/1.1\r\nHost: site.example\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nearly ";
