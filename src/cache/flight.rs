@@ -137,7 +137,7 @@ impl Flight {
 impl State {
     /// Lets go of what all have read, where the bytes pass.
     pub(super) fn trim(&mut self) {
-        let slowest = self.readers.values().filter(|reading| !reading.left_behind).map(|reading| reading.read).min();
+        let slowest = self.slowest();
         let Phase::Streaming { bytes, base, passes: true, .. } = &mut self.phase else { return };
         let end = *base + bytes.len() as u64;
         let read = slowest.unwrap_or(end).saturating_sub(*base) as usize;
@@ -146,6 +146,11 @@ impl State {
         if let Some(filler) = self.filler.take() {
             filler.wake();
         }
+    }
+
+    /// How far the slowest reader is; `None` if nobody reads.
+    fn slowest(&self) -> Option<u64> {
+        self.readers.values().filter(|reading| !reading.left_behind).map(|reading| reading.read).min()
     }
 
     /// How far the fetch is.
@@ -396,14 +401,22 @@ impl Fill {
         }
         let mut so_far = None;
         let mut state = self.flight.state();
-        if let Phase::Streaming { bytes, passes, .. } = &mut state.phase {
+        let slowest = state.slowest();
+        if let Phase::Streaming { bytes, base, passes, .. } = &mut state.phase {
             *passes = true;
-            so_far = self.spool.is_some().then(|| Bytes::copy_from_slice(bytes));
+            if self.spool.is_some() {
+                // With its memory, and not once more: nothing but what some reader still lacks.
+                let all = std::mem::take(bytes).freeze();
+                *base = slowest.map_or(all.len(), |read| all.len().min(read as usize)) as u64;
+                *bytes = BytesMut::from(&all[*base as usize..]);
+                let lacking = Place::take(&self.place.used, bytes.len() as u64, false);
+                so_far = Some(std::mem::replace(&mut self.place, lacking).hold(all));
+            }
         }
         state.trim();
         drop(state);
         // Without the lock: what is not written may look for this flight.
-        self.spool.take_if(|spool| !spool.push(&so_far.unwrap_or_default()));
+        self.spool.take_if(|spool| !spool.take_over(so_far.unwrap_or_default()));
         if self.spool.is_none() {
             self.cache.release(&self.key, &self.flight);
         }

@@ -312,8 +312,16 @@ impl Cache {
 
     /// Takes memory for something, and lets others go for it; `None` if those who still read take all of it.
     fn reserve(&self, bytes: u64) -> Option<Place> {
+        self.reserve_as(bytes, self.is_large(bytes))
+    }
+
+    /// The same for what is on its way to the disk alone: all of it is one large thing.
+    fn reserve_for_disk(&self, bytes: u64) -> Option<Place> {
+        self.reserve_as(bytes, true)
+    }
+
+    fn reserve_as(&self, bytes: u64, large: bool) -> Option<Place> {
         let mut queues = self.queues();
-        let large = self.is_large(bytes);
         self.make_room(&mut queues, bytes, large)?;
         Some(Place::take(&self.used, bytes, large))
     }

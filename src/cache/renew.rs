@@ -31,6 +31,17 @@ impl Cache {
         }
     }
 
+    /// Somebody says that `stored`, which is kept under `key`, is not what he has any more: it is stale since `at`. He was asked
+    /// at the number `asked`; what others have heard later stays so.
+    pub fn expire(&self, key: &CacheKey, stored: &Arc<Stored>, at: SystemTime, asked: u64) {
+        let shard = self.shard(key);
+        let stored = shard.get(key).and_then(|slot| slot.same_as(stored)).unwrap_or(stored);
+        if asked >= stored.asked() {
+            stored.asked_again(asked);
+            stored.expire(at);
+        }
+    }
+
     /// As [`Cache::renew`], of an object of the store, whose head stays as it is: it is what the store had at `now`.
     pub fn confirm(&self, key: &CacheKey, stored: &Arc<Stored>, now: Duration, settled: u64) {
         let shard = self.shard(key);

@@ -1,5 +1,8 @@
 //! A body of which nobody knows the size, and that is too large for memory: it goes to the disk slice by slice while it passes,
 //! and is found there once all of it is.
+//!
+//! A slice has its memory before its first byte comes, and until it is written. All such slices are part of what large objects
+//! may take together, half of the capacity; what finds no room there passes, and is not kept.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -11,14 +14,14 @@ use super::flight::Flight;
 use super::rules::is_completable;
 use super::sliced::Sliced;
 use super::sync::Mutex;
-use super::{Body, Cache, CacheKey, Head, SLICE_BYTES, charge};
+use super::{Body, Cache, CacheKey, Head, Place, SLICE_BYTES, charge};
 
 /// A body on its way to the disk. Dropped, it leaves nothing there.
 #[derive(Debug)]
 pub(super) struct Spool {
     shared: Arc<Shared>,
-    /// What is no whole slice yet.
-    rest: BytesMut,
+    /// What is no whole slice yet, and the memory of one.
+    rest: Option<(BytesMut, Place)>,
     next: u32,
 }
 
@@ -63,21 +66,43 @@ impl Spool {
             failed: AtomicBool::new(false),
             all: Mutex::new(None),
         };
-        Some(Self { shared: Arc::new(shared), rest: BytesMut::new(), next: 0 })
+        Some(Self { shared: Arc::new(shared), rest: None, next: 0 })
     }
 
-    /// Adds what has come; false if it is not kept after all: the disk is too slow, or the body too long.
+    /// Adds all that came until now, which has its memory; false as for [`Spool::push`].
+    pub(super) fn take_over(&mut self, mut so_far: Bytes) -> bool {
+        while so_far.len() as u64 >= SLICE_BYTES {
+            let slice = so_far.split_to(SLICE_BYTES as usize);
+            self.put(slice);
+        }
+        self.push(&so_far)
+    }
+
+    /// Adds what has come; false if it is not kept after all: there is no memory for it, the disk is too slow, or the body too
+    /// long.
     pub(super) fn push(&mut self, mut more: &[u8]) -> bool {
-        while !more.is_empty() && !self.shared.failed.load(Ordering::Relaxed) {
-            let taken = more.len().min(SLICE_BYTES as usize - self.rest.len());
-            self.rest.extend_from_slice(&more[..taken]);
+        while !more.is_empty() && !self.has_failed() {
+            let room = || {
+                Some((BytesMut::with_capacity(SLICE_BYTES as usize), self.shared.cache.reserve_for_disk(SLICE_BYTES)?))
+            };
+            let Some((mut bytes, place)) = self.rest.take().or_else(room) else {
+                self.shared.fail();
+                break;
+            };
+            let taken = more.len().min(SLICE_BYTES as usize - bytes.len());
+            bytes.extend_from_slice(&more[..taken]);
             more = &more[taken..];
-            if self.rest.len() as u64 == SLICE_BYTES {
-                let slice = std::mem::take(&mut self.rest).freeze();
-                self.put(slice);
+            if bytes.len() as u64 == SLICE_BYTES {
+                self.put(place.hold(bytes.freeze()));
+            } else {
+                self.rest = Some((bytes, place));
             }
         }
-        !self.shared.failed.load(Ordering::Relaxed)
+        !self.has_failed()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Relaxed)
     }
 
     /// All has come, and `head` says how much. It is kept once it is written.
@@ -87,7 +112,7 @@ impl Spool {
         if !is_long {
             return;
         }
-        let last = std::mem::take(&mut self.rest).freeze();
+        let last = self.rest.take().map_or_else(Bytes::new, |(bytes, place)| place.hold(bytes.freeze()));
         let slices = self.next + u32::from(!last.is_empty());
         *self.shared.all.lock().unwrap_or_else(PoisonError::into_inner) = Some((head, slices));
         if last.is_empty() {

@@ -246,8 +246,9 @@ impl Stored {
         self.head.store(Arc::new(Known::new(Arc::new(head))));
     }
 
-    /// It has to be validated before its next use, as if it had been stale since `at`.
-    pub fn expire(&self, at: SystemTime) {
+    /// It has to be validated before its next use, as if it had been stale since `at`. What somebody said of it goes by
+    /// [`super::Cache::expire`].
+    pub(super) fn expire(&self, at: SystemTime) {
         let mut head = (*self.head()).clone();
         if let Terms::Answer { .. } = head.terms {
             head.terms.expire(at);

@@ -75,7 +75,7 @@ pub(super) async fn attempt(
         }
         _ => {}
     }
-    Attempt::Answer(response.map(|body| NodeBody::new(body, running)))
+    Attempt::Answer(response.map(|body| NodeBody::new(body, id, running)))
 }
 
 /// Whether another node may do better. Of the statuses that blame the request, four are about this edge and this node:
@@ -92,7 +92,8 @@ pub(super) struct Running {
     counts: Arc<NodeCounts>,
     /// Whom it teaches.
     observations: Arc<Observations>,
-    pub(super) id: NodeId,
+    /// Under which name.
+    observed: NodeId,
     pub(super) start: Instant,
     /// How long its body may be silent.
     pub(super) stall: Duration,
@@ -108,15 +109,15 @@ impl Running {
     pub(super) fn begin(
         counts: Arc<NodeCounts>,
         observations: Arc<Observations>,
-        id: NodeId,
+        observed: NodeId,
         place: OwnedSemaphorePermit,
         stall: Duration,
     ) -> Self {
-        observations.begin(&id);
+        observations.begin(&observed);
         Self {
             counts,
             observations,
-            id,
+            observed,
             start: Instant::now(),
             stall,
             seen: false,
@@ -134,7 +135,7 @@ impl Running {
     pub(super) fn saw(&mut self, seen: &Try) {
         self.seen = true;
         if !self.muted {
-            self.observations.saw(&self.id, seen, Source::Request);
+            self.observations.saw(&self.observed, seen, Source::Request);
         }
     }
 
@@ -154,7 +155,7 @@ impl Drop for Running {
         if !self.seen {
             self.saw(&Try::Abandoned { after: self.start.elapsed() });
         }
-        let worked = self.observations.end(&self.id);
+        let worked = self.observations.end(&self.observed);
         self.counts.fetched(self.bytes, worked);
     }
 }

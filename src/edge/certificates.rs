@@ -102,21 +102,38 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CertificateFileError> {
     Ok(bytes)
 }
 
-/// What the files of the certificates were when they were last looked at.
+/// The files of the certificates, as they were when they were last looked at.
 pub(super) struct Files {
-    stamps: Vec<Option<Stamp>>,
+    looked: Looked,
     warned: SystemTime,
+}
+
+/// What a look at the files has shown.
+#[derive(Clone, PartialEq, Eq)]
+struct Looked {
+    stamps: Vec<Option<Stamp>>,
+    /// Why they could not be used.
+    failure: Option<String>,
+}
+
+impl Looked {
+    /// Whether the files are to be read, which are so now. What could not be used is tried again: it may have been the disk that
+    /// failed, and the files the same ever since.
+    fn is_due(&self, now: &[Option<Stamp>]) -> bool {
+        self.failure.is_some() || self.stamps != now
+    }
 }
 
 impl Files {
     /// As they are now, when they have just been read.
     pub(super) fn new(core: &Core) -> Self {
-        Self { stamps: stamps(&core.settings.load().config.certificate), warned: SystemTime::now() }
+        let stamps = stamps(&core.settings.load().config.certificate);
+        Self { looked: Looked { stamps, failure: None }, warned: SystemTime::now() }
     }
 
     /// They were read as they were then.
     pub(super) fn seen(&mut self, stamps: Vec<Option<Stamp>>) {
-        self.stamps = stamps;
+        self.looked = Looked { stamps, failure: None };
     }
 
     /// Looks at them. What has changed is read again and shown to whoever comes from then on; what cannot be used is left
@@ -124,25 +141,29 @@ impl Files {
     pub(super) async fn look(&mut self, core: &Core, certificates: &Certificates) {
         let settings = core.settings.load_full();
         let warns = SystemTime::now().duration_since(self.warned).is_ok_and(|past| past >= EXPIRY_WARNING_PERIOD);
-        let (configs, before) = (settings.config.certificate.clone(), self.stamps.clone());
+        let (configs, before) = (settings.config.certificate.clone(), self.looked.clone());
         let looked = tokio::task::spawn_blocking(move || {
             // Taken before the files are read: what changes meanwhile is seen next time.
             let now = stamps(&configs);
-            let changed = now != before;
-            (changed || warns).then(|| (now, changed, read(&configs)))
+            let due = before.is_due(&now);
+            (due || warns).then(|| (now, due, read(&configs)))
         });
-        let Ok(Some((now, changed, all))) = looked.await else { return };
-        self.stamps = now;
+        let Ok(Some((stamps, due, all))) = looked.await else { return };
         if let Ok(all) = &all {
             self.warned = SystemTime::now();
             note_expiry(core, &settings.config.certificate, all);
         }
-        if !changed {
+        if !due {
             return;
         }
-        match all.and_then(|all| Ok(certificates.exchange(all)?)) {
+        let used = all.and_then(|all| Ok(certificates.exchange(all)?));
+        let failure = used.as_ref().err().map(ToString::to_string);
+        let is_news = std::mem::replace(&mut self.looked, Looked { stamps, failure }) != self.looked;
+        match used {
             Ok(_) => info!(?certificates, "certificates were exchanged"),
-            Err(error) => warn!(%error, "new certificates cannot be used, those before stay"),
+            // Once, however often it is tried.
+            Err(error) if is_news => warn!(%error, "new certificates cannot be used, those before stay"),
+            Err(_) => {}
         }
     }
 }
@@ -176,4 +197,18 @@ pub(super) fn stamps(configs: &[CertificateConfig]) -> Vec<Option<Stamp>> {
         })
     };
     files.map(stamp).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_not_be_read_is_read_again() {
+        let stamps = |size| [Some(Stamp { modified: (1, 0), changed: (1, 0), inode: 1, size })];
+        let failed = Looked { stamps: stamps(1).to_vec(), failure: Some("too many open files".to_owned()) };
+        assert!(failed.is_due(&stamps(1)), "the files are the same, but they may be readable now");
+        let read = Looked { failure: None, ..failed };
+        assert!(!read.is_due(&stamps(1)) && read.is_due(&stamps(2)));
+    }
 }

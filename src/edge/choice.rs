@@ -9,7 +9,7 @@ use percent_encoding::percent_decode_str;
 use super::Core;
 use crate::model::{ObjectKey, Variant, VariantError};
 use crate::protocol::VARIANT_QUERY;
-use crate::resize::choose::saves_data;
+use crate::resize::choose::{Thresholds, saves_data};
 use crate::serve::cache_control::for_one_client;
 use crate::serve::condition::ranges_by_date;
 use crate::serve::{ClientLink, PeerAddress};
@@ -47,11 +47,17 @@ pub(super) struct Choice {
     pub(super) adaptive: bool,
 }
 
-/// The variant of `key` for this request.
+/// The variant of `key` for this request, where links are judged by these thresholds.
 ///
 /// # Errors
 /// When the query asks for one that there is not.
-pub(super) fn choose(core: &Core, key: &ObjectKey, uri: &Uri, client: &Client) -> Result<Choice, VariantError> {
+pub(super) fn choose(
+    core: &Core,
+    thresholds: &Thresholds,
+    key: &ObjectKey,
+    uri: &Uri,
+    client: &Client,
+) -> Result<Choice, VariantError> {
     let resizes = core.routes.load().resizes;
     if let Some(variant) = asked_variant(uri)? {
         // Without a node that resizes all are the original, which is kept but once.
@@ -64,7 +70,7 @@ pub(super) fn choose(core: &Core, key: &ObjectKey, uri: &Uri, client: &Client) -
     let variant = match client.peer {
         _ if client.wants_part => Variant::Original,
         _ if client.saves_data => Variant::Low,
-        Some(peer) => core.settings.load().config.thresholds.choose(core.links.rate(peer, client.link.as_ref())),
+        Some(peer) => thresholds.choose(core.links.rate(peer, client.link.as_ref())),
         None => Variant::Original,
     };
     Ok(Choice { variant, adaptive: true })

@@ -44,14 +44,14 @@ pub(super) enum NodeBodyError {
 }
 
 impl NodeBody {
-    pub(super) fn new(body: AnswerBody, mut running: Running) -> Self {
+    pub(super) fn new(body: AnswerBody, node: &NodeId, mut running: Running) -> Self {
         let ended = body.is_end_stream();
         if ended {
             running.ended();
         }
         Self {
             body,
-            node: running.id.clone(),
+            node: node.clone(),
             stall: running.stall,
             running: Some(running).filter(|_| !ended),
             deadline: None,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::membership::{self, Detector};
 use crate::model::{Liveness, NodeId};
@@ -15,7 +15,9 @@ pub(super) struct Observations {
     started: Instant,
     config: route::Config,
     state: Mutex<State>,
-    changed: Notify,
+    /// Sent to all who build a table of this: of a site whose configuration has changed several do, until the last request by an
+    /// older one has ended.
+    changed: watch::Sender<()>,
 }
 
 struct State {
@@ -69,17 +71,17 @@ pub(super) struct Seen {
 impl Observations {
     pub(super) fn new(config: route::Config, membership: &membership::Config) -> Self {
         let state = State { detector: Detector::new(membership), measured: BTreeMap::new() };
-        Self { started: Instant::now(), config, state: Mutex::new(state), changed: Notify::new() }
+        Self { started: Instant::now(), config, state: Mutex::new(state), changed: watch::Sender::default() }
     }
 
-    /// Waits until something was observed since the last call.
-    pub(super) async fn changed(&self) {
-        self.changed.notified().await;
+    /// What tells of each change from now on.
+    pub(super) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// Something else has changed that the route table depends on.
     pub(super) fn note_change(&self) {
-        self.changed.notify_one();
+        self.changed.send_replace(());
     }
 
     /// Observes `ids` and no others.
@@ -148,7 +150,7 @@ impl Observations {
             }
         }
         drop(state);
-        self.changed.notify_one();
+        self.note_change();
     }
 
     /// What is known of `id` now.
@@ -195,6 +197,19 @@ mod tests {
         assert_eq!(work.end(seconds(15)), seconds(5));
         work.begin(seconds(20));
         assert_eq!(work.end(seconds(21)), seconds(1), "the pause is no work");
+    }
+
+    #[test]
+    fn all_who_wait_for_changes_hear_of_each() {
+        let observations = Observations::new(route::Config::default(), &membership::Config::default());
+        let mut waiting = [observations.changes(), observations.changes()];
+        for _ in 0..2 {
+            observations.note_change();
+            for changes in &mut waiting {
+                assert!(changes.has_changed().expect("it is observed"));
+                changes.mark_unchanged();
+            }
+        }
     }
 
     #[test]

@@ -175,8 +175,7 @@ async fn from_store(
     };
     let (uri, method) = (&head.uri, &head.method);
     let wish = Wish::of(method, &head.headers, &settings.compression.codings);
-    let rules = &settings.compression;
-    let asked = Asked { uri, method, headers, rules, wish, policy, min_version, client, deadline };
+    let asked = Asked { uri, method, headers, settings, wish, policy, min_version, client, deadline };
     respond(core, path, &asked).await
 }
 
@@ -245,8 +244,8 @@ struct Asked<'a> {
     method: &'a Method,
     /// Conditions and ranges.
     headers: HeaderMap,
-    /// By what rules its answer is compressed.
-    rules: &'a coding::Rules,
+    /// Those of its begin, by which all of its answer is made.
+    settings: &'a Settings,
     /// What it says of codings.
     wish: Wish,
     policy: Option<Policy>,
@@ -259,7 +258,7 @@ struct Asked<'a> {
 impl Asked<'_> {
     /// What of it, with these conditions and ranges, matters to the form of its answer.
     fn form<'r>(&'r self, headers: &'r HeaderMap) -> coding::Request<'r> {
-        coding::Request { config: self.rules, wish: self.wish, method: self.method, headers }
+        coding::Request { config: &self.settings.compression, wish: self.wish, method: self.method, headers }
     }
 
     /// The same of `key`, by another method, with other conditions and in any version.
@@ -277,7 +276,7 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
         Ok(key) => key,
         Err(error) => return problem(StatusCode::BAD_REQUEST, format!("the path names no object: {error}")),
     };
-    let choice = match choose(core, &key, asked.uri, asked.client) {
+    let choice = match choose(core, &asked.settings.config.thresholds, &key, asked.uri, asked.client) {
         Ok(choice) => choice,
         Err(error) => return problem(StatusCode::BAD_REQUEST, error.to_string()),
     };

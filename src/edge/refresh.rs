@@ -49,12 +49,12 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Builds and swaps the route table whenever something was observed, until the edge stops.
 pub(super) async fn rebuild(core: Arc<Core>) {
-    let mut view = core.view.subscribe();
+    let (mut view, mut observed) = (core.view.subscribe(), core.observations.changes());
     loop {
         core.routes.store(Arc::new(build(&core)));
         tokio::select! {
             () = core.stop.cancelled() => return,
-            () = core.observations.changed() => {}
+            changed = observed.changed() => if changed.is_err() { return },
             changed = view.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(REBUILD_PERIOD_MAX) => {}
         }

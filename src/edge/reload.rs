@@ -103,8 +103,13 @@ impl Reloader {
 }
 
 /// Keeps what can change as the files say, until the edge stops: certificates whenever theirs change, all else when
-/// somebody asks.
+/// somebody asks. The stop does not wait for a disk that hangs.
 pub(super) async fn keep(core: Arc<Core>, certificates: Option<Arc<Certificates>>, reloads: Option<Reloads>) {
+    let stop = core.stop.clone();
+    stop.run_until_cancelled(keep_on(core, certificates, reloads)).await;
+}
+
+async fn keep_on(core: Arc<Core>, certificates: Option<Arc<Certificates>>, reloads: Option<Reloads>) {
     let (read, mut asks) = match reloads {
         Some(Reloads { read, asks, reloader: _ }) => (Some(read), Some(asks)),
         None => (None, None),
@@ -122,7 +127,6 @@ pub(super) async fn keep(core: Arc<Core>, certificates: Option<Arc<Certificates>
     };
     loop {
         tokio::select! {
-            () = core.stop.cancelled() => return,
             Some(ask) = asked(&mut asks) => {
                 let Some(read) = &read else { continue };
                 let reloaded = reload(&core, certificates.as_ref(), read, &mut files, &mut rebuilding).await;

@@ -352,11 +352,11 @@ impl Watch {
         }
     }
 
-    /// A hot answer with this receipt has ended.
-    pub(super) fn end_hot(mut self, status: StatusCode, sent: HotSent, receipt: &dyn Any) {
+    /// A hot answer with this receipt has ended; without a status it never began.
+    pub(super) fn end_hot(mut self, status: Option<StatusCode>, sent: HotSent, receipt: &dyn Any) {
         self.sent(sent.body_bytes, sent.complete);
         if let Some(record) = &mut self.record {
-            record.status = Some(status);
+            record.status = status;
             record.tell(&self.watcher, Left::Receipt(receipt));
         }
         self.untold = false;

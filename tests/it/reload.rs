@@ -1,5 +1,7 @@
 //! A running edge reads its configuration anew: nothing that runs is dropped, and what cannot be used changes nothing.
 
+mod stopping;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -129,6 +129,48 @@ fn many_who_ask_at_once_make_one_fetch() {
     });
 }
 
+/// A page that is fresh for a minute from `received_ms` on.
+fn page_head(received_ms: u64) -> Head {
+    let freshness = serde_json::from_value(serde_json::json!({
+        "received_ms": received_ms, "initial_age_ms": 0, "lifetime_ms": 60_000, "stale_while_revalidate_seconds": 0,
+        "stale_if_error_seconds": 0, "validated_always": false, "never_stale": false, "no_transform": false,
+    }))
+    .expect("a freshness");
+    Head { terms: Terms::Answer { freshness, selector: rules::Selector::default() }, ..head(1) }
+}
+
+/// What becomes of a page of which one says that it is right, and another one that it is not, each asked at a number.
+fn renewed_and_expired(renewed_at: u64, expired_at: u64) -> Arc<Head> {
+    let (cache, key) = (cache(1 << 20), CacheKey::Answer { site: "s".into(), uri: "/a".into() });
+    let (mut fill, _) = cache.lead(&key).begin(page_head(1_000), 1.0).expect("there is room");
+    fill.push(b"x").expect("fits");
+    let stored = fill.finish().expect("whole").expect("kept");
+    let began = stored.asked();
+    let other = {
+        let (cache, key, stored) = (cache.clone(), key.clone(), stored.clone());
+        thread::spawn(move || cache.renew(&key, &stored, page_head(2_000), stored.settled(), began + renewed_at))
+    };
+    cache.expire(&key, &stored, moment(3_000), began + expired_at);
+    other.join().expect("it ends");
+    cache.find(&key, |_| true).expect("kept").head()
+}
+
+fn moment(ms: u64) -> std::time::SystemTime {
+    std::time::SystemTime::UNIX_EPOCH + Duration::from_millis(ms)
+}
+
+fn is_fresh(head: &Head) -> bool {
+    matches!(&head.terms, Terms::Answer { freshness, .. } if freshness.is_fresh(moment(4_000)))
+}
+
+#[test]
+fn of_two_who_were_asked_about_the_same_the_one_who_was_asked_last_is_believed() {
+    in_many_orders(|| {
+        assert_eq!(*renewed_and_expired(2, 1), page_head(2_000));
+        assert!(!is_fresh(&renewed_and_expired(1, 2)));
+    });
+}
+
 /// A cache that has something in three slices, and the key of that.
 fn sliced_in(cache: &Arc<Cache>) -> (Arc<Sliced>, Begun) {
     let (stored, begun) = lead(cache, "a").slice(head(3 * SLICE_BYTES), 1.0, 0).expect("there is room");

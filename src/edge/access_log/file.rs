@@ -1,15 +1,25 @@
 //! The file of the log: opened anew when it was moved away, moved away when it is large, and without torn lines.
+//!
+//! What is at its path need not be a file: lines go through links, and into pipes and devices as far as those take them in time.
+//! Only a file itself is moved away.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
+use rustix::fs::OFlags;
 use tracing::warn;
 
 /// Its owner writes, and whoever is of the group may read what clients do.
 const MODE: u32 = 0o640;
+
+/// How long a pipe or a device may take nothing, and how often it is tried meanwhile: whoever reads there is busy for less.
+const TAKES_NOTHING_MAX: Duration = Duration::from_secs(1);
+const TRIED_EVERY: Duration = Duration::from_millis(10);
 
 /// A file that lines are appended to.
 #[derive(Debug)]
@@ -48,11 +58,15 @@ impl LogFile {
         if self.torn {
             file.write_all(b"\n").map_err(unwritten)?;
         }
-        let mut done = 0;
+        let (mut done, mut waited) = (0, Duration::ZERO);
         let error = loop {
             match file.write(&text[done..]) {
                 Ok(0) => break ErrorKind::WriteZero.into(),
-                Ok(written) => done += written,
+                Ok(written) => (done, waited) = (done + written, Duration::ZERO),
+                Err(error) if error.kind() == ErrorKind::WouldBlock && waited < TAKES_NOTHING_MAX => {
+                    thread::sleep(TRIED_EVERY);
+                    waited += TRIED_EVERY;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => break error,
             }
@@ -97,8 +111,12 @@ impl LogFile {
         Ok(())
     }
 
-    /// Moves the file to `PATH.1`, that to `PATH.2` and so on; the oldest goes.
+    /// Moves the file to `PATH.1`, that to `PATH.2` and so on; the oldest goes. A link is not moved: it may be the system's, as
+    /// `/dev/stdout` is, and the large file would be where it was.
     fn rotate(&self) -> io::Result<()> {
+        if !fs::symlink_metadata(&self.path)?.is_file() {
+            return Err(io::Error::new(ErrorKind::Unsupported, "it is a link"));
+        }
         let numbered = |number: u32| {
             let mut name = self.path.clone().into_os_string();
             name.push(format!(".{number}"));
@@ -113,8 +131,10 @@ impl LogFile {
     }
 }
 
+/// Opens what is at `path`. A pipe that nobody reads is an error at once: to wait for somebody is to wait without end.
 fn open(path: &Path) -> io::Result<File> {
-    File::options().append(true).create(true).mode(MODE).open(path)
+    let never_waits = OFlags::NONBLOCK.bits().cast_signed();
+    File::options().append(true).create(true).mode(MODE).custom_flags(never_waits).open(path)
 }
 
 /// Whether the last line of a file has no end, as far as it can be read.
@@ -137,7 +157,8 @@ fn take_back(file: &File, bytes: u64) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::io::Read as _;
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
 
     fn log(folder: &Path, rotate_bytes: u64, keep: u32) -> LogFile {
         let keep = NonZeroU32::new(keep).expect("some");
@@ -209,5 +230,68 @@ mod tests {
         fs::create_dir(&folder).expect("it is made");
         append(&mut log, "b\n");
         assert_eq!(read(&folder, "log").as_deref(), Some("b\n"));
+    }
+
+    fn pipe(path: &Path) {
+        use rustix::fs::{CWD, FileType, Mode, mknodat};
+        mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("it is made");
+    }
+
+    #[test]
+    fn pipes_are_written_to_as_far_as_somebody_reads() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        pipe(&path);
+        let opened = || LogFile::open(&path, None, NonZeroU32::MIN);
+        assert!(opened().is_err(), "nobody reads");
+        let mut reader = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(&path);
+        let reader = reader.as_mut().expect("it opens");
+        let mut log = opened().expect("it opens");
+        append(&mut log, "a\n");
+        // More than a pipe holds, of which nothing is read.
+        let lines = "b\n".repeat(1 << 20);
+        let unwritten = log.append(lines.as_bytes()).expect_err("it is full");
+        assert!(unwritten.lines > 0 && unwritten.lines < 1 << 20, "{unwritten:?}");
+        let mut text = vec![0; 1 << 20];
+        let read = reader.read(&mut text).expect("it is full");
+        assert!(text[..read].starts_with(b"a\nb\n"));
+        append(&mut log, "c\n");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_moved_away() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, target) = (folder.path().join("log"), folder.path().join("elsewhere"));
+        symlink(&target, &path).expect("it is made");
+        let mut log = log(folder.path(), 4, 2);
+        for text in ["a\n", "b\n", "c\n"] {
+            append(&mut log, text);
+        }
+        assert_eq!(read(folder.path(), "elsewhere").as_deref(), Some("a\nb\nc\n"));
+        assert!(path.is_symlink() && !folder.path().join("log.1").exists());
+        // Nor a folder, which cannot be written to either.
+        fs::remove_file(&path).expect("it goes");
+        fs::create_dir(&path).expect("it is made");
+        log.append(b"d\n").expect_err("it is a folder");
+        assert!(path.is_dir());
+        fs::remove_dir(&path).expect("it goes");
+        append(&mut log, "e\n");
+        assert_eq!(read(folder.path(), "log").as_deref(), Some("e\n"));
+    }
+
+    #[test]
+    fn links_in_the_place_of_older_files_go_and_not_what_they_lead_to() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let precious = folder.path().join("precious");
+        fs::write(&precious, "precious").expect("it is written");
+        for name in ["log.1", "log.2"] {
+            symlink(&precious, folder.path().join(name)).expect("it is made");
+        }
+        let mut log = log(folder.path(), 4, 2);
+        for text in ["aa\n", "bb\n", "cc\n"] {
+            append(&mut log, text);
+        }
+        let kept = ["log", "log.1", "log.2", "precious"].map(|name| read(folder.path(), name));
+        assert_eq!(kept, ["cc\n", "bb\n", "aa\n", "precious"].map(|text| Some(text.to_owned())));
     }
 }

@@ -149,14 +149,11 @@ impl Life {
             let (status, headers) = (answer.response.status(), answer.response.headers());
             match rules::head_effect(kept.head.status, &kept.head.headers, status, headers) {
                 HeadEffect::Updates if self.selects(&kept.head) => _ = self.freshen(&kept, answer, sent, asked),
-                HeadEffect::Expires if self.selects(&kept.head) => self.expire(&kept),
+                HeadEffect::Expires if self.selects(&kept.head) => {
+                    self.core.cache.expire(&self.key, &kept.stored, SystemTime::now(), asked);
+                }
                 HeadEffect::Updates | HeadEffect::Expires | HeadEffect::None => {}
             }
         }
-    }
-
-    /// What is kept has to be validated before its next use.
-    fn expire(&self, kept: &Kept) {
-        kept.stored.expire(SystemTime::now());
     }
 }

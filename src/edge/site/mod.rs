@@ -230,8 +230,7 @@ impl Site {
         tls: &Arc<rustls::ClientConfig>,
         before: Option<&Self>,
     ) -> Result<Self, SiteError> {
-        let before = before.map(|before| (&before.config, &before.origins));
-        let origins = Origins::new(config, edge, tls, before)?;
+        let origins = Origins::new(config, edge, tls, before.map(|before| &before.origins))?;
         Ok(Self {
             name: config.name.clone(),
             label: config.name.to_string().into(),
@@ -278,15 +277,15 @@ fn terms(config: &Config) -> Terms {
 /// Keeps the routes to the origins of `site` new, until the edge stops or the last request for it has ended.
 pub(super) async fn rebuild(core: Arc<Core>, site: Weak<Site>) {
     let mut view = core.view.subscribe();
+    let Some(mut observed) = site.upgrade().map(|site| site.origins.observations().changes()) else { return };
     loop {
-        let observations = {
+        {
             let Some(site) = site.upgrade() else { return };
             site.origins.build(view.borrow_and_update().tariffs());
-            site.origins.observations().clone()
-        };
+        }
         tokio::select! {
             () = core.stop.cancelled() => return,
-            () = observations.changed() => {}
+            changed = observed.changed() => if changed.is_err() { return },
             changed = view.changed() => if changed.is_err() { return },
             () = tokio::time::sleep(REBUILD_PERIOD_MAX) => {}
         }

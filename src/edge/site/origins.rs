@@ -1,6 +1,6 @@
 //! The origins of a site: which of them answers a request, and what tries teach of them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,6 +9,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::time::timeout_at;
 use tracing::debug;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::attempt::Running;
 use super::super::budget::Retries;
@@ -32,14 +33,20 @@ const NO_PROVIDER: &str = "unknown";
 /// The origins of one site.
 pub(in crate::edge) struct Origins {
     nodes: Vec<Arc<Node>>,
-    upstreams: BTreeMap<NodeId, Upstream>,
-    /// Those of which nothing was seen before.
-    fresh: BTreeSet<NodeId>,
+    upstreams: BTreeMap<NodeId, Located>,
     route: route::Config,
     /// How long an answer may be silent.
     stall: Duration,
     observations: Arc<Observations>,
     table: ArcSwap<RouteTable>,
+}
+
+/// An origin at its place.
+struct Located {
+    upstream: Upstream,
+    /// By which name it is observed. One that moves is another one: what tries teach that still run at the old place says
+    /// nothing of the new one.
+    observed: NodeId,
 }
 
 /// What an origin answers.
@@ -82,21 +89,24 @@ impl Origins {
         config: &Config,
         edge: &super::super::Config,
         tls: &Arc<rustls::ClientConfig>,
-        before: Option<(&Config, &Self)>,
+        before: Option<&Self>,
     ) -> Result<Self, SiteError> {
-        let (mut upstreams, mut nodes, mut fresh) = (BTreeMap::new(), Vec::new(), BTreeSet::new());
+        let (mut upstreams, mut nodes) = (BTreeMap::new(), Vec::new());
         let deadlines = config.deadlines(edge);
         for origin in &config.origins {
             let address = origin.url.address.clone();
-            let upstream = match before.and_then(|(config, before)| before.upstream(config, origin)) {
-                Some(known) => Upstream { peer: known.peer.clone().waiting(deadlines), ..known.clone() },
+            let observed = observed_as(origin);
+            let known = before.and_then(|before| before.upstreams.get(&origin.name));
+            let upstream = match known.filter(|known| known.observed == observed) {
+                Some(Located { upstream, .. }) => {
+                    Upstream { peer: upstream.peer.clone().waiting(deadlines), ..upstream.clone() }
+                }
                 None => {
-                    fresh.insert(origin.name.clone());
                     let peer = Peer::origin(origin.url.tls.then(|| tls.clone()), address.clone(), deadlines);
                     Upstream::new(peer, edge.node_requests_max)
                 }
             };
-            if upstreams.insert(origin.name.clone(), upstream).is_some() {
+            if upstreams.insert(origin.name.clone(), Located { upstream, observed }).is_some() {
                 let origin = origin.name.to_string();
                 return Err(SiteError::OriginName { site: config.name.clone(), origin });
             }
@@ -114,18 +124,12 @@ impl Origins {
         }
         let route = route::Config { policy: config.policy.unwrap_or(edge.route.policy), ..edge.route.clone() };
         let observations = match before {
-            Some((_, before)) => before.observations.clone(),
+            Some(before) => before.observations.clone(),
             None => Arc::new(Observations::new(route.clone(), &edge.membership)),
         };
         let table = ArcSwap::from_pointee(RouteTable::new(&route, Vec::new()));
         let stall = Duration::from_millis(config.stall_ms_max);
-        Ok(Self { nodes, upstreams, fresh, route, stall, observations, table })
-    }
-
-    /// The origin of the site `config` that has the name of `origin`, if it is at the same place.
-    fn upstream(&self, config: &Config, origin: &OriginConfig) -> Option<&Upstream> {
-        let same = |known: &&OriginConfig| known.name == origin.name && known.url == origin.url;
-        self.upstreams.get(&config.origins.iter().find(same)?.name)
+        Ok(Self { nodes, upstreams, route, stall, observations, table })
     }
 
     /// What requests are routed by.
@@ -138,18 +142,18 @@ impl Origins {
         &self.observations
     }
 
-    /// From now on these origins are observed, and no others. What was seen of one that is elsewhere now says nothing.
+    /// From now on these origins are observed, and no others.
     pub(super) fn begin(&self, tariffs: &BTreeMap<Provider, Tariff>) {
-        self.observations.expect(self.upstreams.keys().filter(|id| !self.fresh.contains(*id)));
-        self.observations.expect(self.upstreams.keys());
+        self.observations.expect(self.upstreams.values().map(|origin| &origin.observed));
         self.build(tariffs);
     }
 
     /// Builds the table of what was seen.
     pub(super) fn build(&self, tariffs: &BTreeMap<Provider, Tariff>) {
         let candidate = |node: &Arc<Node>| {
-            let Seen { measurements, standing, .. } = self.observations.of(&node.id);
-            Candidate {
+            let observed = &self.upstreams.get(&node.id)?.observed;
+            let Seen { measurements, standing, .. } = self.observations.of(observed);
+            Some(Candidate {
                 node: node.clone(),
                 // Nobody pings an origin: those that fail are ejected.
                 liveness: Liveness::Alive,
@@ -157,9 +161,9 @@ impl Origins {
                 tariff: tariffs.get(&node.provider).copied(),
                 measurements,
                 standing,
-            }
+            })
         };
-        let candidates = self.nodes.iter().map(candidate).collect();
+        let candidates = self.nodes.iter().filter_map(candidate).collect();
         self.table.store(Arc::new(RouteTable::new(&self.route, candidates)));
     }
 
@@ -222,7 +226,9 @@ impl Origins {
 
     async fn attempt(&self, core: &Arc<Core>, id: &NodeId, outgoing: &Outgoing) -> Attempt {
         let failed = |reached, why| Attempt::Failed { reached, why };
-        let Some(upstream) = self.upstreams.get(id) else { return failed(false, Unanswered::Busy) };
+        let Some(Located { upstream, observed }) = self.upstreams.get(id) else {
+            return failed(false, Unanswered::Busy);
+        };
         let Ok(place) = upstream.free.clone().try_acquire_owned() else { return failed(false, Unanswered::Busy) };
         let tell = outgoing
             .interim
@@ -235,7 +241,7 @@ impl Origins {
             on_interim: tell.as_ref(),
         };
         let counts = upstream.counts(&core.metrics, id);
-        let mut running = Running::begin(counts, self.observations.clone(), id.clone(), place, self.stall);
+        let mut running = Running::begin(counts, self.observations.clone(), observed.clone(), place, self.stall);
         // A request with a body may take any time as long as it moves.
         let sent = match outgoing.has_body() {
             true => upstream.peer.ask_for_while_moving(&asked, outgoing.body()).await,
@@ -264,8 +270,14 @@ impl Origins {
         } else {
             running.saw(&Try::FirstByte { after: since_sent(response.body().opened(), running.start) });
         }
-        Attempt::Answer(response.map(|body| NodeBody::new(body, running)))
+        Attempt::Answer(response.map(|body| NodeBody::new(body, id, running)))
     }
+}
+
+/// By which name `origin` is observed, where it is.
+fn observed_as(origin: &OriginConfig) -> NodeId {
+    let place = xxh3_64(format!("{} {}", origin.name, origin.url).as_bytes());
+    format!("{place:016x}").parse().expect("a name")
 }
 
 /// Whether the client stopped to send the body of its request.
@@ -312,4 +324,64 @@ fn tell(interim: &Interim, status: StatusCode, headers: &HeaderMap) {
 /// Whether another origin may do better.
 fn is_failing(status: StatusCode) -> bool {
     matches!(status, StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::Semaphore;
+
+    use super::super::super::admin::Metrics;
+    use super::*;
+    use crate::route::Standing;
+
+    fn origins(url: &str, before: Option<&Origins>) -> Origins {
+        let config = format!("name = 'site'\nhosts = ['site.example']\norigins = [{{ name = 'one', url = '{url}' }}]");
+        let config: Config = toml::from_str(&config).expect("a site");
+        let tls = crate::client::tls_of_authorities(rustls::RootCertStore::empty());
+        Origins::new(&config, &super::super::super::Config::default(), &tls, before).expect("they can be used")
+    }
+
+    /// Tries at the origin that fail once this is dropped.
+    fn fail(origins: &Origins) -> impl Drop + use<> {
+        let name: NodeId = "one".parse().expect("a name");
+        let Located { upstream, observed } = &origins.upstreams[&name];
+        let counts = upstream.counts(&Metrics::new(), &name);
+        let places = Arc::new(Semaphore::new(100));
+        let begin = |_| {
+            let place = places.clone().try_acquire_owned().expect("a place");
+            Running::begin(counts.clone(), origins.observations.clone(), observed.clone(), place, Duration::ZERO)
+        };
+        Failing((0..100).map(begin).collect())
+    }
+
+    struct Failing(Vec<Running>);
+
+    impl Drop for Failing {
+        fn drop(&mut self) {
+            for running in &mut self.0 {
+                running.saw(&Try::Failure { kind: FailureKind::Error, after: Duration::ZERO });
+            }
+        }
+    }
+
+    fn is_ejected(origins: &Origins) -> bool {
+        let observed = &origins.upstreams.values().next().expect("one").observed;
+        origins.observations.of(observed).standing != Standing::In
+    }
+
+    #[test]
+    fn tries_at_the_old_place_of_an_origin_teach_nothing_of_the_new_one() {
+        let old = origins("http://old.example", None);
+        old.begin(&BTreeMap::new());
+        drop(fail(&old));
+        let same = origins("http://old.example", Some(&old));
+        same.begin(&BTreeMap::new());
+        assert!(is_ejected(&same));
+        let running = fail(&old);
+        let new = origins("http://new.example", Some(&old));
+        new.begin(&BTreeMap::new());
+        drop(running);
+        drop(fail(&old));
+        assert!(!is_ejected(&new));
+    }
 }

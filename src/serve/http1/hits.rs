@@ -218,9 +218,10 @@ impl<H: Hot> Hits<H> {
         if let Some(first) = self.waiting.pop_front() {
             self.waiting_bytes -= first.length();
             let sent = first.how_it_ended(std::mem::take(&mut self.unreadable));
+            let has_begun = first.sent > 0;
             let Waiting { block, receipt, watch, .. } = first;
             if let Some(watch) = watch {
-                watch.end_hot(block.status(), sent, &receipt);
+                watch.end_hot(has_begun.then(|| block.status()), sent, &receipt);
             }
             self.hot.sent(receipt, sent);
         }

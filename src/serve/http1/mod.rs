@@ -150,8 +150,9 @@ where
                 match place {
                     Some(_place) => served.connection(tcp, peer).await,
                     None => {
-                        let Self { overload, transport, common, .. } = &*served;
-                        Box::pin(overload.turn_away(tcp, peer, transport, common.watcher.as_ref())).await;
+                        let Self { overload, transport, common, proxies, .. } = &*served;
+                        let from = (peer, proxies.contain(peer.ip()));
+                        Box::pin(overload.turn_away(tcp, from, transport, common.watcher.as_ref())).await;
                     }
                 }
             }

@@ -12,9 +12,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 use tracing::warn;
 
-use super::super::Transport;
 use super::super::stream::{LINGER, linger};
 use super::super::witness::{Came, Watcher};
+use super::super::{Transport, proxied};
 use super::outgoing::refusal;
 
 /// How many are told at a time; further ones are closed without a word.
@@ -36,11 +36,12 @@ impl Overload {
     }
 
     /// Tells one caller to come again (RFC 9110 section 15.6.4), whatever it asks. What its handshake would cost is more
-    /// than there is for callers by TLS: they are closed.
+    /// than there is for callers by TLS: they are closed. For whom a proxy has `passed` a connection on it says at once, or nobody
+    /// is told.
     pub(super) async fn turn_away(
         &self,
         mut tcp: TcpStream,
-        peer: SocketAddr,
+        (peer, passed): (SocketAddr, bool),
         transport: &Transport,
         watcher: Option<&Arc<Watcher>>,
     ) {
@@ -52,9 +53,10 @@ impl Overload {
         let later: [(HeaderName, HeaderValue); 1] = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
         let detail = "all connections that this server takes are in use; try again in a moment";
         let answer = refusal(StatusCode::SERVICE_UNAVAILABLE, detail, &later, false);
-        let came = Came { client: peer, secured: false };
-        let mut watch = watcher.map(|watcher| watcher.unread(&[], Version::HTTP_11, came));
         let told = async {
+            let client = if passed { proxied::receive(&mut tcp, peer).await? } else { peer };
+            let came = Came { client, secured: false };
+            let mut watch = watcher.map(|watcher| watcher.unread(&[], Version::HTTP_11, came));
             if let Some(watch) = &mut watch {
                 watch.answers(StatusCode::SERVICE_UNAVAILABLE, Extensions::new());
             }

@@ -289,6 +289,7 @@ where
             self.shared.calm.earn(ANSWER_WORTH);
             return receipted.complete(0);
         }
+        receipted.begins();
         send.reserve_capacity(length);
         let piece = if send.capacity() >= length { self.shared.room.try_piece(bytes) } else { Err(bytes) };
         let bytes = match piece {
@@ -301,10 +302,9 @@ where
             }
             Err(bytes) => bytes,
         };
-        receipted.begins();
         let mut sending = Http2Sending::begun(respond, send, self.shared.clone());
         self.running.push(Box::pin(async move {
-            sending.send_rest(bytes).await?;
+            sending.send_rest(bytes, &mut |bytes| receipted.sent.body_bytes += bytes).await?;
             receipted.complete(length as u64);
             Ok(())
         }));

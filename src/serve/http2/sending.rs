@@ -10,7 +10,7 @@ use h2::{Reason, SendStream};
 use http::{HeaderMap, Response};
 use tokio::time::timeout;
 
-use super::super::streams::{Calm, Gone, Sending, worth_of_piece};
+use super::super::streams::{Calm, Count, Gone, Sending, worth_of_piece};
 use super::room::{Piece, Room};
 
 /// How much is handed on at a time: the answers of a connection take turns.
@@ -47,8 +47,8 @@ impl Http2Sending {
     }
 
     /// Sends the rest of the body.
-    pub(super) async fn send_rest(&mut self, data: Bytes) -> Result<(), Gone> {
-        self.data(data, true).await
+    pub(super) async fn send_rest(&mut self, data: Bytes, count: &mut Count<'_>) -> Result<(), Gone> {
+        self.data(data, true, count).await
     }
 }
 
@@ -96,7 +96,7 @@ impl Sending for Http2Sending {
         wanted(send, room.any(*stall)).await
     }
 
-    async fn data(&mut self, mut data: Bytes, ended: bool) -> Result<(), Gone> {
+    async fn data(&mut self, mut data: Bytes, ended: bool, handed_on: &mut Count<'_>) -> Result<(), Gone> {
         let Self { send: Some(send), shared: Shared { room, calm, stall }, .. } = self else { return Err(Gone) };
         if data.is_empty() {
             return send.send_data(Piece::EMPTY, ended).map_err(|_| Gone);
@@ -108,6 +108,7 @@ impl Sending for Http2Sending {
                 Err(piece) => wanted(send, room.piece(piece, *stall)).await?,
             };
             send.send_data(piece, ended && data.is_empty()).map_err(|_| Gone)?;
+            handed_on(count as u64);
             calm.earn(worth_of_piece(count));
         }
         Ok(())

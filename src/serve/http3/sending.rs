@@ -9,7 +9,7 @@ use h3::server::RequestStream;
 use http::{HeaderMap, Response};
 use tokio::time::timeout;
 
-use super::super::streams::{Gone, Sending};
+use super::super::streams::{Count, Gone, Sending};
 use super::incoming::Malformed;
 use super::quic::SendStream;
 
@@ -101,11 +101,13 @@ impl Sending for Http3Sending {
         Ok(())
     }
 
-    async fn data(&mut self, mut data: Bytes, ended: bool) -> Result<(), Gone> {
+    async fn data(&mut self, mut data: Bytes, ended: bool, count: &mut Count<'_>) -> Result<(), Gone> {
         while !data.is_empty() {
             let piece = data.split_to(PIECE_BYTES.min(data.len()));
+            let length = piece.len();
             let sent = timeout(self.stall, self.stream.send_data(piece)).await;
             self.taken(sent)?;
+            count(length as u64);
         }
         if ended { self.finish().await } else { Ok(()) }
     }

@@ -40,6 +40,7 @@ pub(in crate::serve) struct Receipted<H: Hot> {
     hot: Arc<H>,
     receipt: Option<H::Receipt>,
     status: StatusCode,
+    begun: bool,
     watch: Option<Watch>,
     pub(in crate::serve) sent: HotSent,
 }
@@ -53,12 +54,13 @@ impl<H: Hot> Receipted<H> {
     ) -> (Self, Block, Extra, HotBody) {
         let HotAnswer { block, extra, body, receipt } = answer;
         let sent = HotSent { body_bytes: 0, complete: false, unreadable: false };
-        let receipted = Self { hot, receipt: Some(receipt), status: block.status(), watch, sent };
+        let receipted = Self { hot, receipt: Some(receipt), status: block.status(), begun: false, watch, sent };
         (receipted, block, extra, body)
     }
 
     /// The head was handed on.
     pub(in crate::serve) fn begins(&mut self) {
+        self.begun = true;
         if let Some(watch) = &mut self.watch {
             watch.begins();
         }
@@ -66,6 +68,7 @@ impl<H: Hot> Receipted<H> {
 
     /// All of it was handed on.
     pub(in crate::serve) const fn complete(&mut self, body_bytes: u64) {
+        self.begun = true;
         self.sent = HotSent { body_bytes, complete: true, unreadable: false };
     }
 }
@@ -74,7 +77,7 @@ impl<H: Hot> Drop for Receipted<H> {
     fn drop(&mut self) {
         if let Some(receipt) = self.receipt.take() {
             if let Some(watch) = self.watch.take() {
-                watch.end_hot(self.status, self.sent, &receipt);
+                watch.end_hot(self.begun.then_some(self.status), self.sent, &receipt);
             }
             self.hot.sent(receipt, self.sent);
         }

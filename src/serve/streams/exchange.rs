@@ -32,6 +32,9 @@ type BodyError = Box<dyn Error + Send + Sync>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::serve) struct Gone;
 
+/// Who is told of so many bytes that were handed on.
+pub(in crate::serve) type Count<'c> = dyn FnMut(u64) + Send + 'c;
+
 /// The way of an answer to the client. Whatever waits here waits for the client, and no longer than it may stand still.
 pub(in crate::serve) trait Sending: Send {
     /// Sends an interim answer (RFC 9110 section 15.2).
@@ -44,8 +47,14 @@ pub(in crate::serve) trait Sending: Send {
     /// held by nobody.
     fn room(&mut self) -> impl Future<Output = Result<(), Gone>> + Send;
 
-    /// Sends a piece of its body, which `ended` with it or not.
-    fn data(&mut self, data: Bytes, ended: bool) -> impl Future<Output = Result<(), Gone>> + Send;
+    /// Sends a part of its body, which `ended` with it or not, and counts by `count` what was handed on while it goes on:
+    /// whoever waits for this may be dropped.
+    fn data(
+        &mut self,
+        data: Bytes,
+        ended: bool,
+        count: &mut Count<'_>,
+    ) -> impl Future<Output = Result<(), Gone>> + Send;
 
     /// Sends trailers, which end the answer.
     fn trailers(&mut self, trailers: HeaderMap) -> impl Future<Output = Result<(), Gone>> + Send;
@@ -167,16 +176,15 @@ pub(in crate::serve) async fn refuse(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     date(headers);
     let ended = method == Method::HEAD;
-    let length = if ended { 0 } else { body.len() as u64 };
     if let Some(watch) = &mut watch {
         watch.answers(status, Extensions::new());
     }
     sending.head(response, ended).await?;
     if !ended {
-        sending.data(body, true).await?;
+        sending.data(body, true, &mut |bytes| watch.iter_mut().for_each(|watch| watch.sent_more(bytes))).await?;
     }
     if let Some(watch) = &mut watch {
-        watch.sent(length, true);
+        watch.complete();
     }
     Ok(())
 }
@@ -276,12 +284,7 @@ fn date(headers: &mut HeaderMap) {
 }
 
 /// Sends a body, and counts what was handed on by `count`; whether it was all, unless the client is to blame.
-async fn send<T, B>(
-    sending: &mut T,
-    body: B,
-    mut outgoing: Outgoing,
-    count: &mut (impl FnMut(u64) + Send),
-) -> Result<bool, Gone>
+async fn send<T, B>(sending: &mut T, body: B, mut outgoing: Outgoing, count: &mut Count<'_>) -> Result<bool, Gone>
 where
     T: Sending,
     B: Body<Data = Bytes>,
@@ -329,11 +332,9 @@ where
             Outgoing::Counted(left) => left == 0,
             _ => body.is_end_stream(),
         };
-        let length = data.len() as u64;
-        if length > 0 || ended {
-            sending.data(data, ended).await?;
+        if !data.is_empty() || ended {
+            sending.data(data, ended, count).await?;
         }
-        count(length);
         if ended {
             return Ok(true);
         }
@@ -351,6 +352,10 @@ async fn end(sending: &mut impl Sending, mut trailers: HeaderMap, outgoing: Outg
     for name in forbidden {
         trailers.remove(name);
     }
-    if trailers.is_empty() { sending.data(Bytes::new(), true).await } else { sending.trailers(trailers).await }?;
+    if trailers.is_empty() {
+        sending.data(Bytes::new(), true, &mut |_| ()).await
+    } else {
+        sending.trailers(trailers).await
+    }?;
     Ok(true)
 }

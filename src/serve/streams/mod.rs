@@ -11,7 +11,7 @@ mod request;
 
 pub(super) use calm::{ANSWER_WORTH, Calm, FRAME_COST, IN_VAIN_COST, REQUEST_WORTH, worth_of_piece};
 pub(super) use content::{Receipted, response_of};
-pub(super) use exchange::{Gone, Sending, answer_hit, exchange, refuse};
+pub(super) use exchange::{Count, Gone, Sending, answer_hit, exchange, refuse};
 pub(super) use request::{Unprepared, expects_continue, prepare};
 
 /// How many requests a client may have at a time on one connection: what RFC 9113 section 6.5.2 and RFC 9114 section 6.1

@@ -74,3 +74,44 @@ async fn every_protocol_leaves_the_same_lines() {
     let statuses: Vec<_> = seen.iter().take(requests.len()).map(|(.., answer)| answer.status).collect();
     assert_eq!(statuses, [200, 200, 200, 200, 206, 417, 431]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_answer_by_http2_that_is_cut_short_the_bytes_are_those_that_went_out() {
+    const WINDOW_BYTES: usize = 65_535;
+    let origin = Origin::start(|asked| match asked.uri.path() {
+        "/passed" => answer(200, &[("cache-control", "no-store")], vec![b'x'; 1 << 20]),
+        _ => answer(200, &[("cache-control", "max-age=999")], vec![b'x'; 1 << 20]),
+    })
+    .await;
+    let log = Log::new();
+    let secure = Secure::start_with(&[&site(&origin, "")], |config: &mut edge::Config| log.configure(config)).await;
+    wait_until("it is kept", async || {
+        let mut client = Client::connect(&secure, Protocol::Http1, "site.example").await;
+        let answer = client.ask(request("GET", "site.example", "/kept?", &[])).await;
+        answer.field("cache-status").starts_with("metacdn; hit")
+    })
+    .await;
+    for path in ["/kept?", "/passed"] {
+        let config = std::sync::Arc::new(secure.authority.client(&["h2"]));
+        let stream = secure.connect(&config, "site.example").await.unwrap();
+        let (requests, driver) = h2::client::handshake(stream).await.unwrap();
+        let driver = tokio::spawn(driver);
+        let asked = request("GET", "site.example", path, &[("user-agent", path)]);
+        let (response, _) = requests.ready().await.unwrap().send_request(asked, true).unwrap();
+        let mut body = response.await.unwrap().into_body();
+        let mut read = 0;
+        // It gives no more room than there is at the begin.
+        while read < WINDOW_BYTES {
+            read += body.data().await.unwrap().unwrap().len();
+        }
+        driver.abort();
+        drop(driver.await);
+    }
+    secure.edge.stop().await;
+    let lines = log.lines();
+    for path in ["/kept?", "/passed"] {
+        let line = only(&lines, "user_agent", path);
+        let told = (&line["status"], &line["bytes"], &line["complete"]);
+        assert_eq!(told, (&json!(200), &json!(WINDOW_BYTES), &json!(false)), "{line}");
+    }
+}

@@ -246,6 +246,46 @@ async fn a_long_body_of_unknown_size_is_kept_on_the_disk_if_all_of_it_comes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn long_bodies_of_unknown_size_share_the_memory_on_their_way_to_the_disk() {
+    const BODIES: usize = 12;
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 1 << 30).await;
+    let config = cache::Config { capacity_bytes: 16 << 20, object_bytes_max: SLICE_BYTES, ..cache::Config::default() };
+    both.cache = Arc::new(Cache::new(config, Some(both.disk.clone())));
+    let bytes = body(1, 3 << 20);
+    let names: Vec<_> = (0..BODIES).map(|number| format!("page {number}")).collect();
+    let mut coming = Vec::new();
+    for name in &names {
+        let (mut fill, mut reader) = both.lead(name).begin(unsized_head(), 1.0).expect("there is room");
+        let mut read = Vec::new();
+        for piece in bytes.chunks(100_000) {
+            fill.push(piece).expect("somebody reads");
+            let cx = std::task::Context::from_waker(std::task::Waker::noop());
+            while let std::task::Poll::Ready(Some(next)) = reader.poll_bytes(&cx) {
+                read.extend_from_slice(&next.expect("it comes"));
+            }
+        }
+        assert!(read == bytes, "whether or not it is kept");
+        both.disk.settle().await;
+        coming.push((fill, reader));
+    }
+    // Each that goes on holds a slice that is not full.
+    let used_bytes = both.cache.used_bytes();
+    assert!((SLICE_BYTES..=8 << 20).contains(&used_bytes), "{used_bytes}");
+    for (fill, _reader) in coming {
+        fill.finish().expect("it has ended");
+    }
+    both.disk.settle().await;
+    both.disk.settle().await;
+    let mut kept = 0;
+    for name in &names {
+        both.cache.recall(&page(name)).await;
+        kept += usize::from(both.cache.find(&page(name), |_| true).is_some());
+    }
+    assert!((1..=4).contains(&kept), "{kept}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_was_cut_off_by_a_kill_leaves_nothing() {
     let root = tempfile::tempdir().expect("a folder");
     {
