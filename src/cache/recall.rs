@@ -42,6 +42,13 @@ impl Cache {
         kept.filter_map(|stored| stored.disk.get().cloned()).collect()
     }
 
+    /// Of what earlier lives and moments have left on the disk, answers stay that are of these sites, by their texts in keys.
+    pub fn keep_sites<'s>(&self, texts: impl Iterator<Item = &'s str>) {
+        if let Some(disk) = &self.disk {
+            disk.keep_sites(texts);
+        }
+    }
+
     /// Writes what waits for the disk, and nothing after it.
     pub async fn close(&self) {
         if let Some(disk) = &self.disk {

@@ -314,6 +314,8 @@ impl Core {
         };
         let settings = Settings::new(config.clone(), public_at, None)?;
         settings.sites.iter().for_each(|site| site.begin(&BTreeMap::new()));
+        let cache = purge::cache_of(&config.cache)?;
+        cache.keep_sites(settings.sites.iter().map(|site| &**site.text()));
         Ok(Self {
             settings: ArcSwap::from_pointee(settings),
             reloader,
@@ -328,7 +330,7 @@ impl Core {
             routes: ArcSwap::from_pointee(routes),
             sizes: Sizes::new(config.assumed_size_bytes),
             retries: RetryBudget::new(config.retry_per_cent, config.retry_burst),
-            cache: Arc::new(purge::cache_of(&config.cache)?),
+            cache: Arc::new(cache),
             coders: Coders::new(config.threads()?),
             news: Notify::new(),
             coherence: Coherence::default(),

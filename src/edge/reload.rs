@@ -199,13 +199,16 @@ fn begin(core: &Arc<Core>, before: &Settings, settings: &Arc<Settings>, rebuildi
         site.begin(core.view.borrow().tariffs());
         rebuilding.spawn(site::rebuild(core.clone(), Arc::downgrade(site)));
     }
+    // If one of that name, or with those rules, comes again it is another one; and requests that began before may keep something
+    // for one that has gone.
+    let texts = |of: &Settings| -> HashSet<_> { of.sites.iter().map(|site| site.text().clone()).collect() };
+    let (old, new) = (texts(before), texts(settings));
+    for text in old.symmetric_difference(&new) {
+        core.cache.purge(&Rule::Site(text.to_string()), None);
+    }
+    core.cache.keep_sites(old.intersection(&new).map(|text| &**text));
     core.settings.store(settings.clone());
     core.proxies.exchange(settings.config.proxy_protocol_from.clone());
-    // If one of that name, or with those rules, comes again it is another one.
-    let texts: HashSet<_> = settings.sites.iter().map(|site| site.text()).collect();
-    for site in before.sites.iter().filter(|site| !texts.contains(site.text())) {
-        core.cache.purge(&Rule::Site(site.text().to_string()), None);
-    }
     core.observations.note_change();
 }
 

@@ -23,6 +23,8 @@ const SHARDS: usize = 64;
 pub(super) struct Entry {
     pub(super) id: u64,
     pub(super) key_hash: u64,
+    /// The hash of the site whose answer it is; 0 if it is of none.
+    pub(super) site: u64,
     /// Of its body, in bytes; while that comes, at most.
     size: AtomicU64,
     /// What a miss of one slice of it costs.
@@ -53,6 +55,7 @@ impl Entry {
         Self {
             id,
             key_hash,
+            site: 0,
             size: AtomicU64::new(size),
             cost,
             row_bytes: AtomicU32::new(0),
@@ -77,6 +80,12 @@ impl Entry {
     /// The same, selected by what has the hash `selector`.
     pub(super) fn selected(mut self, selector: u64) -> Self {
         *self.selector.get_mut() = selector;
+        self
+    }
+
+    /// The same, of the site that has the hash `site`.
+    pub(super) const fn of_site(mut self, site: u64) -> Self {
+        self.site = site;
         self
     }
 

@@ -11,14 +11,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// The format of the index and of the files. Whoever finds another one starts empty.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What is needed of all at the start is in tables of its own, so that heads and bodies need not be read for it.
 const TABLES: &str = "
     CREATE TABLE marks (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
     CREATE TABLE representations (
         id INTEGER PRIMARY KEY, key_hash INTEGER NOT NULL, size INTEGER NOT NULL, cost REAL NOT NULL,
-        row_bytes INTEGER NOT NULL, selector INTEGER NOT NULL
+        row_bytes INTEGER NOT NULL, selector INTEGER NOT NULL, site INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE heads (
         id INTEGER PRIMARY KEY, key BLOB NOT NULL, head BLOB NOT NULL, head_sum INTEGER NOT NULL,
@@ -122,6 +122,7 @@ pub(super) struct Row {
     pub(super) cost: f32,
     pub(super) row_bytes: u32,
     pub(super) selector: u64,
+    pub(super) site: u64,
     pub(super) slices: Vec<u32>,
 }
 
@@ -141,6 +142,7 @@ pub(super) struct Listing<'a> {
     pub(super) size: u64,
     pub(super) cost: f32,
     pub(super) selector: u64,
+    pub(super) site: u64,
     pub(super) key: &'a [u8],
     pub(super) head: &'a [u8],
     pub(super) body: Option<&'a [u8]>,
@@ -210,14 +212,14 @@ impl Index {
 
     /// Adds a representation.
     pub(super) fn list(&self, listing: &Listing<'_>) -> Result<(), IndexError> {
-        let Listing { id, key_hash, size, cost, selector, key, head, body } = *listing;
+        let Listing { id, key_hash, size, cost, selector, site, key, head, body } = *listing;
         let row_bytes = row_bytes(key, head, body);
-        let sql = "INSERT INTO representations (id, key_hash, size, cost, row_bytes, selector)
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
+        let sql = "INSERT INTO representations (id, key_hash, size, cost, row_bytes, selector, site)
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         // No number would be null.
         let cost = if cost.is_nan() { 0.0 } else { f64::from(cost) };
-        let (key_hash, selector) = (key_hash.cast_signed(), selector.cast_signed());
-        let row = params![id.cast_signed(), key_hash, size.cast_signed(), cost, row_bytes, selector];
+        let (key_hash, selector, site) = (key_hash.cast_signed(), selector.cast_signed(), site.cast_signed());
+        let row = params![id.cast_signed(), key_hash, size.cast_signed(), cost, row_bytes, selector, site];
         self.connection.prepare_cached(sql)?.execute(row)?;
         let sql = "INSERT INTO heads (id, key, head, head_sum, body_sum, body) VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
         let sum = head_sum(id, size, key, head).cast_signed();
@@ -270,7 +272,7 @@ impl Index {
 
     /// Up to `limit` representations after the id `after`, in the order of ids, with their slices.
     pub(super) fn rows(&self, after: u64, limit: u32) -> Result<Vec<Row>, IndexError> {
-        let sql = "SELECT id, key_hash, size, cost, row_bytes, selector FROM representations
+        let sql = "SELECT id, key_hash, size, cost, row_bytes, selector, site FROM representations
                    WHERE id > ?1 ORDER BY id LIMIT ?2";
         let mut statement = self.connection.prepare_cached(sql)?;
         let found = statement.query_map(params![after.cast_signed(), limit], |row| {
@@ -281,6 +283,7 @@ impl Index {
                 cost: row.get::<_, f64>(3)? as f32,
                 row_bytes: row.get(4)?,
                 selector: row.get::<_, i64>(5)?.cast_unsigned(),
+                site: row.get::<_, i64>(6)?.cast_unsigned(),
                 slices: Vec::new(),
             })
         })?;

@@ -34,6 +34,7 @@ mod kept;
 mod queue;
 mod record;
 mod recovery;
+mod sites;
 mod slice;
 mod tier;
 mod writer;

@@ -1,6 +1,6 @@
 //! What waits for the writer: a bounded number of slices and bytes; what does not fit is refused, and nobody waits.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -56,6 +56,8 @@ pub(super) enum Job {
     Lost(Arc<Entry>, u32),
     /// The index does not read, of which there were so many before.
     Damaged(u32),
+    /// Of answers keep those of these sites alone, and what was begun from the id `before` on.
+    KeepSites { sites: HashSet<u64>, before: u64 },
     /// Tell when all of this is done.
     Tell(oneshot::Sender<()>),
 }
@@ -68,7 +70,7 @@ impl Job {
                 Some(put.bytes.len() + put.unwritten.as_ref().map_or(0, |row| row.key.len() + row.head.len()))
             }
             Self::Update(_, head) => Some(head.len()),
-            Self::Remove(_) | Self::Lost(..) | Self::Damaged(_) | Self::Tell(_) => None,
+            Self::Remove(_) | Self::Lost(..) | Self::Damaged(_) | Self::KeepSites { .. } | Self::Tell(_) => None,
         }
     }
 }

@@ -61,8 +61,9 @@ impl Writer {
 
 /// The entry of a row; `None` if nothing of its body is there.
 fn entry_of(tier: &Tier, row: Row) -> Option<Entry> {
-    let Row { id, key_hash, size, cost, row_bytes, selector, slices } = row;
-    let mut entry = Entry::new(id, key_hash, size, cost, tier.slices_of(size)?).listed(row_bytes).selected(selector);
+    let Row { id, key_hash, size, cost, row_bytes, selector, site, slices } = row;
+    let entry = Entry::new(id, key_hash, size, cost, tier.slices_of(size)?).of_site(site);
+    let mut entry = entry.listed(row_bytes).selected(selector);
     if tier.is_inline(&entry) {
         entry.add_left(0);
         return Some(entry);

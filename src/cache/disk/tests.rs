@@ -22,6 +22,7 @@ mod keeping;
 mod load;
 mod memory;
 mod races;
+mod sites;
 
 /// Small, so that bodies of some 100 KiB have several.
 const SLICE: u64 = 32 << 10;

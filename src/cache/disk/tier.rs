@@ -117,7 +117,7 @@ pub(super) struct Tier {
     pub(super) openings: Box<[Arc<tokio::sync::Mutex<()>>]>,
     queues: Mutex<Queues<Place>>,
     used: AtomicU64,
-    ids: AtomicU64,
+    pub(super) ids: AtomicU64,
 }
 
 /// How many files are opened at a time.
@@ -194,9 +194,10 @@ impl Tier {
         if *self.stage.borrow() == Stage::Loading || !self.queue.accepts() {
             return None;
         }
+        let site = self.site_of(key);
         let (key, hash) = self.name(key);
         let id = self.ids.fetch_add(1, Ordering::Relaxed);
-        let entry = Entry::new(id, hash, size, cost, slices).selected(self.selector_of(head));
+        let entry = Entry::new(id, hash, size, cost, slices).of_site(site).selected(self.selector_of(head));
         let entry = Arc::new(if head.size.is_none() { entry.growing() } else { entry });
         let weight = self.weight(&entry, 0);
         if !self.queues().admits(&Place { entry: entry.clone(), slice: 0 }, u64::from(weight), cost) {

@@ -169,6 +169,7 @@ impl Writer {
                     batch.changes.clear();
                 }
                 Job::Damaged(_) => {}
+                Job::KeepSites { sites, before } => self.tier.keep_sites(&sites, before),
                 Job::Tell(done) => batch.tell.push(done),
             }
         }
@@ -386,11 +387,11 @@ fn list(index: &Index, tier: &Tier, written: &Written) -> Result<(), IndexError>
     let is_inline = tier.is_inline(entry);
     if let Some(Unwritten { key, head }) = unwritten.as_deref() {
         let body = is_inline.then_some(&**bytes);
-        let Entry { id, key_hash, cost, .. } = **entry;
+        let Entry { id, key_hash, site, cost, .. } = **entry;
         // With a size that none has it goes at the next start, if it does not get one before.
         let size = if entry.is_growing() { u64::MAX } else { entry.size() };
         let selector = entry.selector.load(Ordering::Relaxed);
-        index.list(&Listing { id, key_hash, size, cost, selector, key, head, body })?;
+        index.list(&Listing { id, key_hash, size, cost, selector, site, key, head, body })?;
     }
     if !is_inline {
         index.list_slice(entry.id, *slice, written.sum)?;

@@ -251,3 +251,27 @@ async fn what_is_too_long_for_memory_and_of_unknown_size_is_found_on_the_disk_on
     assert!(part.status() == StatusCode::PARTIAL_CONTENT && part.body() == &content[2_097_000..=2_098_000]);
     assert_eq!(origin.asked().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_a_site_that_is_gone_is_not_given_for_another_one_of_its_name() {
+    let (folder, origin) = (tempfile::tempdir().unwrap(), origin().await);
+    let (running, edge, _) = edge_on(folder.path(), &origin).await;
+    fill(edge).await;
+    running.stop().await;
+    let (running, edge, _) = edge_on(folder.path(), &origin).await;
+    found(edge, "/large").await;
+    running.stop().await;
+    let other = site(&[&origin]).replace("name = \"site\"", "name = \"other\"");
+    let disk = folder.path().to_owned();
+    let (running, edge, _) = edge_with(&[&other], |config| config.cache.disk.folder = Some(disk)).await;
+    wait_until("nothing is left", async || files(folder.path()).is_empty()).await;
+    // This one is there.
+    kept(edge, "/medium").await;
+    running.stop().await;
+    let (running, edge, _) = edge_on(folder.path(), &origin).await;
+    for path in PATHS {
+        let answer = fetch(edge, path).await;
+        assert!(cache_status(&answer).starts_with("metacdn; fwd=uri-miss"), "{path}: {}", cache_status(&answer));
+    }
+    running.stop().await;
+}
