@@ -84,6 +84,10 @@ impl Roles {
                     None => None,
                 },
                 admin: listen("edge.admin_listen", edge.admin_listen).await?,
+                shield: match edge.shield.listen {
+                    Some(at) => Some(listen("edge.shield.listen", at).await?),
+                    None => None,
+                },
             };
             roles.edge = Some((edge.clone(), listeners));
         }
@@ -124,6 +128,9 @@ impl Roles {
                 addresses.push(("edge.tls_listen", tls.tcp.local_addr()?));
             }
             addresses.push(("edge.admin_listen", listeners.admin.local_addr()?));
+            if let Some(shield) = &listeners.shield {
+                addresses.push(("edge.shield.listen", shield.local_addr()?));
+            }
         }
         Ok(addresses)
     }

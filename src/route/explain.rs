@@ -49,6 +49,8 @@ pub enum Reason {
     Resizes,
     /// Those before it were asked in vain.
     NextBest,
+    /// It is another edge, which asks for all.
+    Shield,
 }
 
 impl fmt::Display for Reason {
@@ -73,6 +75,7 @@ impl fmt::Display for Reason {
             Self::InMaintenance => "in-maintenance",
             Self::Resizes => "resizes",
             Self::NextBest => "next-best",
+            Self::Shield => "shield",
         })
     }
 }

@@ -11,6 +11,7 @@ use tokio::time::timeout_at;
 use tracing::debug;
 
 use super::super::attempt::Running;
+use super::super::body::Inner;
 use super::super::budget::Retries;
 use super::super::facts::{Tally, Way};
 use super::super::node_body::NodeBody;
@@ -42,11 +43,11 @@ pub(in crate::edge) struct Origins {
     table: ArcSwap<RouteTable>,
 }
 
-/// What an origin answers.
-pub(in crate::edge) struct Answer {
+/// What an origin answers, or a shield in its place.
+pub(in crate::edge) struct Answer<B = Inner> {
     /// By which way it came.
     pub(in crate::edge) way: Arc<Way>,
-    pub(in crate::edge) response: Response<NodeBody>,
+    pub(in crate::edge) response: Response<B>,
 }
 
 /// Why no origin answers.
@@ -89,7 +90,7 @@ impl Origins {
         for origin in &config.origins {
             let address = origin.url.address.clone();
             let upstream = match before.and_then(|(config, before)| before.upstream(config, origin)) {
-                Some(known) => Upstream { peer: known.peer.clone().waiting(deadlines), ..known.clone() },
+                Some(known) => known.waiting(deadlines),
                 None => {
                     fresh.insert(origin.name.clone());
                     let peer = Peer::origin(origin.url.tls.then(|| tls.clone()), address.clone(), deadlines);
@@ -128,6 +129,11 @@ impl Origins {
         self.upstreams.get(&config.origins.iter().find(same)?.name)
     }
 
+    /// How long an answer may be silent.
+    pub(super) const fn stall(&self) -> Duration {
+        self.stall
+    }
+
     /// What requests are routed by.
     pub(super) const fn route(&self) -> &route::Config {
         &self.route
@@ -163,14 +169,15 @@ impl Origins {
         self.table.store(Arc::new(RouteTable::new(&self.route, candidates)));
     }
 
-    /// Asks the origins in the order of their ranking until one answers. What may have been done is not asked for again
+    /// Asks the origins in the order of their ranking until one answers; `passed` was asked in vain before. What may have been done is not asked for again
     /// unless that makes no difference (RFC 9110 section 9.2.2).
     pub(super) async fn fetch(
         &self,
         core: &Arc<Core>,
         outgoing: &Outgoing,
+        mut passed: Vec<NodeId>,
         deadline: Instant,
-    ) -> Result<Answer, Unanswered> {
+    ) -> Result<Answer<NodeBody>, Unanswered> {
         core.retries.earn();
         let target = outgoing.target.as_str();
         let request = route::Request { key: target, size: core.sizes.guess(target), policy: None };
@@ -178,7 +185,7 @@ impl Origins {
         let mut routes = VecDeque::from(routes);
         routes.make_contiguous().sort_by_key(|route| outgoing.rather_not.contains(&route.node.id));
         let (mut retries, mut failed) = (Retries::default(), None::<bool>);
-        let (mut passed, mut why, mut kept) = (Vec::<NodeId>::new(), Unanswered::Unreachable, None::<Answer>);
+        let (mut why, mut kept) = (Unanswered::Unreachable, None::<Answer<NodeBody>>);
         while let Some(mut route) = routes.pop_front().filter(|_| passed.len() < core.config.tries_max.get()) {
             if let Some(reached) = failed.take() {
                 let repeatable = !reached || outgoing.method.is_idempotent();
@@ -291,7 +298,7 @@ fn settle_length(headers: &mut HeaderMap) {
 
 /// Passes on what an origin says before its answer (RFC 9110 section 15.2). That the body may come, the client is told
 /// when it is wanted.
-fn tell(interim: &Interim, status: StatusCode, headers: &HeaderMap) {
+pub(in crate::edge) fn tell(interim: &Interim, status: StatusCode, headers: &HeaderMap) {
     if status == StatusCode::CONTINUE {
         return;
     }
