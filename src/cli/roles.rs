@@ -137,9 +137,12 @@ impl Roles {
 
     /// How many files and sockets the process may come to have open.
     pub fn files_max(&self) -> u64 {
-        // An edge has a connection to a node for each one of a user.
+        // An edge has a connection to a node for each one of a user, and as a shield as many of other edges.
         let node = self.node.as_ref().map_or(0, |(config, _)| 3 * config.serve.connections_max);
-        let edge = self.edge.as_ref().map_or(0, |(config, _)| 2 * config.serve.connections_max);
+        let edge = self
+            .edge
+            .as_ref()
+            .map_or(0, |(config, _)| (2 + usize::from(config.shield.listen.is_some())) * config.serve.connections_max);
         (node + edge) as u64 + FILES_BESIDE_CONNECTIONS
     }
 

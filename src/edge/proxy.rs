@@ -75,7 +75,7 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
     // Those of its begin: a reload meanwhile is for requests after it.
     let settings = core.settings.load_full();
     let mut of_site = None;
-    let mut response = match addressee(&settings, &head) {
+    let mut response = match addressee(&core, &settings, &head) {
         Ok(Addressee::Site { site, target, not_before }) => {
             of_site = Some(site.label().clone());
             let trusted = client.peer.is_some_and(|peer| settings.trusts(peer));
@@ -124,9 +124,9 @@ pub(super) enum Addressee {
 }
 
 /// Whose content a request with this head asks for.
-fn addressee(settings: &Settings, head: &request::Parts) -> Result<Addressee, Refusal> {
+fn addressee(core: &Core, settings: &Settings, head: &request::Parts) -> Result<Addressee, Refusal> {
     if let Some(admitted) = head.extensions.get::<shield::Admitted>() {
-        return admitted.addressee(settings, head);
+        return admitted.addressee(&core.shields, settings, head);
     }
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         let detail = format!("{} is not for this edge: it is no tunnel, and shows nobody's requests", head.method);

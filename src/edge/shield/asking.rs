@@ -64,6 +64,7 @@ pub(in crate::edge) async fn site(
     let Some(uri) = &outgoing.by_shield else { return Asked::Nobody };
     let (scheme, key) = uri.split_once("://").unwrap_or(("http", uri));
     let Some((shield, upstream)) = core.shields.choose(key, &outgoing.rather_not) else { return Asked::Nobody };
+    let _running = core.shields.begin(key);
     let question = Question {
         content: if scheme == "https" { Content::Https } else { Content::Http },
         method: &outgoing.method,
@@ -100,6 +101,7 @@ pub(in crate::edge) async fn object(
     headers.insert(HOST, HeaderValue::from_static("metacdn.internal"));
     let version = sought.newest().and_then(|version| HeaderValue::try_from(version.to_string()).ok());
     headers.extend(version.map(|version| (HeaderName::from_static(MIN_VERSION_HEADER), version)));
+    let _running = core.shields.begin(target.as_str());
     let question = Question {
         content: Content::Store,
         method: &wanted.method,

@@ -23,7 +23,7 @@ use super::super::proxy::{self, Addressee, answer_from, problem};
 use super::super::refusal::Refusal;
 use super::super::revalidate::Use;
 use super::super::settings::Settings;
-use super::not_before;
+use super::{Shields, not_before};
 use crate::compress::Wish;
 use crate::model::{Principal, Variant};
 use crate::protocol::identity::{Identity, TlsVersions};
@@ -137,7 +137,28 @@ fn said(response: &mut Response<ProxyBody>) -> Option<Said> {
 
 impl Admitted {
     /// Whose content it asks for.
-    pub(in crate::edge) fn addressee(&self, settings: &Settings, head: &request::Parts) -> Result<Addressee, Refusal> {
+    pub(in crate::edge) fn addressee(
+        &self,
+        shields: &Shields,
+        settings: &Settings,
+        head: &request::Parts,
+    ) -> Result<Addressee, Refusal> {
+        let addressee = self.addressed(settings, head)?;
+        let is_asked_elsewhere = match &addressee {
+            Addressee::Site { target, .. } => {
+                let uri = target.to_string();
+                shields.is_asking(uri.split_once("://").map_or(&*uri, |(_, key)| key))
+            }
+            Addressee::Object(wanted) => shields.is_asking(wanted.target().as_str()),
+            Addressee::Store => false,
+        };
+        if is_asked_elsewhere {
+            return Err(Refusal::new(StatusCode::CONFLICT, "this edge asks another one for that: their lists differ"));
+        }
+        Ok(addressee)
+    }
+
+    fn addressed(&self, settings: &Settings, head: &request::Parts) -> Result<Addressee, Refusal> {
         let Asker { content, not_before } = self.0.map_err(|(status, detail)| Refusal::new(status, detail))?;
         let scheme = match content {
             Content::Http => Scheme::HTTP,

@@ -9,6 +9,7 @@ mod door;
 mod positions;
 mod probe;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -41,8 +42,26 @@ pub(super) struct Shields {
     pub(super) positions: Positions,
     /// When this edge was last told of a purge that no feed tells others of.
     purged_alone: Mutex<Option<Instant>>,
+    /// What others are asked for at this moment.
+    running: Mutex<BTreeMap<String, usize>>,
     /// What is done to answers for other edges: nothing.
     as_they_are: Rules,
+}
+
+/// A question that runs.
+struct Running<'s> {
+    shields: &'s Shields,
+    key: String,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        let mut running = self.shields.running.lock().unwrap_or_else(PoisonError::into_inner);
+        match running.get_mut(&self.key) {
+            Some(count @ 2..) => *count -= 1,
+            _ => _ = running.remove(&self.key),
+        }
+    }
 }
 
 /// An edge that is asked.
@@ -71,7 +90,8 @@ impl Shields {
         // Of an earlier life nobody knows what was purged where no feed tells it again.
         let purged_alone = Mutex::new(edge.seeds.is_empty().then(Instant::now));
         let as_they_are = Rules::new(compress::Config { codings: Vec::new(), ..compress::Config::default() });
-        Ok(Self { config, all, observations, positions: Positions::default(), purged_alone, as_they_are })
+        let (positions, running) = (Positions::default(), Mutex::default());
+        Ok(Self { config, all, observations, positions, purged_alone, running, as_they_are })
     }
 
     /// What is done to answers for other edges.
@@ -88,6 +108,18 @@ impl Shields {
     fn demand(&self, content: Content) -> Demand {
         let since = *self.purged_alone.lock().unwrap_or_else(PoisonError::into_inner);
         Demand { content, since: since.map(|at| at.elapsed()), heard: self.positions.heard() }
+    }
+
+    /// Another edge is asked for `key`, until what this returns is dropped.
+    fn begin(&self, key: &str) -> Running<'_> {
+        *self.running.lock().unwrap_or_else(PoisonError::into_inner).entry(key.to_owned()).or_default() += 1;
+        Running { shields: self, key: key.to_owned() }
+    }
+
+    /// Whether another edge is asked for `key` at this moment: one that waited for its answer here would wait in a circle, if
+    /// that is asked which asks.
+    fn is_asking(&self, key: &str) -> bool {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).contains_key(key)
     }
 
     /// The shield for `key`, unless that is this edge itself, or none can be asked; those in `except` cannot.
