@@ -84,6 +84,10 @@ impl Roles {
                     None => None,
                 },
                 admin: listen("edge.admin_listen", edge.admin_listen).await?,
+                shield: match edge.shield.listen {
+                    Some(at) => Some(listen("edge.shield.listen", at).await?),
+                    None => None,
+                },
             };
             roles.edge = Some((edge.clone(), listeners));
         }
@@ -124,15 +128,21 @@ impl Roles {
                 addresses.push(("edge.tls_listen", tls.tcp.local_addr()?));
             }
             addresses.push(("edge.admin_listen", listeners.admin.local_addr()?));
+            if let Some(shield) = &listeners.shield {
+                addresses.push(("edge.shield.listen", shield.local_addr()?));
+            }
         }
         Ok(addresses)
     }
 
     /// How many files and sockets the process may come to have open.
     pub fn files_max(&self) -> u64 {
-        // An edge has a connection to a node for each one of a user.
+        // An edge has a connection to a node for each one of a user, and as a shield as many of other edges.
         let node = self.node.as_ref().map_or(0, |(config, _)| 3 * config.serve.connections_max);
-        let edge = self.edge.as_ref().map_or(0, |(config, _)| 2 * config.serve.connections_max);
+        let edge = self
+            .edge
+            .as_ref()
+            .map_or(0, |(config, _)| (2 + usize::from(config.shield.listen.is_some())) * config.serve.connections_max);
         (node + edge) as u64 + FILES_BESIDE_CONNECTIONS
     }
 

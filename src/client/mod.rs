@@ -191,6 +191,12 @@ impl Peer {
         Self::through(connector, address, deadlines)
     }
 
+    /// The edge that is asked as a shield at `address`, over TLS: any edge of the cluster. Requests keep their `Host`.
+    pub fn shield(tls: Arc<rustls::ClientConfig>, address: Address, deadlines: Deadlines) -> Self {
+        let connector = Connector::new(tls, Expected::AnyEdge, address.clone(), deadlines.connect);
+        Self { http: Arc::new(Http::new(connector, None)), address, deadlines }
+    }
+
     /// Whoever answers at `address` over plain HTTP: on loopback, where listeners for this machine's operator speak it.
     pub fn plain(address: Address, deadlines: Deadlines) -> Self {
         Self::through(Connector::plain(address.clone(), deadlines.connect), address, deadlines)

@@ -143,6 +143,7 @@ pub(super) fn rules(config: &Config) -> Vec<(String, String)> {
             refuse("edge.compression", error.to_string());
         }
         sites(edge, &mut refuse);
+        shields(config, edge, &mut refuse);
         hosts("edge.hosts", &edge.hosts, &mut refuse);
         silence("edge.membership", &edge.membership, &mut refuse);
         limits("edge.serve", &edge.serve, &mut refuse);
@@ -171,6 +172,17 @@ fn sites(edge: &edge::Config, refuse: &mut impl FnMut(&str, String)) {
         if let Some(Err(error)) = site.compression.as_ref().map(compress::Config::check) {
             refuse("edge.site", format!("compression.{error} (site {})", site.name));
         }
+    }
+}
+
+/// What is wrong with shields.
+fn shields(config: &Config, edge: &edge::Config, refuse: &mut impl FnMut(&str, String)) {
+    positive("edge.shield", &[("answer_ms_max", edge.shield.answer_ms_max)], refuse);
+    if let Err(error) = edge.shield.check() {
+        refuse("edge.shield", error.to_string());
+    }
+    if edge.shield.is_used() && config.identity.is_none() {
+        refuse("edge.shield", "shields know each other by their certificates: add an [identity]".to_owned());
     }
 }
 

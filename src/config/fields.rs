@@ -72,6 +72,11 @@ impl Fields {
         sample.edge = Some(edge::Config {
             tls_listen: Some("127.0.0.1:8443".parse().expect("an address")),
             origin_authority: Some("authority.pem".into()),
+            shield: edge::ShieldConfig {
+                listen: Some("127.0.0.1:8444".parse().expect("an address")),
+                this: Some("localhost:8444".parse().expect("an address")),
+                ..Default::default()
+            },
             threads: NonZeroUsize::new(2),
             cache: cache::Config {
                 disk: cache::disk::Config { folder: Some("cache".into()), ..Default::default() },

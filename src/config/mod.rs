@@ -90,6 +90,7 @@ impl Config {
             listeners.push(("edge.listen", edge.listen));
             listeners.extend(edge.tls_listen.map(|listen| ("edge.tls_listen", listen)));
             listeners.push(("edge.admin_listen", edge.admin_listen));
+            listeners.extend(edge.shield.listen.map(|listen| ("edge.shield.listen", listen)));
         }
         listeners
     }

@@ -27,6 +27,7 @@ use crate::model::{NodeId, ObjectKey, Principal, Purge};
 use crate::price::PriceBasis;
 use crate::protocol::problem::{self, Problem};
 use crate::protocol::reload::Reloaded;
+use crate::protocol::shield::Said;
 use crate::protocol::{HEALTH, METRICS, PURGES, READY, RELOAD, ROUTES};
 use crate::route::{self, Explanation, Policy};
 use crate::serve::guard::{self, AllowedHosts};
@@ -48,6 +49,8 @@ pub(super) struct Metrics {
     encodings: Family<CodingLabels, Counter>,
     encoded_source_bytes: Family<CodingLabels, Counter>,
     encoded_bytes: Family<CodingLabels, Counter>,
+    shields: Family<ShieldLabels, Counter>,
+    shielded: Family<ShieldedLabels, Counter>,
     pub(super) sent_bytes: Counter,
     /// Hits that were answered without an `http::Request`.
     pub(super) hot: Counter,
@@ -148,6 +151,41 @@ struct NodeLabels {
     node: String,
 }
 
+/// What came of asking a shield.
+#[derive(Clone, Copy, Debug, Hash, PartialEq, Eq, EncodeLabelValue)]
+pub(super) enum ShieldOutcome {
+    /// It had the answer.
+    Hit,
+    /// It has asked for it.
+    Miss,
+    /// Whoever it asks gives none.
+    Unanswered,
+    /// It does not answer this request.
+    Refused,
+    /// It has all the requests that it is sent.
+    Busy,
+    /// It failed.
+    Failed,
+}
+
+impl ShieldOutcome {
+    /// Whether it is an answer.
+    pub(super) const fn is_answer(self) -> bool {
+        matches!(self, Self::Hit | Self::Miss)
+    }
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ShieldLabels {
+    shield: String,
+    outcome: ShieldOutcome,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct ShieldedLabels {
+    said: &'static str,
+}
+
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct CodingLabels {
     coding: &'static str,
@@ -205,6 +243,9 @@ impl Metrics {
         let help = "Bytes of those answers before";
         registry.register_with_unit("encoded_source", help, Unit::Bytes, encoded_source_bytes.clone());
         registry.register_with_unit("encoded", "Bytes of those answers after", Unit::Bytes, encoded_bytes.clone());
+        let (shields, shielded) = (Family::default(), Family::default());
+        registry.register("shield_requests", "Requests to shields by what came of them", shields.clone());
+        registry.register("shield_answers", "Answers to other edges by what this one said of them", shielded.clone());
         // There from the start: a counter that begins with its first sample hides that one.
         for labels in Coding::ALL.map(CodingLabels::of) {
             for family in [&encodings, &encoded_source_bytes, &encoded_bytes] {
@@ -224,6 +265,8 @@ impl Metrics {
             encodings,
             encoded_source_bytes,
             encoded_bytes,
+            shields,
+            shielded,
             sent_bytes,
             hot,
             early_hints,
@@ -286,6 +329,16 @@ impl Metrics {
     /// What counts the answers with this status.
     pub(super) fn answers(&self, status: StatusCode) -> Counter {
         self.requests.get_or_create(&StatusLabels { status: status.as_u16() }).clone()
+    }
+
+    /// The shield was asked, with this outcome.
+    pub(super) fn shield(&self, shield: &NodeId, outcome: ShieldOutcome) {
+        self.shields.get_or_create(&ShieldLabels { shield: shield.to_string(), outcome }).inc();
+    }
+
+    /// Another edge was answered.
+    pub(super) fn shielded(&self, said: Said) {
+        self.shielded.get_or_create(&ShieldedLabels { said: said.as_str() }).inc();
     }
 
     pub(super) fn routed(&self, node: &NodeId) {

@@ -16,6 +16,7 @@ use super::Core;
 use super::admin::protocol_name;
 use super::coding::{RecodeError, Recoded};
 use super::download::Download;
+use super::facts::Tally;
 use super::memory::Kept;
 use super::node_body::{NodeBody, NodeBodyError};
 use super::several::Several;
@@ -54,6 +55,35 @@ impl Inner {
         self.size_hint().lower()
     }
 
+    /// Has what comes from now on counted for an answer.
+    pub(super) fn count_for(&mut self, tally: &Arc<Tally>) {
+        match self {
+            Self::Node(body) => body.count_for(tally),
+            Self::Origin(body) => body.count_for(tally),
+            _ => {}
+        }
+    }
+
+    /// The next bytes, without what is no byte of the body.
+    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ProxyBodyError>>> {
+        loop {
+            match ready!(Pin::new(&mut *self).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(bytes) if bytes.is_empty() => {}
+                    Ok(bytes) => return Poll::Ready(Some(Ok(bytes))),
+                    Err(_) => {}
+                },
+                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
+                None => return Poll::Ready(None),
+            }
+        }
+    }
+}
+
+impl hyper::body::Body for Inner {
+    type Data = Bytes;
+    type Error = ProxyBodyError;
+
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Node(body) => body.size_hint(),
@@ -80,9 +110,12 @@ impl Inner {
         }
     }
 
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ProxyBodyError>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ProxyBodyError>>> {
         let data = |next: Option<Result<Bytes, ProxyBodyError>>| next.map(|bytes| bytes.map(Frame::data));
-        match self {
+        match &mut *self {
             Self::Node(body) => Pin::new(&mut **body).poll_frame(cx).map_err(ProxyBodyError::Node),
             Self::Origin(body) => Pin::new(&mut **body).poll_frame(cx).map_err(ProxyBodyError::Node),
             Self::Kept(body) => Poll::Ready(body.next().map(|bytes| Ok(Frame::data(bytes)))),
@@ -91,21 +124,6 @@ impl Inner {
             Self::Several(parts) => parts.poll_bytes(cx).map(data),
             Self::Recoded(body) => body.poll_bytes(cx).map(|next| next.map(|bytes| Ok(Frame::data(bytes?)))),
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
-        }
-    }
-
-    /// The next bytes, without what is no byte of the body.
-    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ProxyBodyError>>> {
-        loop {
-            match ready!(self.poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if bytes.is_empty() => {}
-                    Ok(bytes) => return Poll::Ready(Some(Ok(bytes))),
-                    Err(_) => {}
-                },
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
         }
     }
 }
@@ -141,7 +159,7 @@ impl hyper::body::Body for ProxyBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxyBodyError>>> {
-        let frame = self.body.poll_frame(cx);
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
         if let Inner::Node(body) = &self.body {
             self.log.resumed = body.resumed();
         }

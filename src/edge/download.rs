@@ -1,4 +1,4 @@
-//! The body of an answer that goes on at another node where one breaks off.
+//! The body of an answer that goes on elsewhere where it breaks off: at another node, or an origin.
 
 use std::ops::Range;
 use std::pin::Pin;
@@ -7,6 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, Bytes};
 use http::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, ETAG, HeaderName, IF_MATCH, RANGE};
+use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper::body::{Frame, SizeHint};
 
@@ -15,6 +16,7 @@ use super::facts::Tally;
 use super::fetch::Wanted;
 use super::node_body::{NodeBody, NodeBodyError};
 use super::resume::fetch_rest;
+use super::site::Site;
 use crate::model::NodeId;
 
 /// What is still to come of a body, and how another node is asked for it.
@@ -155,12 +157,21 @@ fn content_range(headers: &HeaderMap) -> Option<(Range<u64>, u64)> {
     (first <= last && last < total).then(|| (first..last + 1, total))
 }
 
+/// Who is asked for the rest of a body.
+#[derive(Clone)]
+pub(super) enum Further {
+    /// The nodes, for this.
+    Nodes(Arc<Wanted>),
+    /// The origins of a site, for this target with these headers.
+    Origins(Arc<Site>, PathAndQuery, Arc<HeaderMap>),
+}
+
 type Resuming = Pin<Box<dyn Future<Output = Option<NodeBody>> + Send>>;
 
 /// The body of an answer, from one node after the other.
 pub(super) struct Download {
     core: Arc<Core>,
-    wanted: Arc<Wanted>,
+    further: Further,
     rest: Rest,
     /// `None` between one that broke off and the next: a node that failed is let go at once, for what it holds of the
     /// edge is free for others from then on.
@@ -176,9 +187,9 @@ pub(super) struct Download {
 }
 
 impl Download {
-    pub(super) fn new(core: Arc<Core>, wanted: Arc<Wanted>, mut body: NodeBody, rest: Rest, tally: Arc<Tally>) -> Self {
+    pub(super) fn new(core: Arc<Core>, further: Further, mut body: NodeBody, rest: Rest, tally: Arc<Tally>) -> Self {
         body.count_for(&tally);
-        Self { core, wanted, rest, body: Some(body), skip: 0, failed: Vec::new(), resuming: None, tally }
+        Self { core, further, rest, body: Some(body), skip: 0, failed: Vec::new(), resuming: None, tally }
     }
 
     /// Has what comes from now on counted for another answer.
@@ -204,8 +215,12 @@ impl Download {
         }
         self.failed.push(body.node().clone());
         drop(body);
-        let (core, wanted) = (self.core.clone(), self.wanted.clone());
-        self.resuming = Some((error, Box::pin(fetch_rest(core, wanted, self.rest.clone(), self.failed.clone()))));
+        let (core, rest, failed) = (self.core.clone(), self.rest.clone(), self.failed.clone());
+        let resuming: Resuming = match self.further.clone() {
+            Further::Nodes(wanted) => Box::pin(fetch_rest(core, wanted, rest, failed)),
+            Further::Origins(site, target, headers) => Box::pin(site.fetch_rest(core, target, headers, rest, failed)),
+        };
+        self.resuming = Some((error, resuming));
         Ok(())
     }
 }

@@ -12,11 +12,12 @@ use tracing::debug;
 use super::Core;
 use super::attempt::{Attempt, attempt};
 use super::budget::Retries;
-use super::download::{Download, Rest};
+use super::download::{Download, Further, Rest};
 use super::facts::{Tally, Way};
 use super::freshness::{Sought, Worth, version_of};
 use super::node_body::NodeBody;
 use super::search::Search;
+use super::shield;
 use crate::cache::CacheKey;
 use crate::model::{ImageMode, NodeId, ObjectKey, Variant, Version};
 use crate::protocol::{VARIANT_QUERY, object_path};
@@ -49,6 +50,8 @@ pub(super) struct Wanted {
     pub(super) policy: Option<Policy>,
     /// The oldest version that will do.
     pub(super) min_version: Option<Version>,
+    /// Another edge asks: it is a matter between this one and the nodes.
+    pub(super) is_final: bool,
 }
 
 impl Wanted {
@@ -144,6 +147,11 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
     let sought = Sought::new(core, wanted);
     let Ranking { policy, routes: ranked } = wanted.rank(core);
     let mut search = Search::new(ranked, deadline);
+    match shield::object(core, wanted, &sought, deadline).await {
+        shield::Asked::Answer(answer) => return Ok(answer),
+        shield::Asked::InVain(shield) => search.passed.push(shield),
+        shield::Asked::Nobody => {}
+    }
     let (mut retries, mut failed) = (Retries::default(), None);
     while let Some(route) = search.next(&sought) {
         if search.passed.len() >= core.config.tries_max.get() {
@@ -209,7 +217,8 @@ fn answer(
     }
     let rest = Rest::of(&wanted.method, &response);
     let fetched = Arc::<Tally>::default();
-    let response = response.map(|body| Download::new(core.clone(), wanted.clone(), body, rest, fetched.clone()));
+    let further = Further::Nodes(wanted.clone());
+    let response = response.map(|body| Download::new(core.clone(), further, body, rest, fetched.clone()));
     Answer { way: Arc::new(Way { route, policy, passed: passed.to_vec(), fetched }), response }
 }
 

@@ -63,7 +63,12 @@ impl<'a> Sought<'a> {
 
     /// The node that has it, if it lives: it wrote it.
     pub(super) fn writer(&self) -> Option<&NodeId> {
-        self.min.max(self.heard.as_ref()).map(|version| &version.origin.node)
+        self.newest().map(|version| &version.origin.node)
+    }
+
+    /// The newest that is looked for.
+    pub(super) fn newest(&self) -> Option<&Version> {
+        self.min.max(self.heard.as_ref())
     }
 }
 

@@ -29,9 +29,13 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    /// Makes the ways in out of the sockets for users; with the socket for operators, which is another matter.
-    pub(super) fn new(core: &Core, listeners: Listeners) -> Result<(Self, TcpListener), CertificateFileError> {
-        let Listeners { public, admin, tls } = listeners;
+    /// Makes the ways in out of the sockets for users; with those for operators and for other edges, which are another
+    /// matter.
+    pub(super) fn new(
+        core: &Core,
+        listeners: Listeners,
+    ) -> Result<(Self, TcpListener, Option<TcpListener>), CertificateFileError> {
+        let Listeners { public, admin, tls, shield } = listeners;
         let mut doors = Self { tcp: vec![(public, Transport::Plain)], udp: None, certificates: None };
         if let Some(TlsListeners { tcp, udp }) = tls {
             let all = certificates::read(&core.config.certificate)?;
@@ -41,7 +45,7 @@ impl Doors {
             doors.udp = udp;
             doors.certificates = Some(certificates);
         }
-        Ok((doors, admin))
+        Ok((doors, admin, shield))
     }
 }
 

@@ -29,29 +29,32 @@ mod obtain;
 mod proxy;
 mod purge;
 mod refresh;
+mod refusal;
 mod reload;
 mod resume;
 mod revalidate;
 mod search;
 mod settings;
 mod several;
+mod shield;
 pub mod site;
 mod sizes;
 mod slices;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::ArcSwap;
 use http::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, Semaphore, oneshot, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -60,7 +63,7 @@ use tracing::info;
 
 use crate::cache::disk::DiskError;
 use crate::cache::{self, Cache};
-use crate::client::{self, Deadlines, Peer};
+use crate::client::{self, Deadlines};
 use crate::compress;
 use crate::membership;
 use crate::model::{Address, Network, NodeId, View};
@@ -70,7 +73,7 @@ use crate::route::{self, RouteTable};
 use crate::serve::guard::AllowedHosts;
 use crate::serve::http1::Workers;
 use crate::serve::{self, Handlers, Proxies, Transport, http1, serve};
-use admin::{Metrics, NodeCounts};
+use admin::Metrics;
 use alt_svc::AltSvc;
 use budget::RetryBudget;
 use coding::Coders;
@@ -79,11 +82,14 @@ use links::Links;
 use listen::Doors;
 use observe::Observations;
 use settings::Settings;
+use shield::Shields;
 use sizes::Sizes;
+use upstream::Upstream;
 
 pub use certificates::{CertificateConfig, CertificateFileError};
 pub use listen::TlsListeners;
 pub use reload::{Change, ReadChange, ReloadError, Reloader, Reloads};
+pub use shield::{Config as ShieldConfig, ShieldError};
 pub use site::{OriginConfig, OriginUrl, SiteError};
 
 /// What an edge needs to know.
@@ -135,6 +141,8 @@ pub struct Config {
     pub stall_ms_max: u64,
     /// How fast a client's link must be for the larger variants of images.
     pub thresholds: Thresholds,
+    /// Which edges ask for all others.
+    pub shield: ShieldConfig,
     /// What is kept in memory.
     pub cache: cache::Config,
     /// What is written of each answer.
@@ -185,6 +193,7 @@ impl Default for Config {
             // To ask another node costs a round trip; packets that are lost are sent again sooner than this.
             stall_ms_max: 2_000,
             thresholds: Thresholds::default(),
+            shield: ShieldConfig::default(),
             cache: cache::Config::default(),
             access_log: access_log::Config::default(),
             compression: compress::Config::default(),
@@ -229,6 +238,8 @@ pub struct Listeners {
     pub public: TcpListener,
     /// For users, over TLS and QUIC.
     pub tls: Option<TlsListeners>,
+    /// For other edges, whose shield it is.
+    pub shield: Option<TcpListener>,
     /// For operators.
     pub admin: TcpListener,
 }
@@ -240,11 +251,14 @@ pub enum EdgeError {
     #[error("an edge needs the address of a node or a site: set edge.seeds or [[edge.site]]")]
     NoSeeds,
     /// It has nothing by which nodes, or operators who are elsewhere, could know it.
-    #[error("an edge that has seeds, or whose admin address others reach, needs an [identity]")]
+    #[error("an edge that has seeds or shields, or whose admin address others reach, needs an [identity]")]
     NoIdentity,
     /// Its sites contradict each other.
     #[error(transparent)]
     Site(#[from] SiteError),
+    /// Its shields contradict each other.
+    #[error(transparent)]
+    Shield(#[from] ShieldError),
     /// It has no authorities by which it could trust origins.
     #[error("cannot read the authorities that origins are trusted by")]
     Authorities(#[source] io::Error),
@@ -277,6 +291,7 @@ struct Core {
     routes: ArcSwap<Routes>,
     sizes: Sizes,
     retries: RetryBudget,
+    shields: Shields,
     cache: Arc<Cache>,
     coders: Coders,
     /// Told when a feed has told of an object.
@@ -313,6 +328,9 @@ impl Core {
             resizes: false,
         };
         let settings = Settings::new(config.clone(), public_at, None)?;
+        // Without an identity there is no cluster that could be spoken to.
+        let tls = identity
+            .map_or_else(|| client::tls_of_authorities(rustls::RootCertStore::empty()), Identity::client_config);
         settings.sites.iter().for_each(|site| site.begin(&BTreeMap::new()));
         let cache = purge::cache_of(&config.cache)?;
         cache.keep_sites(settings.sites.iter().map(|site| &**site.text()));
@@ -322,9 +340,8 @@ impl Core {
             public_at,
             proxies: Proxies::new(config.proxy_protocol_from.clone()),
             via: HeaderValue::from_static("1.1 metacdn"),
-            // Without an identity there is no cluster that could be spoken to.
-            tls: identity
-                .map_or_else(|| client::tls_of_authorities(rustls::RootCertStore::empty()), Identity::client_config),
+            shields: Shields::new(&config, &tls)?,
+            tls,
             view: watch::channel(Arc::default()).0,
             observations: Arc::new(Observations::new(config.route.clone(), &config.membership)),
             routes: ArcSwap::from_pointee(routes),
@@ -361,26 +378,6 @@ struct Routes {
     resizes: bool,
 }
 
-/// A node as requests are sent to it.
-#[derive(Clone)]
-struct Upstream {
-    peer: Peer,
-    /// A place for each request that it may be sent at a time.
-    free: Arc<Semaphore>,
-    counts: Arc<OnceLock<Arc<NodeCounts>>>,
-}
-
-impl Upstream {
-    fn new(peer: Peer, requests_max: NonZeroUsize) -> Self {
-        Self { peer, free: Arc::new(Semaphore::new(requests_max.get())), counts: Arc::default() }
-    }
-
-    /// What counts the requests to it, under the name `id`.
-    fn counts(&self, metrics: &Metrics, id: &NodeId) -> Arc<NodeCounts> {
-        self.counts.get_or_init(|| Arc::new(metrics.of_node(id))).clone()
-    }
-}
-
 impl Config {
     /// When each of its certificates for users expires, by its file.
     ///
@@ -415,7 +412,7 @@ pub async fn run(
     if config.seeds.is_empty() && config.site.is_empty() {
         return Err(EdgeError::NoSeeds);
     }
-    if identity.is_none() && !config.seeds.is_empty() {
+    if identity.is_none() && (!config.seeds.is_empty() || config.shield.is_used()) {
         return Err(EdgeError::NoIdentity);
     }
     let public_at = listeners.public.local_addr()?;
@@ -444,7 +441,7 @@ pub async fn run(
     };
     let admin = Handlers { http: admin::router(&core, admin_hosts), packets: None };
     let mut tasks = JoinSet::new();
-    let (doors, admin_listener) = Doors::new(&core, listeners)?;
+    let (doors, admin_listener, shield_listener) = Doors::new(&core, listeners)?;
     tasks.spawn(reload::keep(core.clone(), doors.certificates.clone(), reloads));
     #[cfg(feature = "http3")]
     if let (Some(socket), Some(certificates)) = (doors.udp, doors.certificates) {
@@ -457,6 +454,7 @@ pub async fn run(
         let _ = give_back.send(workers);
     });
     tasks.spawn(serve(admin_listener, admin_transport, serve::Config::default(), admin, stop.clone()));
+    shield::begin(&core, shield_listener, identity.as_ref(), &mut tasks);
     tasks.spawn(refresh::rebuild(core.clone()));
     tasks.spawn(refresh::follow_nodes(core.clone()));
     tasks.spawn(links::run(core.clone()));

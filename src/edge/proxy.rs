@@ -4,12 +4,10 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, VIA,
-};
+use http::header::{AGE, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER, VIA};
 use http::uri::Scheme;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header, request};
 use http_body_util::Full;
@@ -22,9 +20,11 @@ use super::coding;
 use super::facts::{Facts, Tally, looked_up, marked, tell_cache, tell_route};
 use super::fetch::{Answer, Unanswered, Wanted, forwarded, whole_size};
 use super::obtain::{Obtained, obtain};
+use super::refusal::Refusal;
 use super::revalidate::Use;
 use super::settings::Settings;
-use super::site::{self, Site};
+use super::shield;
+use super::site::{self, Asker, Site};
 use super::slices::{self, Walk};
 use crate::cache::rules::{CACHE_STATUS, strip_hop_by_hop};
 use crate::cache::{Sliced, Stored};
@@ -75,14 +75,18 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
     // Those of its begin: a reload meanwhile is for requests after it.
     let settings = core.settings.load_full();
     let mut of_site = None;
-    let mut response = match addressee(&settings, &head) {
-        Ok(Addressee::Site(site, target)) => {
+    let mut response = match addressee(&core, &settings, &head) {
+        Ok(Addressee::Site { site, target, not_before }) => {
             of_site = Some(site.label().clone());
             let trusted = client.peer.is_some_and(|peer| settings.trusts(peer));
-            let patience = start + site.patience();
-            let incoming = site::Incoming::new(head, target, site.compression(), client.peer, trusted, patience);
+            let (asker, rules) = match not_before {
+                None => (Asker::Client { address: client.peer, trusted }, site.compression()),
+                Some(not_before) => (Asker::Edge { not_before }, core.shields.as_they_are()),
+            };
+            let incoming = site::Incoming::new(head, target, rules, asker, start + site.patience());
             site.answer(&core, incoming, body).await
         }
+        Ok(Addressee::Object(wanted)) => shield::object_for_edge(&core, wanted, deadline).await,
         Ok(Addressee::Store) => from_store(&core, &settings, &head, &client, deadline).await,
         Err(refusal) => refusal.into_response(),
     };
@@ -104,15 +108,26 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
 }
 
 /// Whose content a request asks for.
-enum Addressee {
-    /// A site's; with the target, scheme and host included.
-    Site(Arc<Site>, Uri),
+pub(super) enum Addressee {
+    /// A site's.
+    Site {
+        site: Arc<Site>,
+        /// With scheme and host.
+        target: Uri,
+        /// Of an edge that asks: what is kept and older may be purged.
+        not_before: Option<Option<SystemTime>>,
+    },
     /// The cluster's.
     Store,
+    /// The cluster's, for an edge that asks.
+    Object(Wanted),
 }
 
 /// Whose content a request with this head asks for.
-fn addressee(settings: &Settings, head: &request::Parts) -> Result<Addressee, Refusal> {
+fn addressee(core: &Core, settings: &Settings, head: &request::Parts) -> Result<Addressee, Refusal> {
+    if let Some(admitted) = head.extensions.get::<shield::Admitted>() {
+        return admitted.addressee(&core.shields, settings, head);
+    }
     if head.method == Method::CONNECT || head.method == Method::TRACE {
         let detail = format!("{} is not for this edge: it is no tunnel, and shows nobody's requests", head.method);
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, detail));
@@ -136,7 +151,20 @@ fn addressee(settings: &Settings, head: &request::Parts) -> Result<Addressee, Re
         let detail = format!("on this connection {} is served by {scheme}, not by {other}", target.host());
         return Err(Refusal::new(StatusCode::MISDIRECTED_REQUEST, detail));
     }
-    let Some(site) = site else { return Ok(Addressee::Store) };
+    match site {
+        Some(site) => of_site(site, &target, scheme, head, None),
+        None => Ok(Addressee::Store),
+    }
+}
+
+/// A request of a `site`, for this target by this scheme.
+pub(super) fn of_site(
+    site: &Arc<Site>,
+    target: &Target,
+    scheme: Scheme,
+    head: &request::Parts,
+    not_before: Option<Option<SystemTime>>,
+) -> Result<Addressee, Refusal> {
     if head.uri.path() == "*" {
         return Err(Refusal::new(
             StatusCode::BAD_REQUEST,
@@ -147,7 +175,7 @@ fn addressee(settings: &Settings, head: &request::Parts) -> Result<Addressee, Re
     let authority = target.authority(default_port(&scheme));
     let uri = Uri::builder().scheme(scheme).authority(authority).path_and_query(path).build();
     match uri {
-        Ok(uri) => Ok(Addressee::Site(site.clone(), uri)),
+        Ok(target) => Ok(Addressee::Site { site: site.clone(), target, not_before }),
         Err(error) => Err(Refusal::new(StatusCode::BAD_REQUEST, format!("the target is no URI: {error}"))),
     }
 }
@@ -177,28 +205,6 @@ async fn from_store(
     let wish = Wish::of(method, &head.headers, &settings.compression.codings);
     let asked = Asked { uri, method, headers, settings, wish, policy, min_version, client, deadline };
     respond(core, path, &asked).await
-}
-
-/// Why a request is not for this edge.
-struct Refusal {
-    status: StatusCode,
-    detail: String,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into() }
-    }
-
-    fn into_response(self) -> Response<Inner> {
-        let mut response = problem(self.status, self.detail);
-        if self.status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-        }
-        // A body that is not read must not be taken for the next request.
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        response
-    }
 }
 
 /// What a request that is for this edge says besides its conditions and ranges.
@@ -264,7 +270,7 @@ impl Asked<'_> {
     /// The same of `key`, by another method, with other conditions and in any version.
     fn of(&self, key: &ObjectKey, method: &Method, headers: HeaderMap, variant: Variant) -> Wanted {
         let (key, method) = (key.clone(), method.clone());
-        Wanted { key, variant, method, headers, policy: self.policy, min_version: None }
+        Wanted { key, variant, method, headers, policy: self.policy, min_version: None, is_final: false }
     }
 }
 
@@ -306,7 +312,7 @@ async fn respond(core: &Arc<Core>, path: String, asked: &Asked<'_>) -> Response<
 }
 
 /// The answer to `request` with what was obtained.
-async fn answer_from(
+pub(super) async fn answer_from(
     core: &Arc<Core>,
     wanted: &Arc<Wanted>,
     request: coding::Request<'_>,

@@ -70,6 +70,7 @@ impl Core {
 
     /// As [`Core::purge`], where nobody tells this edge of it again: what its disk has is doubtful in all later lives.
     pub(super) async fn purge_alone(&self, purge: &Purge) -> io::Result<()> {
+        self.shields.note_purge_alone();
         self.purge(purge);
         let cache = self.cache.clone();
         let noted = tokio::task::spawn_blocking(move || cache.note_purge(SystemTime::now()));

@@ -14,6 +14,7 @@ use super::{Core, Routes, Upstream};
 use crate::client::{ClientError, Deadlines, Peer, empty};
 use crate::model::{Address, EntryKey, ImageMode, Liveness, NodeId, ObjectKey, Variant, Version};
 use crate::protocol::feed::{FeedAnswer, FeedQuery, WAIT_MS_MAX};
+use crate::protocol::shield::Position;
 use crate::protocol::status::Pong;
 use crate::protocol::{PING, PROBE};
 use crate::route::{Candidate, FailureKind, RouteTable, Source, Try};
@@ -119,6 +120,7 @@ pub(super) async fn follow_nodes(core: Arc<Core>) {
             if !stays {
                 handles.iter().for_each(AbortHandle::abort);
                 core.coherence.forget(id);
+                core.shields.positions.forget(id);
             }
             stays
         });
@@ -196,16 +198,20 @@ fn follow_on(core: &Core, id: &NodeId, asked: &FeedQuery, answer: &FeedAnswer) -
     let next = FeedQuery { since: answer.next, epoch: Some(answer.epoch), ..asked.clone() };
     if gap && !asked.records {
         core.coherence.forget(id);
+        core.shields.positions.missed(id);
         core.observations.note_change();
         return FROM_THE_BEGIN;
     }
+    let position = Position { epoch: answer.epoch, sequence: answer.next };
     if asked.records {
         if answer.end {
             core.coherence.begin(id, answer.next, core.started.elapsed());
+            core.shields.positions.applied(id, position);
         }
         return FeedQuery { records: !answer.end, ..next };
     }
     core.coherence.read(id, answer.next, answer.end);
+    core.shields.positions.applied(id, position);
     core.observations.note_change();
     // At the end it pays to wait for news; before, the rest is there already.
     FeedQuery { wait_ms: if answer.end { WAIT_MS_MAX / 2 } else { 0 }, ..next }
@@ -214,6 +220,8 @@ fn follow_on(core: &Core, id: &NodeId, asked: &FeedQuery, answer: &FeedAnswer) -
 /// Reads what `query` asks of the feed of `peer`: records change the view, objects what is kept in memory.
 async fn read_records(core: &Core, peer: &Peer, query: &FeedQuery) -> Result<FeedAnswer, ClientError> {
     let answer = peer.feed(query).await?;
+    // Before any of it is applied: what is asked for from then on has to be as new.
+    core.shields.positions.hears(&answer.node, Position { epoch: answer.epoch, sequence: answer.next });
     for entry in &answer.entries {
         if let EntryKey::Object(key) = &entry.key {
             invalidate(core, key, &entry.version);

@@ -9,6 +9,7 @@ pub mod packet;
 pub mod problem;
 pub mod reload;
 pub mod scrub;
+pub mod shield;
 pub mod site_certificate;
 pub mod status;
 
@@ -69,6 +70,8 @@ pub const MIN_VERSION_HEADER: &str = "metacdn-min-version";
 pub const HOME_HEADER: &str = "metacdn-home";
 /// Why the edge chose the node that answered.
 pub const ROUTE_HEADER: &str = "metacdn-route";
+/// What an edge demands of the edge that is its shield, and what that says of its answer.
+pub const SHIELD_HEADER: &str = "metacdn-shield";
 /// The policy that a trusted client asks for.
 pub const POLICY_HEADER: &str = "metacdn-policy";
 

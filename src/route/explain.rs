@@ -52,6 +52,8 @@ pub enum Reason {
     Resizes,
     /// Those before it were asked in vain.
     NextBest,
+    /// It is another edge, which asks for all.
+    Shield,
 }
 
 impl fmt::Display for Reason {
@@ -76,6 +78,7 @@ impl fmt::Display for Reason {
             Self::InMaintenance => "in-maintenance",
             Self::Resizes => "resizes",
             Self::NextBest => "next-best",
+            Self::Shield => "shield",
         })
     }
 }

@@ -201,6 +201,17 @@ impl RouteTable {
     }
 }
 
+/// The one of `servers`, each with its name and standing, that `key` belongs to: whoever knows the same of them chooses the
+/// same. Those that are out are passed over, and for a share of the keys those that were.
+pub fn first_of<'n, T>(key: &str, servers: impl Iterator<Item = (T, &'n str, Standing)>) -> Option<T> {
+    let key_hash = xxh3_64(key.as_bytes());
+    let weighed =
+        servers.map(|(server, name, standing)| (server, standing, rendezvous(key_hash, xxh3_64(name.as_bytes()))));
+    let usable =
+        weighed.filter(|(_, standing, weight)| !matches!(standing, Standing::Out(_)) && !is_spared(*standing, *weight));
+    usable.max_by_key(|(_, _, weight)| *weight).map(|(server, ..)| server)
+}
+
 /// Whether a node that was out is spared requests for a key: those that it weighs most come back first.
 fn is_spared(standing: Standing, rendezvous: u64) -> bool {
     match standing {

@@ -272,9 +272,25 @@ impl Cluster {
         let listeners = edge::Listeners {
             public: TcpListener::bind(at).await.unwrap(),
             tls: None,
+            shield: None,
             admin: TcpListener::bind(at).await.unwrap(),
         };
         self.edge_on(principal, listeners, change)
+    }
+
+    /// As [`Cluster::edge`], for which others ask at `shield`.
+    pub async fn shield(
+        &self,
+        shield: TcpListener,
+        change: impl FnOnce(&mut edge::Config),
+    ) -> (Running, SocketAddr, SocketAddr) {
+        let listeners = edge::Listeners {
+            public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            tls: None,
+            shield: Some(shield),
+            admin: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+        };
+        self.edge_on(Principal::Edge("shield".parse().unwrap()), listeners, change)
     }
 
     /// An edge that users reach by TLS, too, and where: plain, by TLS and QUIC, and for operators.
@@ -285,6 +301,7 @@ impl Cluster {
         let listeners = edge::Listeners {
             public: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             tls: Some(crate::protocols::tls_listeners().await),
+            shield: None,
             admin: TcpListener::bind("127.0.0.1:0").await.unwrap(),
         };
         let tls = listeners.tls.as_ref().unwrap().tcp.local_addr().unwrap();

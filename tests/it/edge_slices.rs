@@ -55,7 +55,9 @@ async fn a_large_object_is_kept_in_slices_and_its_ranges_are_right() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_dies_in_the_middle_is_followed_by_another_one() {
-    let mut cluster = Cluster::start(&["AWS", "GC"]).await;
+    // Nobody reads the answer while its node stops: that ends it in the middle.
+    let impatient = |config: &mut metacdn::node::Config| config.serve.drain_timeout_ms = 200;
+    let mut cluster = Cluster::start_with(&["AWS", "GC"], impatient).await;
     let content = film(1);
     put(&cluster.client("AWS"), "film", content.clone()).await;
     wait_until("both have it", async || {

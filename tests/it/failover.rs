@@ -73,7 +73,7 @@ impl World {
         config.route.eject.out_ms = 100;
         config.route.eject.slow_start_ms = 1.try_into().unwrap();
         let bind = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let listeners = edge::Listeners { public: bind().await, tls: None, admin: bind().await };
+        let listeners = edge::Listeners { public: bind().await, tls: None, shield: None, admin: bind().await };
         let (public, admin) = (listeners.public.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
         let identity = processes.identity();
         let running =

@@ -50,5 +50,6 @@ mod replication;
 mod run;
 mod scrubbing;
 mod serve;
+mod shield;
 mod sites;
 mod tidy;

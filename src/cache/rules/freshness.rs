@@ -19,7 +19,10 @@ const HEURISTIC_PART: u64 = 10;
 /// Times are compared in milliseconds: what is fresh for one second is so for 1,000 of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {
-    /// When it came, in milliseconds since 1970.
+    /// When it was asked for, in milliseconds since 1970; 0 of what was kept before that was noted.
+    #[serde(default)]
+    asked_ms: u64,
+    /// When it came.
     received_ms: u64,
     /// How old it was then.
     initial_age_ms: u64,
@@ -76,6 +79,7 @@ impl Freshness {
         let age = age_value(hop);
         let received_ms = unix_ms(exchange.response_time);
         Self {
+            asked_ms: unix_ms(exchange.request_time),
             received_ms,
             initial_age_ms: initial_age_ms(exchange, age.unwrap_or(0)),
             // An age that does not read may be any: the response is stale (section 4.2.1, last paragraph).
@@ -107,6 +111,11 @@ impl Freshness {
     /// Whether the response, or what was last said of it, came in this time.
     pub fn was_received_within(&self, time: RangeInclusive<SystemTime>) -> bool {
         (unix_ms(*time.start())..=unix_ms(*time.end())).contains(&self.received_ms)
+    }
+
+    /// Whether the response, or what was last said of it, was asked for at `at` or later.
+    pub fn was_asked_for_since(&self, at: SystemTime) -> bool {
+        self.asked_ms >= unix_ms(at)
     }
 
     /// Whether its content may be changed, compressed say (section 5.2.2.6).

@@ -165,8 +165,12 @@ impl Cluster {
                 running: None,
             });
         }
-        let listeners =
-            edge::Listeners { public: listen(PROXY_PORT).await?, tls: None, admin: listen(PROXY_ADMIN_PORT).await? };
+        let listeners = edge::Listeners {
+            public: listen(PROXY_PORT).await?,
+            tls: None,
+            shield: None,
+            admin: listen(PROXY_ADMIN_PORT).await?,
+        };
         let (public, admin) = (listeners.public.local_addr()?, listeners.admin.local_addr()?);
         let mut lines = Vec::new();
         for (line, number) in LINES.iter().zip(0..) {

@@ -206,16 +206,17 @@ impl Life {
     /// Whether what was fetched a moment ago, or comes, is the answer to this request.
     fn is_shared(&self, head: &Head) -> bool {
         let Terms::Answer { freshness, .. } = &head.terms else { return false };
-        let usage = freshness.use_for(&self.incoming.directives, SystemTime::now());
+        let usage = self.use_by_age(freshness);
         self.selects(head) && !matches!(usage, Use::Validate(_) | Use::GatewayTimeout)
     }
 
     /// What may be done with what is kept. Of what an edge has that does not hear of purges nobody knows whether it was
     /// purged.
     fn use_of(&self, freshness: &Freshness) -> Use {
-        let directives = &self.incoming.directives;
-        match freshness.use_for(directives, SystemTime::now()) {
-            Use::Fresh | Use::StaleWhileRevalidate if !self.core.hears_purges() && !directives.only_if_cached => {
+        match self.use_by_age(freshness) {
+            Use::Fresh | Use::StaleWhileRevalidate
+                if !self.core.hears_purges() && !self.incoming.directives.only_if_cached =>
+            {
                 Use::Validate(Cause::Stale)
             }
             usage => usage,
@@ -224,7 +225,7 @@ impl Life {
 
     pub(super) fn reply(&self, why: Why) -> Reply<'_> {
         let Incoming { method, headers, wish, .. } = &*self.incoming;
-        let request = coding::Request { config: self.site.compression(), wish: *wish, method, headers };
+        let request = coding::Request { config: self.compression(), wish: *wish, method, headers };
         Reply::new(&self.core, request, why)
     }
 
@@ -255,6 +256,7 @@ impl Life {
     ) -> Walk {
         let known = slices::Known { key: self.key.clone(), stored: stored.clone(), fetched: fetched.clone() };
         let source = slices::Answer::new(self.site.clone(), self.incoming.path(), self.asked.clone(), known);
+        let source = source.by_shield(self.by_shield());
         Walk::new(&self.core, sliced, Arc::new(source), part)
     }
 
@@ -279,9 +281,10 @@ impl Life {
     /// Asks for this request alone. What comes back is not kept, but tells of what is.
     async fn fetch_alone(&self, kept: Option<&Kept>, why: Why) -> Response<Inner> {
         let outgoing = Outgoing::new(self.incoming.method.clone(), self.incoming.path(), self.forwarded.clone())
+            .by_shield(self.by_shield())
             .telling(self.incoming.interim.as_ref());
         let (sent, asked) = (SystemTime::now(), self.core.cache.next_number());
-        match self.site.origins.fetch(&self.core, &outgoing, self.incoming.deadline).await {
+        match self.site.fetch(&self.core, &outgoing, self.incoming.deadline).await {
             Ok(answer) if rules::is_error(answer.response.status()) && self.may_stand_in(kept, true) => {
                 self.stand_in(kept, why).await
             }
@@ -359,9 +362,10 @@ impl Life {
         known: &[Validators],
     ) -> Result<Asked, Unanswered> {
         let interim = self.incoming.interim.as_ref();
-        let outgoing = Outgoing::new(Method::GET, self.incoming.path(), headers).telling(interim);
+        let outgoing =
+            Outgoing::new(Method::GET, self.incoming.path(), headers).by_shield(self.by_shield()).telling(interim);
         let sent = SystemTime::now();
-        let answer = self.site.origins.fetch(&self.core, &outgoing, self.incoming.deadline).await?;
+        let answer = self.site.fetch(&self.core, &outgoing, self.incoming.deadline).await?;
         let (status, headers) = (answer.response.status(), answer.response.headers());
         // The client's own conditions were not sent.
         let verdict = rules::read_answer(&HeaderMap::new(), conditional, known, status, headers);
@@ -370,6 +374,7 @@ impl Life {
 
     /// Whether what is kept may stand in for an error (RFC 9111 section 4.2.4, RFC 5861 section 4).
     fn may_stand_in(&self, kept: Option<&Kept>, answered: bool) -> bool {
+        let kept = kept.filter(|kept| !self.is_purged_for_asker(&kept.freshness));
         let on_error = kept.map(|kept| kept.freshness.on_error(&self.incoming.directives, SystemTime::now()));
         match on_error {
             Some(OnError::Allowed) => true,
@@ -432,7 +437,7 @@ impl Life {
         let reply = self.reply(why);
         let mut doubt = Doubt { life: self, doubtful: rules::is_unsafe(&self.incoming.method) };
         let sent = SystemTime::now();
-        match self.site.origins.fetch(&self.core, &outgoing, self.incoming.deadline).await {
+        match self.site.fetch(&self.core, &outgoing, self.incoming.deadline).await {
             Ok(answer) => {
                 doubt.doubtful = false;
                 let (method, target) = (&self.incoming.method, &self.incoming.target);

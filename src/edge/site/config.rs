@@ -100,7 +100,7 @@ pub struct OriginConfig {
 
 impl From<OriginUrl> for OriginConfig {
     fn from(url: OriginUrl) -> Self {
-        Self { name: url.name(), provider: None, url }
+        Self { name: name_of(&url.address), provider: None, url }
     }
 }
 
@@ -121,7 +121,7 @@ impl<'de> Deserialize<'de> for OriginConfig {
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<OriginConfig, A::Error> {
                 let Table { url, name, provider } = Table::deserialize(de::value::MapAccessDeserializer::new(map))?;
-                Ok(OriginConfig { name: name.unwrap_or_else(|| url.name()), url, provider })
+                Ok(OriginConfig { name: name.unwrap_or_else(|| name_of(&url.address)), url, provider })
             }
         }
 
@@ -152,17 +152,15 @@ pub struct OriginUrl {
 #[error("{0:?} is not the URL of an origin: write http://HOST:PORT or https://HOST:PORT, without a path")]
 pub struct OriginUrlError(String);
 
-impl OriginUrl {
-    /// A name made of the address.
-    fn name(&self) -> NodeId {
-        let letter = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
-        let host: String = self.address.host().chars().map(letter).collect();
-        let port = self.address.port().to_string();
-        // The end of a long name tells more than its begin.
-        let start = host.len().saturating_sub(60 - port.len());
-        let host = host[start..].trim_matches('-');
-        format!("{host}-{port}").trim_matches('-').parse().expect("letters, digits and hyphens, none at an end")
-    }
+/// A name made of the address of a server.
+pub(in crate::edge) fn name_of(address: &Address) -> NodeId {
+    let letter = |letter: char| if letter.is_ascii_alphanumeric() { letter } else { '-' };
+    let host: String = address.host().chars().map(letter).collect();
+    let port = address.port().to_string();
+    // The end of a long name tells more than its begin.
+    let start = host.len().saturating_sub(60 - port.len());
+    let host = host[start..].trim_matches('-');
+    format!("{host}-{port}").trim_matches('-').parse().expect("letters, digits and hyphens, none at an end")
 }
 
 impl FromStr for OriginUrl {

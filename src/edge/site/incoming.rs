@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 use http::header::{
@@ -15,10 +15,11 @@ use http::{HeaderMap, HeaderValue, Method, Uri, Version, request};
 
 use crate::cache::rules::{RequestDirectives, strip_hop_by_hop};
 use crate::compress::{self, Wish, tag};
+use crate::protocol::SHIELD_HEADER;
 use crate::serve::http1::Interim;
 
 /// Preconditions and ranges: what is fetched for the cache is fetched whole, whatever the client has already.
-const OF_THE_CLIENT: [HeaderName; 6] =
+pub(super) const OF_THE_CLIENT: [HeaderName; 6] =
     [IF_MATCH, IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_UNMODIFIED_SINCE, IF_RANGE, RANGE];
 
 /// Who a request was forwarded for, in the form that most servers read.
@@ -51,6 +52,22 @@ fn speaks_for_others(name: &HeaderName) -> bool {
     begins("x-forwarded-") || others.iter().any(|other| said.len() == other.len() && begins(other))
 }
 
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::edge) enum Asker {
+    /// A client.
+    Client {
+        address: Option<SocketAddr>,
+        /// Whether what it says of others before it is believed.
+        trusted: bool,
+    },
+    /// Another edge, whose shield this one is: it has said all that is to be said of its client.
+    Edge {
+        /// What is kept and older than this may be purged.
+        not_before: Option<SystemTime>,
+    },
+}
+
 /// A request for a site.
 pub(in crate::edge) struct Incoming {
     pub(super) method: Method,
@@ -65,9 +82,7 @@ pub(in crate::edge) struct Incoming {
     codes: bool,
     /// Sends interim answers to the client.
     pub(super) interim: Option<Interim>,
-    client: Option<SocketAddr>,
-    /// Whether what the client says of others before it is believed.
-    trusted: bool,
+    pub(super) asker: Asker,
     /// Until when the client waits for the answer to begin.
     pub(super) deadline: Instant,
 }
@@ -77,8 +92,7 @@ impl Incoming {
         head: request::Parts,
         target: Uri,
         compression: &compress::Config,
-        client: Option<SocketAddr>,
-        trusted: bool,
+        asker: Asker,
         deadline: Instant,
     ) -> Self {
         Self {
@@ -90,8 +104,7 @@ impl Incoming {
             target,
             version: head.version,
             headers: head.headers,
-            client,
-            trusted,
+            asker,
             deadline,
         }
     }
@@ -154,7 +167,8 @@ impl Incoming {
         };
         headers.append(VIA, HeaderValue::from_static(version));
         headers.append(CDN_LOOP, HeaderValue::from_static(CDN_ID));
-        if !self.trusted {
+        headers.remove(SHIELD_HEADER);
+        if matches!(self.asker, Asker::Client { trusted: false, .. }) {
             let hidden: Vec<_> = headers.keys().filter(|name| speaks_for_others(name)).cloned().collect();
             for name in hidden {
                 headers.remove(name);
@@ -182,7 +196,8 @@ impl Incoming {
 
     /// Says for whom the request is made (RFC 7239).
     fn add_forwarded(&self, headers: &mut HeaderMap, host: Option<HeaderValue>) {
-        let Some(peer) = self.client.map(|peer| peer.ip().to_canonical()) else { return };
+        let Asker::Client { address: Some(peer), .. } = self.asker else { return };
+        let peer = peer.ip().to_canonical();
         let scheme = if self.target.scheme() == Some(&Scheme::HTTPS) { "https" } else { "http" };
         let authority = self.target.authority().map_or("", |authority| authority.as_str());
         let peer = peer.to_string();

@@ -74,8 +74,7 @@ impl Life {
         let Answer { way, response } = answer;
         let cost = cost(&way.route);
         let from = way.route.node.id.clone();
-        let body = Inner::Origin(Box::new(response.into_body()));
-        let mut fetched = Some((begun, Fetched { body, cost, from }));
+        let mut fetched = Some((begun, Fetched { body: response.into_body(), cost, from }));
         let Some(kept) = Kept::of(stored.clone()) else { return self.only_if_cached() };
         let walk = |sliced: &Arc<Sliced>, part| {
             let walk = self.walk((sliced, &way.fetched), stored, part);

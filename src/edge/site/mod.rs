@@ -8,6 +8,7 @@ mod keeping;
 mod origins;
 mod outgoing;
 mod reply;
+mod shielded;
 mod tunnel;
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,19 +17,26 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::Response;
+use http::header::{IF_RANGE, RANGE};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Response};
 use hyper::body::Body;
+use tracing::info;
 
 pub use config::{Config, OriginConfig, OriginUrl, OriginUrlError};
 
 use super::Core;
 use super::body::Inner;
 use super::coding::Rules;
+use super::download::Rest;
+use super::node_body::NodeBody;
+use super::{shield, slices};
 use crate::cache::rules::Terms;
-use crate::model::{Provider, SiteName, Tariff};
+use crate::model::{NodeId, Provider, SiteName, Tariff};
 use crate::serve::guard::normal;
-pub(super) use incoming::Incoming;
-pub(super) use origins::Answer;
+pub(super) use config::name_of;
+pub(super) use incoming::{Asker, Incoming};
+pub(super) use origins::{Answer, tell};
 use origins::{Origins, Unanswered};
 pub(super) use outgoing::Outgoing;
 
@@ -200,14 +208,54 @@ impl Site {
         &self.text
     }
 
-    /// Asks its origins.
+    /// How long an origin may be silent within an answer.
+    pub(super) const fn stall(&self) -> Duration {
+        self.origins.stall()
+    }
+
+    /// Asks the shield, if there is one for that, and else its origins.
     pub(super) async fn fetch(
-        &self,
+        self: &Arc<Self>,
         core: &Arc<Core>,
         outgoing: &Outgoing,
         deadline: Instant,
     ) -> Result<Answer, Unanswered> {
-        self.origins.fetch(core, outgoing, deadline).await
+        let passed = match shield::site(core, self, outgoing, deadline).await {
+            shield::Asked::Answer(answer) => return Ok(answer),
+            shield::Asked::InVain(shield) => vec![shield],
+            shield::Asked::Nobody => Vec::new(),
+        };
+        let Answer { way, response } = self.origins.fetch(core, outgoing, passed, deadline).await?;
+        Ok(Answer { way, response: response.map(|body| Inner::Origin(Box::new(body))) })
+    }
+
+    /// Asks its origins for the `rest` of an answer to this target and these headers that broke off; those that `failed` last.
+    /// Servers that know nothing of If-Match give parts of whatever they have; If-Range all of them know (RFC 9110 section
+    /// 13.1.5).
+    pub(super) async fn fetch_rest(
+        self: Arc<Self>,
+        core: Arc<Core>,
+        target: PathAndQuery,
+        headers: Arc<HeaderMap>,
+        rest: Rest,
+        failed: Vec<NodeId>,
+    ) -> Option<NodeBody> {
+        let Rest::Bytes { range, etag, .. } = &rest else { return None };
+        let mut headers = HeaderMap::clone(&headers);
+        for name in incoming::OF_THE_CLIENT {
+            headers.remove(name);
+        }
+        headers.insert(RANGE, slices::range_value(range));
+        headers.insert(IF_RANGE, etag.clone());
+        let outgoing = Outgoing::new(Method::GET, target, Arc::new(headers)).rather_not(failed);
+        let deadline = Instant::now() + self.patience;
+        let answer = self.origins.fetch(&core, &outgoing, Vec::new(), deadline).await.ok()?;
+        if !rest.is_answered_by(&answer.response) {
+            return None;
+        }
+        info!(site = %self.name, to = %answer.way.route.node.id, "resumed");
+        core.metrics.resumed.inc();
+        Some(answer.response.into_body())
     }
 
     /// Answers a request.

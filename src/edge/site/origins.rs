@@ -12,6 +12,7 @@ use tracing::debug;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::super::attempt::Running;
+use super::super::body::Inner;
 use super::super::budget::Retries;
 use super::super::facts::{Tally, Way};
 use super::super::node_body::NodeBody;
@@ -49,11 +50,11 @@ struct Located {
     observed: NodeId,
 }
 
-/// What an origin answers.
-pub(in crate::edge) struct Answer {
+/// What an origin answers, or a shield in its place.
+pub(in crate::edge) struct Answer<B = Inner> {
     /// By which way it came.
     pub(in crate::edge) way: Arc<Way>,
-    pub(in crate::edge) response: Response<NodeBody>,
+    pub(in crate::edge) response: Response<B>,
 }
 
 /// Why no origin answers.
@@ -98,9 +99,7 @@ impl Origins {
             let observed = observed_as(origin);
             let known = before.and_then(|before| before.upstreams.get(&origin.name));
             let upstream = match known.filter(|known| known.observed == observed) {
-                Some(Located { upstream, .. }) => {
-                    Upstream { peer: upstream.peer.clone().waiting(deadlines), ..upstream.clone() }
-                }
+                Some(Located { upstream, .. }) => upstream.waiting(deadlines),
                 None => {
                     let peer = Peer::origin(origin.url.tls.then(|| tls.clone()), address.clone(), deadlines);
                     Upstream::new(peer, edge.node_requests_max)
@@ -130,6 +129,11 @@ impl Origins {
         let table = ArcSwap::from_pointee(RouteTable::new(&route, Vec::new()));
         let stall = Duration::from_millis(config.stall_ms_max);
         Ok(Self { nodes, upstreams, route, stall, observations, table })
+    }
+
+    /// How long an answer may be silent.
+    pub(super) const fn stall(&self) -> Duration {
+        self.stall
     }
 
     /// What requests are routed by.
@@ -167,14 +171,15 @@ impl Origins {
         self.table.store(Arc::new(RouteTable::new(&self.route, candidates)));
     }
 
-    /// Asks the origins in the order of their ranking until one answers. What may have been done is not asked for again
+    /// Asks the origins in the order of their ranking until one answers; `passed` was asked in vain before. What may have been done is not asked for again
     /// unless that makes no difference (RFC 9110 section 9.2.2).
     pub(super) async fn fetch(
         &self,
         core: &Arc<Core>,
         outgoing: &Outgoing,
+        mut passed: Vec<NodeId>,
         deadline: Instant,
-    ) -> Result<Answer, Unanswered> {
+    ) -> Result<Answer<NodeBody>, Unanswered> {
         core.retries.earn();
         let target = outgoing.target.as_str();
         let request = route::Request { key: target, size: core.sizes.guess(target), policy: None };
@@ -182,7 +187,7 @@ impl Origins {
         let mut routes = VecDeque::from(routes);
         routes.make_contiguous().sort_by_key(|route| outgoing.rather_not.contains(&route.node.id));
         let (mut retries, mut failed) = (Retries::default(), None::<bool>);
-        let (mut passed, mut why, mut kept) = (Vec::<NodeId>::new(), Unanswered::Unreachable, None::<Answer>);
+        let (mut why, mut kept) = (Unanswered::Unreachable, None::<Answer<NodeBody>>);
         while let Some(mut route) = routes.pop_front().filter(|_| passed.len() < core.config.tries_max.get()) {
             if let Some(reached) = failed.take() {
                 let repeatable = !reached || outgoing.method.is_idempotent();
@@ -310,7 +315,7 @@ fn settle_length(headers: &mut HeaderMap) {
 
 /// Passes on what an origin says before its answer (RFC 9110 section 15.2). That the body may come, the client is told
 /// when it is wanted.
-fn tell(interim: &Interim, status: StatusCode, headers: &HeaderMap) {
+pub(in crate::edge) fn tell(interim: &Interim, status: StatusCode, headers: &HeaderMap) {
     if status == StatusCode::CONTINUE {
         return;
     }

@@ -20,15 +20,17 @@ type BodyError = Box<dyn Error + Send + Sync>;
 
 /// A request for the origins. It may be sent more than once, as long as nobody has begun to read its body.
 pub(in crate::edge) struct Outgoing {
-    pub(super) method: Method,
+    pub(in crate::edge) method: Method,
     /// The path and the query.
-    pub(super) target: PathAndQuery,
+    pub(in crate::edge) target: PathAndQuery,
     /// All headers, `Host` included.
-    pub(super) headers: Arc<HeaderMap>,
+    pub(in crate::edge) headers: Arc<HeaderMap>,
     /// Who is told what the origin says before its answer.
-    pub(super) interim: Option<Interim>,
-    /// The origins that are asked last.
-    pub(super) rather_not: Vec<NodeId>,
+    pub(in crate::edge) interim: Option<Interim>,
+    /// Those that are asked last.
+    pub(in crate::edge) rather_not: Vec<NodeId>,
+    /// The URI, if a shield may be asked for it.
+    pub(in crate::edge) by_shield: Option<Arc<str>>,
     /// The body, until somebody begins to read it; `None` if there is none.
     body: Option<Arc<Waiting>>,
 }
@@ -47,7 +49,13 @@ struct TooLong(u64);
 impl Outgoing {
     /// A request without a body.
     pub(in crate::edge) const fn new(method: Method, target: PathAndQuery, headers: Arc<HeaderMap>) -> Self {
-        Self { method, target, headers, interim: None, rather_not: Vec::new(), body: None }
+        Self { method, target, headers, interim: None, rather_not: Vec::new(), by_shield: None, body: None }
+    }
+
+    /// The same, for which a shield may be asked, if it has a URI for that.
+    pub(in crate::edge) fn by_shield(mut self, uri: Option<Arc<str>>) -> Self {
+        self.by_shield = uri;
+        self
     }
 
     /// The same, for which these origins are asked after all others.

@@ -116,11 +116,12 @@ impl<'a> Reply<'a> {
         if let Some(protocol) = protocol.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS) {
             response.headers_mut().insert(UPGRADE, protocol);
             let stop = self.core.stop.clone();
-            if let Some(origin) = response.body_mut().take_upgraded() {
+            if let Inner::Origin(body) = response.body_mut()
+                && let Some(origin) = body.take_upgraded()
+            {
                 response.extensions_mut().insert(OnUpgrade::new(move |client| tunnel::run(client, origin, stop)));
             }
         }
-        let response = response.map(|body| Inner::Origin(Box::new(body)));
         let response = coding::passed(self.core, self.request, is_shared, response);
         self.outcome = Some(Outcome::Passed);
         self.forwarded = Some(response.status());

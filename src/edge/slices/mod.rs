@@ -23,7 +23,7 @@ use super::body::{Inner, ProxyBodyError};
 use crate::cache::{Begun, Bringer, Reader, Run, Sliced, Sought, Told, slice_at};
 use file::FileReader;
 
-pub(super) use source::{Answer, Fetched, FetchedError, Known, Object, Source};
+pub(super) use source::{Answer, Fetched, FetchedError, Known, Object, Source, range_value};
 pub(super) use widen::{Widened, covers, part_of, widened};
 
 /// How often the rest is looked for anew where a fetch broke off, or brought nothing.

@@ -131,7 +131,9 @@ pub(in crate::edge) struct Answer {
     /// What the origins are asked with, for the whole.
     headers: Arc<HeaderMap>,
     known: Known,
-    /// The origins whose answers broke off.
+    /// The URI, if a shield may be asked for it.
+    by_shield: Option<Arc<str>>,
+    /// Those whose answers broke off.
     failed: Mutex<Vec<NodeId>>,
 }
 
@@ -143,7 +145,13 @@ impl Answer {
         headers: Arc<HeaderMap>,
         known: Known,
     ) -> Self {
-        Self { site, target, headers, known, failed: Mutex::new(Vec::new()) }
+        Self { site, target, headers, known, by_shield: None, failed: Mutex::new(Vec::new()) }
+    }
+
+    /// The same, for which a shield may be asked, if it has a URI for that.
+    pub(in crate::edge) fn by_shield(mut self, uri: Option<Arc<str>>) -> Self {
+        self.by_shield = uri;
+        self
     }
 
     fn failed(&self) -> MutexGuard<'_, Vec<NodeId>> {
@@ -158,8 +166,9 @@ impl Source for Answer {
         headers.insert(RANGE, range_value(&range));
         // Servers that know nothing of If-Match give parts of whatever they have; If-Range all of them know.
         headers.extend(known.tag().map(|tag| (IF_RANGE, tag)));
-        let outgoing =
-            Outgoing::new(Method::GET, self.target.clone(), Arc::new(headers)).rather_not(self.failed().clone());
+        let outgoing = Outgoing::new(Method::GET, self.target.clone(), Arc::new(headers))
+            .by_shield(self.by_shield.clone())
+            .rather_not(self.failed().clone());
         let deadline = Instant::now() + site.patience();
         Box::pin(async move {
             let answer = site.fetch(&core, &outgoing, deadline).await.map_err(|_| FetchedError::Unanswered)?;
@@ -167,7 +176,6 @@ impl Source for Answer {
             let site::Answer { way, response } = answer;
             let mut body = response.into_body();
             body.count_for(&known.fetched);
-            let body = Inner::Origin(Box::new(body));
             Ok(Fetched { body, cost: cost(&way.route), from: way.route.node.id.clone() })
         })
     }
@@ -180,7 +188,8 @@ impl Source for Answer {
     }
 }
 
-fn range_value(range: &Range<u64>) -> HeaderValue {
+/// A range as the value of `Range` (RFC 9110 section 14.2).
+pub(in crate::edge) fn range_value(range: &Range<u64>) -> HeaderValue {
     let value = format!("bytes={}-{}", range.start, range.end.saturating_sub(1));
     HeaderValue::try_from(value).expect("digits are visible ASCII")
 }

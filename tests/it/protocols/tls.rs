@@ -165,7 +165,8 @@ async fn without_http3_nothing_is_offered() {
     };
     let tls = metacdn::edge::TlsListeners { udp: None, ..super::tls_listeners().await };
     let bind = async || tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let listeners = metacdn::edge::Listeners { public: bind().await, tls: Some(tls), admin: bind().await };
+    let listeners =
+        metacdn::edge::Listeners { public: bind().await, tls: Some(tls), shield: None, admin: bind().await };
     let (at, admin) =
         (listeners.tls.as_ref().unwrap().tcp.local_addr().unwrap(), listeners.admin.local_addr().unwrap());
     let identity = cluster.identity(metacdn::model::Principal::Edge("edge".parse().unwrap()));

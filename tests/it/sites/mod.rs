@@ -6,7 +6,7 @@ mod coding_life;
 mod disk;
 mod for_whom;
 pub mod origin;
-mod purging;
+pub mod purging;
 mod slices;
 
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ pub async fn edge_with(sites: &[&str], change: impl FnOnce(&mut edge::Config)) -
 }
 
 /// A site with these origins.
-fn site(origins: &[&Origin]) -> String {
+pub fn site(origins: &[&Origin]) -> String {
     let urls: Vec<_> = origins.iter().map(|origin| format!("{:?}", origin.url())).collect();
     format!("name = \"site\"\nhosts = [\"site.example\"]\norigins = [{}]\n", urls.join(", "))
 }
@@ -56,7 +56,7 @@ async fn in_front_of(origin: &Origin) -> (Running, SocketAddr) {
 }
 
 /// Sends a request to the site and answers the head of what comes back.
-async fn send(
+pub async fn send(
     edge: SocketAddr,
     method: &str,
     path: &str,
@@ -72,25 +72,25 @@ async fn send(
     peer.send(request.body(body).unwrap()).await.unwrap()
 }
 
-async fn whole(response: Response<AnswerBody>) -> Response<Bytes> {
+pub async fn whole(response: Response<AnswerBody>) -> Response<Bytes> {
     let (head, body) = response.into_parts();
     Response::from_parts(head, body.collect().await.unwrap().to_bytes())
 }
 
-async fn ask(edge: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Response<Bytes> {
+pub async fn ask(edge: SocketAddr, method: &str, path: &str, headers: &[(&str, &str)]) -> Response<Bytes> {
     whole(send(edge, method, path, headers, empty()).await).await
 }
 
-async fn fetch(edge: SocketAddr, path: &str) -> Response<Bytes> {
+pub async fn fetch(edge: SocketAddr, path: &str) -> Response<Bytes> {
     ask(edge, "GET", path, &[]).await
 }
 
-fn field<B>(response: &Response<B>, name: &str) -> String {
+pub fn field<B>(response: &Response<B>, name: &str) -> String {
     response.headers().get(name).map_or("", |value| value.to_str().unwrap()).to_owned()
 }
 
 /// Waits until `path` is answered from memory.
-async fn kept(edge: SocketAddr, path: &str) {
+pub async fn kept(edge: SocketAddr, path: &str) {
     wait_until("it is kept", async || cache_status(&fetch(edge, path).await).starts_with("metacdn; hit")).await;
 }
 

@@ -29,7 +29,7 @@ async fn counting() -> Origin {
     .await
 }
 
-async fn purge_at(admin: SocketAddr, json: &str) {
+pub async fn purge_at(admin: SocketAddr, json: &str) {
     let host = admin.to_string();
     let headers = [("content-type", "application/json"), ("host", &*host)];
     let purged = whole(send(admin, "POST", "/v1/purges", &headers, full(json.to_owned())).await).await;
