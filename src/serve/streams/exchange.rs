@@ -194,14 +194,15 @@ async fn fail(sending: &mut impl Sending, method: &Method, watch: Option<Watch>)
     refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, detail, method, watch).await
 }
 
-/// Waits for the handler and sends what it says before its answer.
+/// Waits for the handler and sends what it says before its answer. It goes on meanwhile: others may wait for what it does, whom
+/// a client that takes nothing does not hold up.
 async fn called_by<O>(
     sending: &mut impl Sending,
     called: impl Future<Output = O>,
     interim: &Interim,
 ) -> Result<O, Gone> {
     let mut called = pin!(called);
-    loop {
+    let answered = loop {
         let waiting = poll_fn(|cx| match interim.take(cx) {
             waiting if waiting.is_empty() => Poll::Pending,
             waiting => Poll::Ready(waiting),
@@ -210,16 +211,23 @@ async fn called_by<O>(
             biased;
             // First what was said first.
             waiting = waiting => waiting,
-            answered = &mut called => {
-                // What came in one piece with the answer was said first, too.
-                let waiting = poll_fn(|cx| Poll::Ready(interim.take(cx))).await;
-                say(sending, waiting).await?;
-                return Ok(answered);
-            }
+            answered = &mut called => break answered,
             () = sending.left() => return Err(Gone),
         };
-        say(sending, waiting).await?;
-    }
+        let mut said = pin!(say(sending, waiting));
+        tokio::select! {
+            biased;
+            said = &mut said => said?,
+            answered = &mut called => {
+                said.await?;
+                break answered;
+            }
+        }
+    };
+    // What came in one piece with the answer was said first, too.
+    let waiting = poll_fn(|cx| Poll::Ready(interim.take(cx))).await;
+    say(sending, waiting).await?;
+    Ok(answered)
 }
 
 /// Sends what a handler says before its answer.
