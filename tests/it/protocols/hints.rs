@@ -11,8 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::clients::{Client, Protocol};
 use super::{Answer, Secure, request};
-#[cfg(feature = "http3")]
-use crate::cluster::wait_until;
+use crate::cluster::{Cluster, wait_until};
 use crate::edge::fetch;
 
 const LINKS: &str =
@@ -51,6 +50,7 @@ async fn answer(mut stream: TcpStream, gate: Arc<Semaphore>) {
     };
     let control = match &head {
         head if head.contains("/private") => "private",
+        head if head.contains("/shared") => "public, no-cache",
         _ => "no-cache",
     };
     let answer = match head.contains("if-none-match") {
@@ -141,6 +141,48 @@ async fn nothing_is_told_that_is_not_known_asked_for_or_allowed() {
     purge(secure.admin, r#"{"host": "site.example"}"#).await;
     assert_eq!(ask(&mut client, &gate, page(), 0).await.1, [""; 0], "it was purged");
     assert_eq!(ask(&mut client, &gate, page(), 1).await.1, EARLY);
+    purge(secure.admin, r#"{"host": "site.example", "soft": true}"#).await;
+    assert_eq!(ask(&mut client, &gate, page(), 0).await.1, [""; 0], "it may be wrong");
+    assert_eq!(ask(&mut client, &gate, page(), 1).await.1, EARLY, "it is right still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_client_was_given_is_told_to_no_other() {
+    let (sites, gate) = gated().await;
+    let secure = Secure::start(&[&sites[0]]).await;
+    let mut client = Client::connect(&secure, Protocol::Http2, "site.example").await;
+    for (path, field) in [("/page", ("cookie", "a=b")), ("/shared", ("authorization", "Basic x"))] {
+        for (fields, count, what) in [
+            (&[field][..], 0, "nothing is known of it"),
+            (&[], 0, "it was given to one who said who he is"),
+            (&[], 1, "it was given to one who did not"),
+            (&[field], 0, "who says who he is may get another one"),
+            (&[], 0, "it was given to him, too"),
+            (&[], 1, "it was not"),
+        ] {
+            let (answer, links) = ask(&mut client, &gate, request("GET", "site.example", path, fields), count).await;
+            assert_eq!((answer.status, links.len()), (200, 2 * count), "{path}: {what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_hears_of_no_purges_tells_nothing() {
+    let mut cluster = Cluster::start(&["AWS"]).await;
+    let (sites, gate) = gated().await;
+    let site = toml::from_str(&sites[0]).unwrap();
+    let secure = Secure::in_front_of(&cluster, |config| config.site = vec![site]).await;
+    let client = tokio::sync::Mutex::new(Client::connect(&secure, Protocol::Http2, "site.example").await);
+    let links = async |count| {
+        let page = request("GET", "site.example", "/page", &[]);
+        ask(&mut *client.lock().await, &gate, page, count).await.1.len()
+    };
+    assert_eq!((links(0).await, links(1).await), (0, 2));
+    cluster.stop("AWS").await;
+    wait_until("nothing is told", async || links(0).await == 0).await;
+    assert_eq!(links(0).await, 0);
+    cluster.restart("AWS").await;
+    wait_until("it hears again", async || links(0).await == 2).await;
 }
 
 #[cfg(feature = "http3")]
