@@ -21,8 +21,9 @@ use crate::sites::spoken;
 async fn origin() -> Origin {
     Origin::start(|asked| match asked.uri.path() {
         "/kept" => answer(200, &[("cache-control", "max-age=999"), ("etag", "\"v\"")], "of the origin"),
-        "/chunked" => {
-            let (parts, response) = streamed(&[("cache-control", "no-store")]);
+        path @ ("/chunked" | "/parts") => {
+            let (parts, response) =
+                streamed(&[("cache-control", if path == "/parts" { "max-age=999" } else { "no-store" })]);
             tokio::spawn(async move {
                 parts.send("in ").await;
                 parts.send("parts").await;
@@ -80,6 +81,9 @@ async fn each_answer_has_one_line_that_says_what_its_client_saw() {
         (site, "GET", "/chunked", none, "passed o shop 1"),
         (site, "GET", "/gone", none, "passed o shop 1"),
         (site, "PUT", "/any", none, "passed o shop 1"),
+        (site, "GET", "/parts", none, "miss o shop 1"),
+        (site, "GET", "/parts", none, "hit - shop null"),
+        (site, "GET", "/parts", long, "hit - shop null"),
     ];
     let mut seen = Vec::new();
     for (number, (host, method, target, field, _)) in requests.iter().enumerate() {
@@ -106,7 +110,9 @@ async fn each_answer_has_one_line_that_says_what_its_client_saw() {
     }
     let of = |number| only(&lines, "user_agent", &format!("agent {number}")).clone();
     assert_eq!([&of(0)["size_bytes"], &of(1)["size_bytes"], &of(3)["size_bytes"]], [22, 22, 22]);
-    assert_eq!([&of(7)["fetched_bytes"], &of(12)["fetched_bytes"]], [13, 8]);
+    assert_eq!([&of(16)["size_bytes"], &of(17)["size_bytes"]], [8, 8]);
+    assert_eq!([7, 12, 15].map(|miss| of(miss)["fetched_bytes"].clone()), [13, 8, 8]);
+    assert!([0, 2, 8, 10, 16, 17].iter().all(|hit| of(*hit)["fetched_bytes"].is_null()));
     assert_eq!((&of(7)["reason"], &of(7)["policy"]), (&json!("unpriced"), &json!("p")));
     assert!((1..=999).contains(&of(8)["ttl_s"].as_i64().unwrap()));
 }
