@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use tower::{Service, ServiceExt as _};
@@ -122,9 +122,12 @@ where
     };
     let ended = matches!(outgoing, Outgoing::None | Outgoing::Counted(0));
     if let Some(watch) = &mut watch {
-        watch.answers(status, extensions);
+        watch.leaves(extensions);
     }
     sending.head(response, ended).await?;
+    if let Some(watch) = &mut watch {
+        watch.answers(status);
+    }
     let mut count = |bytes| watch.iter_mut().for_each(|watch| watch.sent_more(bytes));
     let complete = ended || send(sending, body, outgoing, &mut count).await?;
     if let Some(watch) = watch.as_mut().filter(|_| complete) {
@@ -176,10 +179,10 @@ pub(in crate::serve) async fn refuse(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     date(headers);
     let ended = method == Method::HEAD;
-    if let Some(watch) = &mut watch {
-        watch.answers(status, Extensions::new());
-    }
     sending.head(response, ended).await?;
+    if let Some(watch) = &mut watch {
+        watch.answers(status);
+    }
     if !ended {
         sending.data(body, true, &mut |bytes| watch.iter_mut().for_each(|watch| watch.sent_more(bytes))).await?;
     }
