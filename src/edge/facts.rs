@@ -24,7 +24,7 @@ pub(super) struct Facts {
     pub(super) outcome: Option<Outcome>,
     /// By which way it was fetched.
     pub(super) way: Option<Arc<Way>>,
-    /// What was fetched for it, if that is not what came by the way.
+    /// What was fetched for it, if that is not what came by the way, and if any was.
     pub(super) fetched: Option<Arc<Tally>>,
     /// The size of all of what was sent, or a part of it.
     pub(super) size_bytes: Option<u64>,
@@ -47,7 +47,8 @@ impl Facts {
 
     /// What was fetched for it.
     pub(super) fn fetched(&self) -> Option<&Tally> {
-        self.fetched.as_deref().or(self.way.as_ref().map(|way| &*way.fetched))
+        let way = self.way.as_ref().map(|way| &*way.fetched);
+        self.fetched.as_deref().filter(|fetched| fetched.bytes() > 0).or(way)
     }
 }
 

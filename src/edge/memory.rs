@@ -56,7 +56,12 @@ pub(super) fn answer(
     mut walk: impl FnMut(&Arc<Sliced>, Range<u64>) -> Walk,
 ) -> Response<Inner> {
     let size = stored.body.size();
-    Shape::of(head, size, method, headers).response(size, |part| part_of(stored, part, &mut walk))
+    let mut response = Shape::of(head, size, method, headers).response(size, |part| part_of(stored, part, &mut walk));
+    // It may have come without one: now it is known.
+    if response.status() == StatusCode::OK {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(HeaderValue::from(size));
+    }
+    response
 }
 
 /// The bytes `part` of what is `stored`.

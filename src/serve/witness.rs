@@ -316,10 +316,17 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// An answer begins.
-    pub(super) fn answers(&mut self, status: StatusCode, extensions: Extensions) {
+    /// Whoever answers has left this.
+    pub(super) fn leaves(&mut self, extensions: Extensions) {
         if let Some(record) = &mut self.record {
-            (record.status, record.extensions) = (Some(status), extensions);
+            record.extensions = extensions;
+        }
+    }
+
+    /// An answer with this status has begun: before its first byte went out the client has none.
+    pub(super) fn answers(&mut self, status: StatusCode) {
+        if let Some(record) = &mut self.record {
+            record.status = Some(status);
         }
         self.begins();
     }

@@ -12,7 +12,7 @@ use crate::cluster::{Cluster, put, wait_until};
 use crate::edge::{ask, fetch, ready};
 use crate::edge_cache::{cache_status, kept};
 use crate::sites::coding::text as words;
-use crate::sites::origin::{Origin, answer};
+use crate::sites::origin::{Origin, answer, streamed};
 
 /// A field that means nothing here, and sends a request the long way all the same.
 const LONG_WAY: (&str, &str) = ("pragma", "nothing");
@@ -53,7 +53,7 @@ const HOSTS: [&str; 8] = [
     "b.example:81",
 ];
 
-const PATHS: [&str; 20] = [
+const PATHS: [&str; 21] = [
     "/a.txt",
     "/a.txt?x=1",
     "/a.txt?variant=low",
@@ -74,6 +74,7 @@ const PATHS: [&str; 20] = [
     "/long.txt",
     "/page",
     "/coded",
+    "/streamed",
 ];
 
 const FIELDS: [&[(&str, &str)]; 11] = [
@@ -103,6 +104,15 @@ async fn origin() -> Origin {
                 answer(200, &coded, words(5000))
             }
             "/coded" => answer(200, &[fields[0], ("vary", "accept-encoding"), ("etag", "\"p\"")], words(6000)),
+            // How long it is nobody says.
+            "/streamed" => {
+                let (parts, response) = streamed(&fields);
+                tokio::spawn(async move {
+                    parts.send("in parts").await;
+                    parts.end();
+                });
+                response
+            }
             _ => answer(200, &fields, "of the origin"),
         }
     })

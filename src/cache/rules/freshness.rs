@@ -3,7 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::SystemTime;
 
-use http::header::{AGE, CACHE_CONTROL, DATE, EXPIRES, HeaderMap, LAST_MODIFIED, PRAGMA};
+use http::header::{AGE, AUTHORIZATION, CACHE_CONTROL, COOKIE, DATE, EXPIRES, HeaderMap, LAST_MODIFIED, PRAGMA};
 use serde::{Deserialize, Serialize};
 
 use super::request::RequestDirectives;
@@ -35,6 +35,10 @@ pub struct Freshness {
     never_stale: bool,
     /// Its content stays as it is.
     no_transform: bool,
+    /// Whoever was given it last was nobody in particular, and nothing was said against it since. What an earlier build has
+    /// written does not say.
+    #[serde(default)]
+    may_be_hinted: bool,
 }
 
 /// What may be done with a stored response for a request.
@@ -89,6 +93,7 @@ impl Freshness {
             validated_always: said.no_cache.is_whole(),
             never_stale: said.forbids_stale(),
             no_transform: said.no_transform,
+            may_be_hinted: !has_credentials(exchange.request),
         }
     }
 
@@ -123,15 +128,23 @@ impl Freshness {
         !self.no_transform
     }
 
+    /// Whether others may be told what is in its head before it was validated: it was given, or found to be right, for a request
+    /// without credentials last, and was not expired or invalidated since.
+    pub const fn may_be_hinted(&self) -> bool {
+        self.may_be_hinted
+    }
+
     /// From `now` on the response is stale: after a soft purge, or an answer to HEAD that does not fit it (section
     /// 4.3.5).
     pub fn expire(&mut self, now: SystemTime) {
         self.lifetime_ms = self.lifetime_ms.min(self.age_ms(now));
+        self.may_be_hinted = false;
     }
 
     /// The response has to be validated at each use from now on (section 4.4).
     pub const fn invalidate(&mut self) {
         self.validated_always = true;
+        self.may_be_hinted = false;
     }
 
     /// What may be done with the response for a request that said `request`, at `now` (section 4).
@@ -207,6 +220,12 @@ impl Freshness {
         let age_ms = i64::try_from(self.age_ms(now)).unwrap_or(i64::MAX);
         i64::try_from(self.lifetime_ms).unwrap_or(i64::MAX).saturating_sub(age_ms)
     }
+}
+
+/// Whether a request says who the client is (RFC 9110 section 11.6.2, RFC 6265 section 4.2): its answer may be for that one alone,
+/// whatever it says of itself.
+pub fn has_credentials(request: &HeaderMap) -> bool {
+    request.contains_key(AUTHORIZATION) || request.contains_key(COOKIE)
 }
 
 /// Section 4.2.1: the first of what a directive says, `Expires` without `Date`, and a guess.

@@ -35,7 +35,7 @@ mod vary;
 
 pub use cache_status::{CACHE_STATUS, CacheStatus, Forward, Source};
 pub use fields::{stored_header, strip_hop_by_hop, updated_header};
-pub use freshness::{Cause, Freshness, OnError, Use};
+pub use freshness::{Cause, Freshness, OnError, Use, has_credentials};
 pub use invalidation::{invalidated, is_unsafe};
 pub use partial::{ContentRange, Parts, combines, gives_parts, header_of_whole, is_completable, keeps_incomplete};
 pub use request::RequestDirectives;

@@ -54,26 +54,13 @@ impl LogFile {
     pub(super) fn append(&mut self, text: &[u8]) -> Result<(), Unwritten> {
         let unwritten = |error| Unwritten { lines: 0, error };
         self.current(text.len() as u64).map_err(unwritten)?;
-        let Some(mut file) = self.file.as_ref() else { return Err(unwritten(ErrorKind::NotFound.into())) };
+        let Some(file) = self.file.as_ref() else { return Err(unwritten(ErrorKind::NotFound.into())) };
         if self.torn {
-            file.write_all(b"\n").map_err(unwritten)?;
+            write(file, b"\n").map_err(|(_, error)| unwritten(error))?;
         }
-        let (mut done, mut waited) = (0, Duration::ZERO);
-        let error = loop {
-            match file.write(&text[done..]) {
-                Ok(0) => break ErrorKind::WriteZero.into(),
-                Ok(written) => (done, waited) = (done + written, Duration::ZERO),
-                Err(error) if error.kind() == ErrorKind::WouldBlock && waited < TAKES_NOTHING_MAX => {
-                    thread::sleep(TRIED_EVERY);
-                    waited += TRIED_EVERY;
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => break error,
-            }
-            if done == text.len() {
-                self.torn = false;
-                return Ok(());
-            }
+        let Err((done, error)) = write(file, text) else {
+            self.torn = false;
+            return Ok(());
         };
         let whole = memchr::memrchr(b'\n', &text[..done]).map_or(0, |end| end + 1);
         let lines = memchr::memchr_iter(b'\n', &text[..whole]).count() as u64;
@@ -137,6 +124,24 @@ fn open(path: &Path) -> io::Result<File> {
     File::options().append(true).create(true).mode(MODE).custom_flags(never_waits).open(path)
 }
 
+/// Writes all of `text`, or tells how much of it was written, and why no more.
+fn write(mut file: &File, text: &[u8]) -> Result<(), (usize, io::Error)> {
+    let (mut done, mut waited) = (0, Duration::ZERO);
+    while done < text.len() {
+        match file.write(&text[done..]) {
+            Ok(0) => return Err((done, ErrorKind::WriteZero.into())),
+            Ok(written) => (done, waited) = (done + written, Duration::ZERO),
+            Err(error) if error.kind() == ErrorKind::WouldBlock && waited < TAKES_NOTHING_MAX => {
+                thread::sleep(TRIED_EVERY);
+                waited += TRIED_EVERY;
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err((done, error)),
+        }
+    }
+    Ok(())
+}
+
 /// Whether the last line of a file has no end, as far as it can be read.
 fn ends_torn(path: &Path) -> bool {
     let last = || {
@@ -159,6 +164,7 @@ mod tests {
     use super::*;
     use std::io::Read as _;
     use std::os::unix::fs::{PermissionsExt as _, symlink};
+    use std::time::Instant;
 
     fn log(folder: &Path, rotate_bytes: u64, keep: u32) -> LogFile {
         let keep = NonZeroU32::new(keep).expect("some");
@@ -256,6 +262,27 @@ mod tests {
         let read = reader.read(&mut text).expect("it is full");
         assert!(text[..read].starts_with(b"a\nb\n"));
         append(&mut log, "c\n");
+    }
+
+    #[test]
+    fn half_a_line_in_a_pipe_is_ended_as_patiently_as_others_are_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        pipe(&path);
+        let mut reader = File::options().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(&path);
+        let reader = reader.as_mut().expect("it opens");
+        let mut log = LogFile::open(&path, None, NonZeroU32::MIN).expect("it opens");
+        // Its end is in the middle of a line.
+        log.append("seven.\n".repeat(1 << 20).as_bytes()).expect_err("it is full");
+        let begun = Instant::now();
+        log.append(b"c\n").expect_err("it is full still");
+        assert!(begun.elapsed() >= TAKES_NOTHING_MAX);
+        let mut text = vec![0; 1 << 20];
+        let read = reader.read(&mut text).expect("it is full");
+        assert!(!text[..read].ends_with(b"\n"));
+        append(&mut log, "d\n");
+        let read = reader.read(&mut text).expect("it is there");
+        assert_eq!(&text[..read], b"\nd\n");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tracing::debug;
 
 use super::answer::{Kept, Life};
 use super::incoming::Incoming;
+use crate::cache::rules::has_credentials;
 
 /// Relations for which a client can do something before it has the page.
 const EARLY: [&str; 3] = ["modulepreload", "preconnect", "preload"];
@@ -20,13 +21,16 @@ const LINKS_BYTES_MAX: usize = 4 << 10;
 impl Life {
     /// Tells the client what it will need, as far as what is `kept` says it. HTTP/1.1 is not spoken by this: there are clients
     /// of it that take the first head for the answer (RFC 8297 section 3).
+    ///
+    /// What is kept is used before it was validated here, which `no-cache` forbids (RFC 9111 section 5.2.2.4) lest one is given
+    /// what was meant for another: so it is told to nobody in particular, of what nobody in particular was given.
     pub(super) fn hint(&self, kept: &Kept) {
-        let Incoming { method, version, interim, .. } = &*self.incoming;
+        let Incoming { method, version, headers, interim, .. } = &*self.incoming;
         let knows_them = matches!(*version, Version::HTTP_2 | Version::HTTP_3);
         let is_page = *method == Method::GET && !self.incoming.has_range() && kept.head.status == StatusCode::OK;
-        let Some(interim) = interim.as_ref().filter(|_| self.site.config.early_hints && knows_them && is_page) else {
-            return;
-        };
+        let is_for_all = kept.freshness.may_be_hinted() && !has_credentials(headers) && self.core.hears_purges();
+        let tells = self.site.config.early_hints && knows_them && is_page && is_for_all;
+        let Some(interim) = interim.as_ref().filter(|_| tells) else { return };
         let hints = early(&kept.head.headers);
         if hints.is_empty() {
             return;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use http::header::CONTENT_LENGTH;
+use http::header::{ALT_SVC, CONTENT_LENGTH};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::time::timeout_at;
 use tracing::debug;
@@ -269,6 +269,8 @@ impl Origins {
             }
         };
         settle_length(response.headers_mut());
+        // It is about the origin's own place: here others answer (RFC 7838 section 2).
+        response.headers_mut().remove(ALT_SVC);
         if is_failing(response.status()) {
             running.saw(&Try::Failure { kind: FailureKind::Error, after: running.start.elapsed() });
             running.mute();

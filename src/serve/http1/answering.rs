@@ -8,7 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use http::{Extensions, HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response, StatusCode};
 use hyper::body::{Body, Frame};
 use tracing::{debug, error};
 
@@ -37,6 +37,8 @@ pub(super) struct Answering<F, B> {
     pub(super) cut_unnoticed: bool,
     pub(super) upgrade: Option<OnUpgrade>,
     pub(super) watch: Option<Watch>,
+    /// The status that is not told yet, and how much the wire has sent when the answer begins.
+    untold: Option<(StatusCode, u64)>,
     /// How much of the body was given to the wire.
     body_bytes: u64,
     /// That was not all of it.
@@ -64,9 +66,12 @@ impl<F, B> Answering<F, B> {
         matches!(self.state, State::Done)
     }
 
-    /// Tells whoever watches how much of the body was sent.
+    /// Tells whoever watches whether the answer has begun, and how much of its body was sent.
     pub(super) fn tell_sent(&mut self, wire: &Wire) {
         if let Some(watch) = &mut self.watch {
+            if let Some((status, _)) = self.untold.take_if(|(_, before)| wire.sent_bytes() > *before) {
+                watch.answers(status);
+            }
             // The sizes of chunks that wait are taken for bytes of the body.
             let sent = self.body_bytes.saturating_sub(wire.out_bytes() as u64);
             watch.sent(sent, matches!(self.state, State::Done) && !self.cut && wire.is_sent());
@@ -96,6 +101,7 @@ where
             cut_unnoticed: false,
             upgrade: None,
             watch,
+            untold: None,
             body_bytes: 0,
             cut: false,
         }
@@ -162,16 +168,15 @@ where
         self.keeps_alive = false;
         let (status, detail) = (StatusCode::INTERNAL_SERVER_ERROR, "the request could not be answered");
         let Refusal { bytes, body_bytes } = refusal(status, detail, &[], self.asked.is_head);
-        self.answers(status, Extensions::new());
+        self.answers(status, wire);
         self.body_bytes = body_bytes;
         wire.push(bytes);
         self.finish();
     }
 
-    fn answers(&mut self, status: StatusCode, extensions: Extensions) {
-        if let Some(watch) = &mut self.watch {
-            watch.answers(status, extensions);
-        }
+    /// What is pushed next is the head of an answer with this status.
+    const fn answers(&mut self, status: StatusCode, wire: &Wire) {
+        self.untold = Some((status, wire.sent_bytes() + wire.out_bytes() as u64));
     }
 
     /// Frees what the handler and its body hold.
@@ -200,8 +205,11 @@ where
         self.keeps_alive &= !stopping && !says_close(&parts.headers) && receiving.may_end();
         self.keeps_alive &= outgoing != Outgoing::UntilClose && !(self.asked.is_connect && parts.status.is_success());
         let persists = self.keeps_alive || self.upgrade.is_some();
+        self.answers(parts.status, wire);
         wire.push(head(&parts, &hint, outgoing, &self.asked, persists));
-        self.answers(parts.status, parts.extensions);
+        if let Some(watch) = &mut self.watch {
+            watch.leaves(parts.extensions);
+        }
         self.interim.end();
         self.state = match outgoing {
             Outgoing::None | Outgoing::Counted(0) => State::Done,

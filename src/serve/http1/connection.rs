@@ -11,7 +11,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Instant;
 
 use bytes::{Buf, Bytes, BytesMut};
-use http::{Extensions, Request, Response, StatusCode, Version, request};
+use http::{Request, Response, StatusCode, Version, request};
 use hyper::body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
@@ -345,11 +345,9 @@ impl<S, H: Hot> Connection<S, H> {
     async fn refuse(&mut self, status: StatusCode, detail: &str, mut watch: Option<Watch>) -> io::Result<()> {
         let Refusal { bytes, body_bytes } = refusal(status, detail, &[], false);
         self.wire.push(bytes);
-        if let Some(watch) = &mut watch {
-            watch.answers(status, Extensions::new());
-        }
         poll_fn(|cx| self.wire.poll_send(cx)).await?;
         if let Some(watch) = &mut watch {
+            watch.answers(status);
             watch.sent(body_bytes, true);
         }
         Ok(())

@@ -52,16 +52,13 @@ where
             let mut progress = self.answering.poll(cx, wire, &mut self.receiving, stopping)?;
             let (begun, answered) = (self.answering.has_begun(), self.answering.is_done());
             progress |= self.receiving.poll(cx, wire, begun, answered)?;
-            if !wire.is_sent() {
-                match wire.poll_send(cx) {
-                    Poll::Ready(sent) => {
-                        sent?;
-                        progress = true;
-                    }
-                    Poll::Pending => {}
-                }
-            }
+            let sent = if wire.is_sent() { Poll::Pending } else { wire.poll_send(cx) };
+            // Some of it may have gone out before an error.
             self.answering.tell_sent(wire);
+            if let Poll::Ready(sent) = sent {
+                sent?;
+                progress = true;
+            }
             if self.answering.is_done() && wire.is_sent() && self.receiving.is_over() {
                 return Poll::Ready(Ok(self.behind()));
             }

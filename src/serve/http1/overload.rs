@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use http::{Extensions, HeaderName, HeaderValue, StatusCode, Version, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -57,11 +57,9 @@ impl Overload {
             let client = if passed { proxied::receive(&mut tcp, peer).await? } else { peer };
             let came = Came { client, secured: false };
             let mut watch = watcher.map(|watcher| watcher.unread(&[], Version::HTTP_11, came));
-            if let Some(watch) = &mut watch {
-                watch.answers(StatusCode::SERVICE_UNAVAILABLE, Extensions::new());
-            }
             tcp.write_all(&answer.bytes).await?;
             if let Some(mut watch) = watch.take() {
+                watch.answers(StatusCode::SERVICE_UNAVAILABLE);
                 watch.sent(answer.body_bytes, true);
             }
             tcp.shutdown().await

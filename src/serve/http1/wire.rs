@@ -36,6 +36,8 @@ pub(super) struct Wire {
     pub(super) read_ended: bool,
     out: VecDeque<Bytes>,
     out_bytes: usize,
+    /// How much of all that was ever pushed was handed to the system.
+    sent_bytes: u64,
     unflushed: bool,
     stall: Duration,
     write_limit: Limit,
@@ -49,6 +51,7 @@ impl Wire {
             read_ended: false,
             out: VecDeque::new(),
             out_bytes: 0,
+            sent_bytes: 0,
             unflushed: false,
             stall,
             write_limit: Limit::default(),
@@ -67,6 +70,11 @@ impl Wire {
     /// How much waits to be sent.
     pub(super) const fn out_bytes(&self) -> usize {
         self.out_bytes
+    }
+
+    /// How much of all that was ever pushed was handed to the system.
+    pub(super) const fn sent_bytes(&self) -> u64 {
+        self.sent_bytes
     }
 
     /// Whether everything was handed to the system.
@@ -96,6 +104,7 @@ impl Wire {
         }
         self.unflushed = self.stream.is_tls();
         self.out_bytes -= written;
+        self.sent_bytes += written as u64;
         while let Some(piece) = self.out.front_mut() {
             if written < piece.len() {
                 piece.advance(written);

@@ -13,7 +13,7 @@ use h3::error::{Code, StreamError};
 use h3::proto::frame::Frame;
 use h3::quic::{RecvStream as _, SendStream as _};
 use h3::server::{self, RequestResolver, RequestStream};
-use http::{Extensions, Method, Request, Response, StatusCode, request};
+use http::{Method, Request, Response, StatusCode, request};
 use hyper::body::Body;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::Service;
@@ -123,7 +123,7 @@ where
         Ok(Err(StreamError::HeaderTooBig { .. })) => {
             // The codec has said so by itself.
             if let Some(mut watch) = watcher.map(|watcher| watcher.unread(&[], http::Version::HTTP_3, came)) {
-                watch.answers(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Extensions::new());
+                watch.answers(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
                 watch.complete();
             }
             return Err(Gone);

@@ -82,8 +82,11 @@ impl Http3Sending {
 
 impl Sending for Http3Sending {
     async fn interim(&mut self, interim: Response<()>) -> Result<(), Gone> {
-        let sent = timeout(self.stall, self.stream.send_response(interim)).await;
-        self.taken(sent)
+        match timeout(self.stall, self.stream.send_response(interim)).await {
+            // The client takes no head of this size (RFC 9114 section 4.2.2), and nothing of it was sent: it does without.
+            Ok(Err(StreamError::HeaderTooBig { .. })) => Ok(()),
+            sent => self.taken(sent),
+        }
     }
 
     async fn head(&mut self, head: Response<()>, ended: bool) -> Result<(), Gone> {

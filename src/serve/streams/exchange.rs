@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request, response};
 use http_body_util::BodyExt as _;
 use hyper::body::Body;
 use tower::{Service, ServiceExt as _};
@@ -122,9 +122,12 @@ where
     };
     let ended = matches!(outgoing, Outgoing::None | Outgoing::Counted(0));
     if let Some(watch) = &mut watch {
-        watch.answers(status, extensions);
+        watch.leaves(extensions);
     }
     sending.head(response, ended).await?;
+    if let Some(watch) = &mut watch {
+        watch.answers(status);
+    }
     let mut count = |bytes| watch.iter_mut().for_each(|watch| watch.sent_more(bytes));
     let complete = ended || send(sending, body, outgoing, &mut count).await?;
     if let Some(watch) = watch.as_mut().filter(|_| complete) {
@@ -176,10 +179,10 @@ pub(in crate::serve) async fn refuse(
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     date(headers);
     let ended = method == Method::HEAD;
-    if let Some(watch) = &mut watch {
-        watch.answers(status, Extensions::new());
-    }
     sending.head(response, ended).await?;
+    if let Some(watch) = &mut watch {
+        watch.answers(status);
+    }
     if !ended {
         sending.data(body, true, &mut |bytes| watch.iter_mut().for_each(|watch| watch.sent_more(bytes))).await?;
     }
@@ -194,14 +197,15 @@ async fn fail(sending: &mut impl Sending, method: &Method, watch: Option<Watch>)
     refuse(sending, StatusCode::INTERNAL_SERVER_ERROR, detail, method, watch).await
 }
 
-/// Waits for the handler and sends what it says before its answer.
+/// Waits for the handler and sends what it says before its answer. It goes on meanwhile: others may wait for what it does, whom
+/// a client that takes nothing does not hold up.
 async fn called_by<O>(
     sending: &mut impl Sending,
     called: impl Future<Output = O>,
     interim: &Interim,
 ) -> Result<O, Gone> {
     let mut called = pin!(called);
-    loop {
+    let answered = loop {
         let waiting = poll_fn(|cx| match interim.take(cx) {
             waiting if waiting.is_empty() => Poll::Pending,
             waiting => Poll::Ready(waiting),
@@ -210,16 +214,23 @@ async fn called_by<O>(
             biased;
             // First what was said first.
             waiting = waiting => waiting,
-            answered = &mut called => {
-                // What came in one piece with the answer was said first, too.
-                let waiting = poll_fn(|cx| Poll::Ready(interim.take(cx))).await;
-                say(sending, waiting).await?;
-                return Ok(answered);
-            }
+            answered = &mut called => break answered,
             () = sending.left() => return Err(Gone),
         };
-        say(sending, waiting).await?;
-    }
+        let mut said = pin!(say(sending, waiting));
+        tokio::select! {
+            biased;
+            said = &mut said => said?,
+            answered = &mut called => {
+                said.await?;
+                break answered;
+            }
+        }
+    };
+    // What came in one piece with the answer was said first, too.
+    let waiting = poll_fn(|cx| Poll::Ready(interim.take(cx))).await;
+    say(sending, waiting).await?;
+    Ok(answered)
 }
 
 /// Sends what a handler says before its answer.

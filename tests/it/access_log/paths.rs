@@ -10,6 +10,7 @@ use metacdn::model::Network;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::oneshot;
 
 use super::{Log, only};
 use crate::cluster::{Cluster, put, wait_until};
@@ -21,8 +22,9 @@ use crate::sites::spoken;
 async fn origin() -> Origin {
     Origin::start(|asked| match asked.uri.path() {
         "/kept" => answer(200, &[("cache-control", "max-age=999"), ("etag", "\"v\"")], "of the origin"),
-        "/chunked" => {
-            let (parts, response) = streamed(&[("cache-control", "no-store")]);
+        path @ ("/chunked" | "/parts") => {
+            let (parts, response) =
+                streamed(&[("cache-control", if path == "/parts" { "max-age=999" } else { "no-store" })]);
             tokio::spawn(async move {
                 parts.send("in ").await;
                 parts.send("parts").await;
@@ -80,6 +82,9 @@ async fn each_answer_has_one_line_that_says_what_its_client_saw() {
         (site, "GET", "/chunked", none, "passed o shop 1"),
         (site, "GET", "/gone", none, "passed o shop 1"),
         (site, "PUT", "/any", none, "passed o shop 1"),
+        (site, "GET", "/parts", none, "miss o shop 1"),
+        (site, "GET", "/parts", none, "hit - shop null"),
+        (site, "GET", "/parts", long, "hit - shop null"),
     ];
     let mut seen = Vec::new();
     for (number, (host, method, target, field, _)) in requests.iter().enumerate() {
@@ -106,7 +111,9 @@ async fn each_answer_has_one_line_that_says_what_its_client_saw() {
     }
     let of = |number| only(&lines, "user_agent", &format!("agent {number}")).clone();
     assert_eq!([&of(0)["size_bytes"], &of(1)["size_bytes"], &of(3)["size_bytes"]], [22, 22, 22]);
-    assert_eq!([&of(7)["fetched_bytes"], &of(12)["fetched_bytes"]], [13, 8]);
+    assert_eq!([&of(16)["size_bytes"], &of(17)["size_bytes"]], [8, 8]);
+    assert_eq!([7, 12, 15].map(|miss| of(miss)["fetched_bytes"].clone()), [13, 8, 8]);
+    assert!([0, 2, 8, 10, 16, 17].iter().all(|hit| of(*hit)["fetched_bytes"].is_null()));
     assert_eq!((&of(7)["reason"], &of(7)["policy"]), (&json!("unpriced"), &json!("p")));
     assert!((1..=999).contains(&of(8)["ttl_s"].as_i64().unwrap()));
 }
@@ -270,10 +277,44 @@ async fn answers_that_never_began_are_no_answers() {
     }
     running.stop().await;
     let lines = log.lines();
-    let (begun, others): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["bytes"] != 0);
-    assert!(begun.iter().all(|line| line["status"] == 200), "{begun:#?}");
-    assert!(!others.is_empty() && others.iter().all(|line| line["status"] == 499), "{others:#?}");
-    assert!(others.iter().all(|line| line["complete"] == false && line["cache"] == "hit"));
+    let (begun, others): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line["status"] == 200);
+    assert!(!others.is_empty(), "{} answers began", begun.len());
+    for line in others {
+        assert_eq!((&line["status"], &line["bytes"], &line["complete"]), (&json!(499), &json!(0), &json!(false)));
+        assert!(line["first_byte_us"].is_null() && line["cache"] == "hit", "{line}");
+    }
+    // Of the last one that the system took, the head may be all.
+    for client in (0..6).map(|client| client.to_string()) {
+        let heads = begun.iter().filter(|line| line["user_agent"] == client && line["bytes"] == 0);
+        assert!(heads.count() <= 1, "{begun:#?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_left_before_the_first_byte_went_out_had_no_answer() {
+    let (log, (tell, told), (open, opened)) = (Log::new(), oneshot::channel(), oneshot::channel());
+    let site = spoken(|mut stream| async move {
+        tell.send(()).unwrap();
+        opened.await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage").await.unwrap();
+    })
+    .await;
+    let change = |config: &mut edge::Config| log.configure(config);
+    let (running, public, _) = crate::sites::edge_with(&[&site], change).await;
+    let mut left = TcpStream::connect(public).await.unwrap();
+    left.set_zero_linger().unwrap();
+    // With so much sent ahead nobody looks whether it is there still.
+    let request = "GET / HTTP/1.1\r\nHost: site.example\r\n\r\n".repeat(1_000);
+    left.write_all(request.as_bytes()).await.unwrap();
+    told.await.unwrap();
+    drop(left);
+    open.send(()).unwrap();
+    wait_until("it is told", async || log.lines().len() == 1).await;
+    running.stop().await;
+    let lines = log.lines();
+    let line = &lines[0];
+    assert_eq!((&line["status"], &line["bytes"], &line["complete"]), (&json!(499), &json!(0), &json!(false)), "{line}");
+    assert!(line["first_byte_us"].is_null(), "{line}");
 }
 
 /// A request for another protocol, which begins at once.

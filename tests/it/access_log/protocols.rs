@@ -5,6 +5,8 @@ use serde_json::json;
 
 use super::{Log, only};
 use crate::cluster::wait_until;
+#[cfg(feature = "http3")]
+use crate::edge::fetch;
 use crate::protocols::clients::{Client, Protocol};
 use crate::protocols::{Secure, request, site};
 use crate::sites::origin::{Origin, answer};
@@ -114,4 +116,35 @@ async fn of_an_answer_by_http2_that_is_cut_short_the_bytes_are_those_that_went_o
         let told = (&line["status"], &line["bytes"], &line["complete"]);
         assert_eq!(told, (&json!(200), &json!(WINDOW_BYTES), &json!(false)), "{line}");
     }
+}
+
+#[cfg(feature = "http3")]
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_by_http3_whose_head_nobody_took_is_none() {
+    let long = "x".repeat(1_000);
+    let origin = Origin::start(move |_| answer(200, &[("cache-control", "no-store"), ("x", &long)], "page")).await;
+    let log = Log::new();
+    let secure = Secure::start_with(&[&site(&origin, "")], |config: &mut edge::Config| log.configure(config)).await;
+    // It has room for less than one line.
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(200_u32.into());
+    let tls = secure.authority.client(&["h3"]);
+    let (endpoint, connection) =
+        crate::protocols::http3::connect_with(secure.tls, tls, "site.example", transport).await.unwrap();
+    let (mut driver, mut requests) = h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
+    tokio::spawn(async move { driver.wait_idle().await });
+    let mut stream = requests.send_request(request("GET", "site.example", "/", &[])).await.unwrap();
+    stream.finish().await.unwrap();
+    wait_until("it is answered", async || {
+        let metrics = String::from_utf8(fetch(secure.admin, "/metrics").await.into_body()).unwrap();
+        metrics.contains("metacdn_edge_requests_total{status=\"200\"} 1\n")
+    })
+    .await;
+    endpoint.close(0_u32.into(), b"");
+    wait_until("it is told", async || !log.lines().is_empty()).await;
+    secure.edge.stop().await;
+    let lines = log.lines();
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    let line = &lines[0];
+    assert_eq!((&line["status"], &line["bytes"], &line["complete"]), (&json!(499), &json!(0), &json!(false)), "{line}");
 }

@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::clients::{Client, Protocol};
 use super::{Answer, Secure, request};
+use crate::cluster::{Cluster, wait_until};
 use crate::edge::fetch;
 
 const LINKS: &str =
@@ -42,8 +43,16 @@ async fn answer(mut stream: TcpStream, gate: Arc<Semaphore>) {
     }
     gate.acquire().await.unwrap().forget();
     let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
-    let links = if head.contains("/unlinked") { "" } else { LINKS };
-    let control = if head.contains("/private") { "private" } else { "no-cache" };
+    let links = match &head {
+        head if head.contains("/unlinked") => String::new(),
+        head if head.contains("/long") => format!("Link: </{}>; rel=preload\r\n", "x".repeat(1_000)),
+        _ => LINKS.to_owned(),
+    };
+    let control = match &head {
+        head if head.contains("/private") => "private",
+        head if head.contains("/shared") => "public, no-cache",
+        _ => "no-cache",
+    };
     let answer = match head.contains("if-none-match") {
         true => "HTTP/1.1 304 Not Modified\r\nETag: \"v\"\r\nConnection: close\r\n\r\n".to_owned(),
         false => format!(
@@ -132,4 +141,74 @@ async fn nothing_is_told_that_is_not_known_asked_for_or_allowed() {
     purge(secure.admin, r#"{"host": "site.example"}"#).await;
     assert_eq!(ask(&mut client, &gate, page(), 0).await.1, [""; 0], "it was purged");
     assert_eq!(ask(&mut client, &gate, page(), 1).await.1, EARLY);
+    purge(secure.admin, r#"{"host": "site.example", "soft": true}"#).await;
+    assert_eq!(ask(&mut client, &gate, page(), 0).await.1, [""; 0], "it may be wrong");
+    assert_eq!(ask(&mut client, &gate, page(), 1).await.1, EARLY, "it is right still");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_client_was_given_is_told_to_no_other() {
+    let (sites, gate) = gated().await;
+    let secure = Secure::start(&[&sites[0]]).await;
+    let mut client = Client::connect(&secure, Protocol::Http2, "site.example").await;
+    for (path, field) in [("/page", ("cookie", "a=b")), ("/shared", ("authorization", "Basic x"))] {
+        for (fields, count, what) in [
+            (&[field][..], 0, "nothing is known of it"),
+            (&[], 0, "it was given to one who said who he is"),
+            (&[], 1, "it was given to one who did not"),
+            (&[field], 0, "who says who he is may get another one"),
+            (&[], 0, "it was given to him, too"),
+            (&[], 1, "it was not"),
+        ] {
+            let (answer, links) = ask(&mut client, &gate, request("GET", "site.example", path, fields), count).await;
+            assert_eq!((answer.status, links.len()), (200, 2 * count), "{path}: {what}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_edge_that_hears_of_no_purges_tells_nothing() {
+    let mut cluster = Cluster::start(&["AWS"]).await;
+    let (sites, gate) = gated().await;
+    let site = toml::from_str(&sites[0]).unwrap();
+    let secure = Secure::in_front_of(&cluster, |config| config.site = vec![site]).await;
+    let client = tokio::sync::Mutex::new(Client::connect(&secure, Protocol::Http2, "site.example").await);
+    let links = async |count| {
+        let page = request("GET", "site.example", "/page", &[]);
+        ask(&mut *client.lock().await, &gate, page, count).await.1.len()
+    };
+    assert_eq!((links(0).await, links(1).await), (0, 2));
+    cluster.stop("AWS").await;
+    wait_until("nothing is told", async || links(0).await == 0).await;
+    assert_eq!(links(0).await, 0);
+    cluster.restart("AWS").await;
+    wait_until("it hears again", async || links(0).await == 2).await;
+}
+
+#[cfg(feature = "http3")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_no_hints_holds_up_nobody() {
+    let (sites, gate) = gated().await;
+    let secure = Secure::start_with(&[&sites[0]], |config| config.serve.stall_timeout_ms = 300_000).await;
+    let page = || request("GET", "site.example", "/long", &[]);
+    let mut client = Client::connect(&secure, Protocol::Http2, "site.example").await;
+    ask(&mut client, &gate, page(), 0).await;
+    // It has room for less than one line.
+    let mut transport = quinn::TransportConfig::default();
+    transport.stream_receive_window(200_u32.into());
+    let tls = secure.authority.client(&["h3"]);
+    let (_endpoint, connection) = super::http3::connect_with(secure.tls, tls, "site.example", transport).await.unwrap();
+    let (mut driver, mut requests) = h3::client::new(h3_quinn::Connection::new(connection)).await.unwrap();
+    tokio::spawn(async move { driver.wait_idle().await });
+    let mut stream = requests.send_request(page()).await.unwrap();
+    stream.finish().await.unwrap();
+    wait_until("it is told", async || {
+        let metrics = String::from_utf8(fetch(secure.admin, "/metrics").await.into_body()).unwrap();
+        metrics.contains("metacdn_edge_early_hints_total 1\n")
+    })
+    .await;
+    // The origin answers both.
+    gate.add_permits(1);
+    let (answer, links) = ask(&mut client, &gate, page(), 1).await;
+    assert_eq!((answer.status, links.len()), (200, 1));
 }

@@ -5,10 +5,11 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, TransportConfig};
 use rustls::pki_types::CertificateDer;
+use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -17,6 +18,7 @@ use super::clients::{Client, Protocol};
 use super::{Secure, request, site};
 use crate::cluster::PATIENCE;
 use crate::sites::origin::{Origin, answer, streamed};
+use crate::sites::spoken;
 
 /// A QUIC connection to the host `name` of the edge.
 pub async fn connect(secure: &Secure, name: &str) -> Result<(Endpoint, quinn::Connection), quinn::ConnectionError> {
@@ -24,7 +26,7 @@ pub async fn connect(secure: &Secure, name: &str) -> Result<(Endpoint, quinn::Co
     connect_with(secure.tls, tls, name, TransportConfig::default()).await
 }
 
-async fn connect_with(
+pub async fn connect_with(
     at: SocketAddr,
     tls: rustls::ClientConfig,
     name: &str,
@@ -102,7 +104,6 @@ async fn large_answers_come_whole_through_small_windows() {
         assert_eq!(stream.recv_response().await.unwrap().status(), 200);
         let mut got = Vec::new();
         while let Some(mut data) = stream.recv_data().await.unwrap() {
-            use bytes::Buf as _;
             got.extend_from_slice(&data.copy_to_bytes(data.remaining()));
         }
         assert!(got == bytes[..length], "{path}: {} bytes", got.len());
@@ -136,6 +137,27 @@ async fn an_answer_that_nobody_takes_is_dropped_and_others_go_on() {
     let mut head = requests.send_request(request("HEAD", "site.example", "/", &[])).await.unwrap();
     head.finish().await.unwrap();
     assert_eq!(head.recv_response().await.unwrap().status(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interim_answer_that_is_too_large_for_a_client_is_left_out() {
+    let site = spoken(|mut stream| async move {
+        let early = format!("HTTP/1.1 103 Early Hints\r\nLink: </{}>; rel=preload\r\n\r\n", "x".repeat(3_000));
+        stream.write_all(early.as_bytes()).await.unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npage").await.unwrap();
+    })
+    .await;
+    let secure = Secure::start(&[&site]).await;
+    let (_endpoint, connection) = connect(&secure, "site.example").await.unwrap();
+    let connection = h3_quinn::Connection::new(connection);
+    let mut builder = h3::client::builder();
+    let (mut driver, mut requests) =
+        builder.max_field_section_size(2_000).build::<_, _, Bytes>(connection).await.unwrap();
+    tokio::spawn(async move { driver.wait_idle().await });
+    let mut stream = requests.send_request(request("GET", "site.example", "/", &[])).await.unwrap();
+    stream.finish().await.unwrap();
+    assert_eq!(stream.recv_response().await.unwrap().status(), 200);
+    assert_eq!(&stream.recv_data().await.unwrap().unwrap().copy_to_bytes(4)[..], b"page");
 }
 
 #[tokio::test(flavor = "multi_thread")]

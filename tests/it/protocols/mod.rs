@@ -6,7 +6,7 @@ mod floods;
 mod hints;
 mod http2;
 #[cfg(feature = "http3")]
-mod http3;
+pub mod http3;
 mod raw_http2;
 mod same;
 mod tls;

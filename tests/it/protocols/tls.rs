@@ -12,7 +12,9 @@ use crate::edge::ask;
 use crate::sites::origin::{Origin, answer};
 
 async fn start() -> (Origin, Secure) {
-    let origin = Origin::start(|_| answer(200, &[("cache-control", "max-age=99")], "text")).await;
+    // What the origin offers is at its own place.
+    let fields = [("cache-control", "max-age=99"), ("alt-svc", "h3=\":1\"")];
+    let origin = Origin::start(move |_| answer(200, &fields, "text")).await;
     let secure = Secure::start(&[&site(&origin, "")]).await;
     (origin, secure)
 }

@@ -210,3 +210,21 @@ fn what_stands_in_the_way_of_an_update_may_be_the_requests_alone() {
     assert!(reason(&[], &[("cache-control", "no-store")]).is_some_and(|reason| !reason.spares_stored()));
     assert_eq!(reason(&[("authorization", "x")], &[("cache-control", "max-age=60, public")]), None);
 }
+
+#[test]
+fn of_what_was_given_to_nobody_in_particular_others_may_be_told() {
+    let fields = [("cache-control", "public, no-cache"), ("etag", "\"a\""), ("date", &*date(0))];
+    let given = |request: &[(&str, &str)]| Case::new(&fields).request(request).judge().expect("it is stored");
+    let told = given(&[("accept", "text/html")]);
+    assert!(told.may_be_hinted());
+    assert!(!given(&[("cookie", "a=b")]).may_be_hinted() && !given(&[("authorization", "Basic x")]).may_be_hinted());
+    let (mut expired, mut invalidated) = (told, told);
+    expired.expire(later(1));
+    invalidated.invalidate();
+    assert!(!expired.may_be_hinted() && !invalidated.may_be_hinted());
+    // An earlier build has written it without a word of that.
+    let mut written = serde_json::to_value(told).expect("it is written");
+    assert!(serde_json::from_value::<Freshness>(written.clone()).expect("it reads").may_be_hinted());
+    written.as_object_mut().expect("an object").remove("may_be_hinted");
+    assert!(!serde_json::from_value::<Freshness>(written).expect("it reads").may_be_hinted());
+}
