@@ -333,7 +333,7 @@ impl Cache {
         // What becomes large counts among the large ones as a whole.
         let makes_room = self.make_room(&mut queues, more, large).is_some();
         if makes_room {
-            place.grow(more, large);
+            place.settle(place.bytes + more, large);
         }
         makes_room
     }

@@ -290,6 +290,22 @@ fn large_objects_take_half_of_the_memory_at_most() {
 }
 
 #[test]
+fn what_passes_waits_for_its_reader_where_there_is_no_memory() {
+    let cache = cache(1 << 20);
+    let mut held = Vec::new();
+    for name in 0..16 {
+        assert!(put(&cache, &name.to_string(), &[0; 60_000]));
+        held.push(in_memory(&find(&cache, &name.to_string()).expect("kept")));
+    }
+    let (mut fill, mut reader) = lead(&cache, "a").begin(Head { size: None, ..head(0) }, 1.0).expect("there is room");
+    let cx = Context::from_waker(Waker::noop());
+    fill.push(&[1; 70_000]).expect("somebody reads");
+    assert!(cache.used_bytes() <= 1 << 20 && fill.poll_ready(&cx).is_pending());
+    while read(&mut reader).is_ready() {}
+    assert!(fill.poll_ready(&cx).is_ready());
+}
+
+#[test]
 fn what_is_older_than_what_was_heard_of_is_not_kept() {
     let cache = cache(1 << 20);
     cache.invalidate(&object("a"), &version(2));
