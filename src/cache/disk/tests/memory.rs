@@ -365,6 +365,28 @@ async fn whoever_is_behind_when_a_body_begins_to_pass_gets_all_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_an_answer_on_its_way_to_the_disk_holds_there() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 1 << 20).await;
+    let (key, lead) = (page("a"), both.lead("a"));
+    let flight = lead.flight.clone().expect("it was just begun");
+    let bytes = body(1, 1_000);
+    let in_memory = cache::Body::Memory(bytes.clone());
+    let stored = both.cache.keep(&key, &flight, Arc::new(head(1, 1_000)), in_memory, 1.0).expect("kept");
+    let began = stored.head();
+    let kept = both.cache.begin_on_disk(&key, &began, 1.0, stored.settled(), stored.asked()).expect("there is room");
+    both.cache.expire(&key, &stored, moment(1), both.cache.next_number());
+    assert!(stored.head() != began, "it is stale now");
+    assert!(both.cache.is_on_disk_as(&key, &stored, &began, &kept));
+    kept.put(0, bytes, |_| {});
+    both.disk.settle().await;
+    both.forget();
+    both.cache.recall(&key).await;
+    let recalled = both.cache.find(&key, |_| true).expect("it is on the disk");
+    assert_eq!((recalled.head(), recalled.asked()), (stored.head(), stored.asked()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_was_cut_off_by_a_kill_leaves_nothing() {
     let root = tempfile::tempdir().expect("a folder");
     {
