@@ -94,6 +94,15 @@ impl Inner {
         }
     }
 
+    /// It is sent by this version of HTTP.
+    pub(super) fn sent_by(&mut self, version: Version) {
+        match self {
+            Self::Sliced(walk) => walk.sent_by(version),
+            Self::Several(parts) => parts.sent_by(version),
+            Self::Node(_) | Self::Origin(_) | Self::Kept(_) | Self::Shared(_) | Self::Recoded(_) | Self::Own(_) => {}
+        }
+    }
+
     /// The next bytes, without what is no byte of the body.
     pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ProxyBodyError>>> {
         loop {
