@@ -19,8 +19,8 @@ use super::{Body, Cache, CacheKey, Head, Place, Reader, Stored, charge};
 /// How much memory a body of unknown size takes at a time.
 const GROWTH_BYTES: u64 = 64 << 10;
 
-/// How far the slowest reader of a body that passes may be behind.
-const PASSING_BYTES_MAX: usize = 256 << 10;
+/// How far the slowest reader of a body that passes may be behind, where there is memory for that.
+const PASSING_BYTES_MAX: u64 = 256 << 10;
 
 /// The fetch has ended before its last byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -63,10 +63,10 @@ pub(super) enum Phase {
     /// Nothing has come yet.
     #[default]
     Waiting,
-    /// The bytes come; those from `base` on are here.
-    Streaming { head: Arc<Head>, bytes: BytesMut, base: u64, passes: bool },
+    /// The bytes come; those from `base` on are here: first those that had come `before` they passed, and go to the disk.
+    Streaming { head: Arc<Head>, before: Bytes, bytes: BytesMut, base: u64, passes: bool },
     /// All bytes are there, from `base` on.
-    Whole { head: Arc<Head>, bytes: Bytes, base: u64 },
+    Whole { head: Arc<Head>, before: Bytes, bytes: Bytes, base: u64 },
     /// No more bytes come, and some are missing.
     Failed { head: Arc<Head> },
     /// It is nothing that can be shared.
@@ -138,10 +138,16 @@ impl State {
     /// Lets go of what all have read, where the bytes pass.
     pub(super) fn trim(&mut self) {
         let slowest = self.slowest();
-        let Phase::Streaming { bytes, base, passes: true, .. } = &mut self.phase else { return };
-        let end = *base + bytes.len() as u64;
+        let end = self.end();
+        let Phase::Streaming { before, bytes, base, passes: true, .. } = &mut self.phase else { return };
         let read = slowest.unwrap_or(end).saturating_sub(*base) as usize;
-        bytes.advance(read.min(bytes.len()));
+        let read_before = read.min(before.len());
+        before.advance(read_before);
+        if before.is_empty() {
+            // With its memory.
+            *before = Bytes::new();
+        }
+        bytes.advance((read - read_before).min(bytes.len()));
         *base += read as u64;
         if let Some(filler) = self.filler.take() {
             filler.wake();
@@ -156,7 +162,15 @@ impl State {
     /// How far the fetch is.
     fn end(&self) -> u64 {
         match &self.phase {
-            Phase::Streaming { bytes, base, .. } => base + bytes.len() as u64,
+            Phase::Streaming { before, bytes, base, .. } => base + (before.len() + bytes.len()) as u64,
+            _ => 0,
+        }
+    }
+
+    /// How many bytes are here that come and pass.
+    fn passing(&self) -> u64 {
+        match &self.phase {
+            Phase::Streaming { base, passes: true, .. } => self.end() - base,
             _ => 0,
         }
     }
@@ -194,7 +208,9 @@ impl Lead {
         let flight = self.flight.take()?;
         let bytes = BytesMut::with_capacity(expected as usize);
         let head = Arc::new(head);
-        flight.change(|phase| *phase = Phase::Streaming { head: head.clone(), bytes, base: 0, passes: false });
+        flight.change(|phase| {
+            *phase = Phase::Streaming { head: head.clone(), before: Bytes::new(), bytes, base: 0, passes: false };
+        });
         let reader = Reader::new(flight.clone());
         let (cache, key) = (self.cache.clone(), self.key.clone());
         Some((
@@ -260,7 +276,7 @@ pub struct Fill {
     place: Place,
     /// What it costs to fetch it again.
     cost: f32,
-    /// For how many bytes of the body that is enough.
+    /// For how many bytes of the body that is enough; where it passes, for how many of those that come.
     room: u64,
     pushed: u64,
     passes: bool,
@@ -290,6 +306,14 @@ impl Fill {
         if *passes && !is_read {
             return Err(Broken);
         }
+        if *passes && self.room > PASSING_BYTES_MAX && bytes.len() as u64 <= PASSING_BYTES_MAX {
+            // The slowest has what came before it passed: nobody will lack so much again.
+            let mut rest = BytesMut::with_capacity(PASSING_BYTES_MAX as usize);
+            rest.extend_from_slice(bytes);
+            *bytes = rest;
+            self.room = PASSING_BYTES_MAX;
+            self.place.settle(charge(&self.key, &self.head, self.room), self.place.large);
+        }
         bytes.extend_from_slice(more);
         drop(state);
         self.flight.change(|_| ());
@@ -304,13 +328,11 @@ impl Fill {
     /// Whether more may be pushed: a body that passes waits for its slowest reader.
     pub fn poll_ready(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.flight.state();
-        match &state.phase {
-            Phase::Streaming { bytes, passes: true, .. } if bytes.len() >= PASSING_BYTES_MAX => {
-                state.filler = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            _ => Poll::Ready(()),
+        if state.passing() < self.room.min(PASSING_BYTES_MAX) {
+            return Poll::Ready(());
         }
+        state.filler = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     /// Goes on without those who are slowest, if others have read all that there is: else one reader that stands still
@@ -349,15 +371,16 @@ impl Fill {
             return Err(Broken);
         }
         if !self.passes {
-            self.place.settle(charge(&self.key, &known, self.pushed));
+            let charged = charge(&self.key, &known, self.pushed);
+            self.place.settle(charged, self.cache.is_large(charged));
         }
         let none = Place::take(&self.place.used, 0, false);
         let place = std::mem::replace(&mut self.place, none);
         let body = self.flight.change(|phase| match std::mem::take(phase) {
-            Phase::Streaming { head, bytes, base, .. } => {
+            Phase::Streaming { head, before, bytes, base, .. } => {
                 // Whoever has a part of them, the connections that still write it too, has their place.
                 let bytes = place.hold(exact(bytes, &head));
-                *phase = Phase::Whole { head, bytes: bytes.clone(), base };
+                *phase = Phase::Whole { head, before, bytes: bytes.clone(), base };
                 Ok(bytes)
             }
             other => {
@@ -399,24 +422,27 @@ impl Fill {
         if self.cache.close_to_others(&self.key, &self.flight) {
             self.spool = Spool::begin(&self.cache, &self.key, &self.head, self.cost, &self.flight);
         }
-        let mut so_far = None;
+        // Before the flight is locked: whoever makes room looks into others.
+        let charged = charge(&self.key, &self.head, PASSING_BYTES_MAX);
+        let place = self.spool.as_ref().and_then(|_| self.cache.reserve_for_disk(charged));
+        // Without it all goes on with the place that it has, and leaves none for the disk.
+        self.spool.take_if(|_| place.is_none());
+        let mut so_far = Bytes::new();
         let mut state = self.flight.state();
-        let slowest = state.slowest();
-        if let Phase::Streaming { bytes, base, passes, .. } = &mut state.phase {
+        if let Phase::Streaming { before, bytes, passes, .. } = &mut state.phase {
             *passes = true;
-            if self.spool.is_some() {
-                // With its memory, and not once more: nothing but what some reader still lacks.
-                let all = std::mem::take(bytes).freeze();
-                *base = slowest.map_or(all.len(), |read| all.len().min(read as usize)) as u64;
-                *bytes = BytesMut::from(&all[*base as usize..]);
-                let lacking = Place::take(&self.place.used, bytes.len() as u64, false);
-                so_far = Some(std::mem::replace(&mut self.place, lacking).hold(all));
+            if let Some(place) = place {
+                // With its memory, and not once more: readers have it from there.
+                let all = std::mem::replace(bytes, BytesMut::with_capacity(PASSING_BYTES_MAX as usize)).freeze();
+                so_far = std::mem::replace(&mut self.place, place).hold(all);
+                *before = so_far.clone();
+                self.room = PASSING_BYTES_MAX;
             }
         }
         state.trim();
         drop(state);
         // Without the lock: what is not written may look for this flight.
-        self.spool.take_if(|spool| !spool.take_over(so_far.unwrap_or_default()));
+        self.spool.take_if(|spool| !spool.take_over(so_far));
         if self.spool.is_none() {
             self.cache.release(&self.key, &self.flight);
         }

@@ -178,7 +178,7 @@ impl Cache {
     pub fn new(config: Config, disk: Option<Arc<disk::Disk>>) -> Self {
         Self {
             used: Arc::default(),
-            queues: Mutex::new(Queues::new(config.capacity_bytes)),
+            queues: Mutex::new(Queues::new(config.capacity_bytes).counting_large(config.capacity_bytes / LARGE_PART)),
             config,
             hasher: RandomState::new(),
             shards: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
@@ -333,7 +333,7 @@ impl Cache {
         // What becomes large counts among the large ones as a whole.
         let makes_room = self.make_room(&mut queues, more, large).is_some();
         if makes_room {
-            place.grow(more, large);
+            place.settle(place.bytes + more, large);
         }
         makes_room
     }
@@ -355,8 +355,10 @@ impl Cache {
         while is_full() {
             // What is let go may still be read. So it is looked whether it would be enough before anything goes, and
             // no more than twice the size goes for it.
-            let freed_at_most = queues.kept_bytes();
-            if self.used_bytes().saturating_sub(freed_at_most) + bytes > capacity || evicted > bytes.saturating_mul(2) {
+            let stays = self.used_bytes().saturating_sub(queues.kept_bytes());
+            let large_stays = large_used().saturating_sub(queues.kept_large_bytes());
+            let is_in_vain = stays + bytes > capacity || large && large_stays + bytes > capacity / 2;
+            if is_in_vain || evicted > bytes.saturating_mul(2) {
                 return None;
             }
             evicted += self.evict_one(queues)?;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 pub(super) struct Place {
     pub(super) used: Arc<Used>,
     pub(super) bytes: u64,
-    large: bool,
+    pub(super) large: bool,
 }
 
 /// Bytes that are taken.
@@ -23,11 +23,9 @@ pub(super) struct Used {
 
 impl Place {
     pub(super) fn take(used: &Arc<Used>, bytes: u64, large: bool) -> Self {
-        used.all.fetch_add(bytes, Ordering::Relaxed);
-        if large {
-            used.large.fetch_add(bytes, Ordering::Relaxed);
-        }
-        Self { used: used.clone(), bytes, large }
+        let mut place = Self { used: used.clone(), bytes: 0, large };
+        place.settle(bytes, large);
+        place
     }
 
     /// `bytes` that have this place for as long as somebody has a part of them.
@@ -35,27 +33,14 @@ impl Place {
         Bytes::from_owner(Placed { bytes, _place: self })
     }
 
-    /// Takes `more` for the same thing, which is large now or not.
-    pub(super) fn grow(&mut self, more: u64, large: bool) {
-        self.used.all.fetch_add(more, Ordering::Relaxed);
-        if self.large {
-            self.used.large.fetch_add(more, Ordering::Relaxed);
-        } else if large {
-            self.used.large.fetch_add(self.bytes + more, Ordering::Relaxed);
-            self.large = true;
-        }
-        self.bytes += more;
-    }
-
-    /// Gives back what is more than `bytes`, or takes the little that is missing.
-    pub(super) fn settle(&mut self, bytes: u64) {
-        self.grow(bytes.saturating_sub(self.bytes), self.large);
-        let less = self.bytes.saturating_sub(bytes);
-        self.used.all.fetch_sub(less, Ordering::Relaxed);
-        if self.large {
-            self.used.large.fetch_sub(less, Ordering::Relaxed);
-        }
-        self.bytes -= less;
+    /// Takes more, or gives back what is more, for what is `bytes` long now, and large or not.
+    pub(super) fn settle(&mut self, bytes: u64, large: bool) {
+        let part = |bytes, is_part: bool| if is_part { bytes } else { 0 };
+        // Counts wrap around: adding what is less takes away.
+        self.used.all.fetch_add(bytes.wrapping_sub(self.bytes), Ordering::Relaxed);
+        let large_more = part(bytes, large).wrapping_sub(part(self.bytes, self.large));
+        self.used.large.fetch_add(large_more, Ordering::Relaxed);
+        (self.bytes, self.large) = (bytes, large);
     }
 }
 
@@ -73,9 +58,6 @@ impl AsRef<[u8]> for Placed {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.used.all.fetch_sub(self.bytes, Ordering::Relaxed);
-        if self.large {
-            self.used.large.fetch_sub(self.bytes, Ordering::Relaxed);
-        }
+        self.settle(0, false);
     }
 }

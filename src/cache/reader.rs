@@ -84,16 +84,24 @@ impl Reader {
             return Poll::Ready(None);
         }
         let mut next = match phase {
-            Phase::Streaming { bytes, base, .. } if reading.read < *base + bytes.len() as u64 => {
+            Phase::Streaming { before, base, .. } | Phase::Whole { before, base, .. }
+                if reading.read < *base + before.len() as u64 =>
+            {
                 let start = (reading.read - *base) as usize;
+                before.slice(start..before.len().min(start + PIECE_BYTES_MAX))
+            }
+            Phase::Streaming { before, bytes, base, .. }
+                if reading.read < *base + (before.len() + bytes.len()) as u64 =>
+            {
+                let start = (reading.read - *base) as usize - before.len();
                 Bytes::copy_from_slice(&bytes[start..bytes.len().min(start + COPY_BYTES_MAX)])
             }
             Phase::Streaming { .. } | Phase::Waiting => {
                 reading.waker = Some(cx.waker().clone());
                 return Poll::Pending;
             }
-            Phase::Whole { bytes, base, .. } if reading.read < *base + bytes.len() as u64 => {
-                let start = (reading.read - *base) as usize;
+            Phase::Whole { before, bytes, base, .. } if reading.read < *base + (before.len() + bytes.len()) as u64 => {
+                let start = (reading.read - *base) as usize - before.len();
                 bytes.slice(start..bytes.len().min(start + PIECE_BYTES_MAX))
             }
             Phase::Whole { .. } => return Poll::Ready(None),

@@ -121,13 +121,12 @@ impl Cache {
         let (CacheKey::Object { .. } | CacheKey::Answer { .. }, Body::Memory(bytes)) = (key, &stored.body) else {
             return;
         };
-        let Some(kept) = self.begin_on_disk(key, &stored.head(), cost, stored.settled(), stored.asked()) else {
+        let head = stored.head();
+        let Some(kept) = self.begin_on_disk(key, &head, cost, stored.settled(), stored.asked()) else {
             return;
         };
-        let _ = stored.disk.set(kept.clone());
-        // Whoever has removed it meanwhile has not seen that it goes to the disk.
-        if !self.keeps(key, stored) {
-            return self.off_disk(stored);
+        if !self.is_on_disk_as(key, stored, &head, &kept) {
+            return self.off_disk_at_all(&kept);
         }
         if bytes.len() as u64 <= INLINE_BYTES_MAX {
             return kept.put(0, bytes.clone(), |_| {});
@@ -145,6 +144,20 @@ impl Cache {
             let end = bytes.len().min(start + SLICE_BYTES as usize);
             kept.put(slice as u32, bytes.slice(start..end), slice_written.clone());
         }
+    }
+
+    /// What is `stored` under `key` is on the disk from now on, where it began as `kept` with this head; false if it is not kept
+    /// any more.
+    pub(super) fn is_on_disk_as(&self, key: &CacheKey, stored: &Stored, head: &Arc<Head>, kept: &Arc<Kept>) -> bool {
+        let _ = stored.disk.set(kept.clone());
+        // Whoever has removed it meanwhile, or said something else of it, has not seen that it goes to the disk.
+        let mut shard = self.shard(key);
+        let slot = shard.get_mut(key).map(|slot| self.settle(key, slot));
+        let is_kept = slot.is_some_and(|slot| slot.numbered(stored.number).is_some());
+        if is_kept {
+            stored.tell_disk(head);
+        }
+        is_kept
     }
 
     /// What is kept under `key` with this number is a file now.

@@ -182,9 +182,12 @@ impl Lead {
         // There before anybody finds it: all who look for what it brings ask here, and begin nothing of their own.
         let (run, bringer) = Run::new(first);
         sliced.runs.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&run));
-        let stored = cache.keep(&self.key, &flight, Arc::new(head), Body::Sliced(Arc::new(sliced)), cost);
-        if let (Some(stored), Some(kept)) = (&stored, kept) {
-            let _ = stored.disk.set(kept);
+        let head = Arc::new(head);
+        let stored = cache.keep(&self.key, &flight, head.clone(), Body::Sliced(Arc::new(sliced)), cost);
+        if let (Some(stored), Some(kept)) = (&stored, kept)
+            && !cache.is_on_disk_as(&self.key, stored, &head, &kept)
+        {
+            cache.off_disk_at_all(&kept);
         }
         flight.leave();
         stored.map(|stored| (stored, Begun { first, run, bringer }))

@@ -161,14 +161,13 @@ impl Shared {
         *all = Some((head.clone(), u32::MAX));
         drop(all);
         let cache = &self.cache;
-        let size = self.kept.size();
-        let kept = cache.reserve(charge(&self.key, &head, 0)).and_then(|place| {
+        let (size, head) = (self.kept.size(), Arc::new(head));
+        let stored = cache.reserve(charge(&self.key, &head, 0)).and_then(|place| {
             let sliced = Sliced::new(cache.next_number(), size, Some(self.kept.clone()), place);
-            cache.keep(&self.key, &self.flight, Arc::new(head), Body::Sliced(Arc::new(sliced)), self.cost)
+            cache.keep(&self.key, &self.flight, head.clone(), Body::Sliced(Arc::new(sliced)), self.cost)
         });
-        match kept {
-            Some(stored) => _ = stored.disk.set(self.kept.clone()),
-            None => self.fail(),
+        if !stored.is_some_and(|stored| cache.is_on_disk_as(&self.key, &stored, &head, &self.kept)) {
+            self.fail();
         }
     }
 }

@@ -246,6 +246,17 @@ impl Stored {
         self.head.store(Arc::new(Known::new(Arc::new(head))));
     }
 
+    /// The disk, which began with the head `known`, learns what was said since.
+    pub(super) fn tell_disk(&self, known: &Arc<Head>) {
+        let Some(kept) = self.disk.get() else { return };
+        let head = self.head();
+        if !Arc::ptr_eq(&head, known) {
+            kept.update(&head);
+        }
+        kept.asked_again(self.asked());
+        kept.validate(self.validated());
+    }
+
     /// It has to be validated before its next use, as if it had been stale since `at`. What somebody said of it goes by
     /// [`super::Cache::expire`].
     pub(super) fn expire(&self, at: SystemTime) {

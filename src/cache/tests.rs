@@ -290,6 +290,40 @@ fn large_objects_take_half_of_the_memory_at_most() {
 }
 
 #[test]
+fn large_objects_that_cannot_go_cost_nothing_else() {
+    let cache = cache(100_000);
+    let read = ["a", "b"].map(|name| {
+        assert!(put(&cache, name, &[0; 20_000]));
+        let read = in_memory(&find(&cache, name).expect("kept"));
+        cache.remove_object(&object(name));
+        read
+    });
+    let small: Vec<_> = (0..10).map(|name| name.to_string()).collect();
+    assert!(small.iter().all(|name| put(&cache, name, &[0; 2_000])));
+    assert!(!put(&cache, "c", &[0; 20_000]), "two are still being read");
+    assert!(small.iter().all(|name| find(&cache, name).is_some()));
+    drop(read);
+    assert!(put(&cache, "c", &[0; 20_000]) && put(&cache, "d", &[0; 20_000]));
+    assert!(put(&cache, "e", &[0; 20_000]), "those that are kept go for another one");
+}
+
+#[test]
+fn what_passes_waits_for_its_reader_where_there_is_no_memory() {
+    let cache = cache(1 << 20);
+    let mut held = Vec::new();
+    for name in 0..16 {
+        assert!(put(&cache, &name.to_string(), &[0; 60_000]));
+        held.push(in_memory(&find(&cache, &name.to_string()).expect("kept")));
+    }
+    let (mut fill, mut reader) = lead(&cache, "a").begin(Head { size: None, ..head(0) }, 1.0).expect("there is room");
+    let cx = Context::from_waker(Waker::noop());
+    fill.push(&[1; 70_000]).expect("somebody reads");
+    assert!(cache.used_bytes() <= 1 << 20 && fill.poll_ready(&cx).is_pending());
+    while read(&mut reader).is_ready() {}
+    assert!(fill.poll_ready(&cx).is_ready());
+}
+
+#[test]
 fn what_is_older_than_what_was_heard_of_is_not_kept() {
     let cache = cache(1 << 20);
     cache.invalidate(&object("a"), &version(2));

@@ -139,6 +139,14 @@ impl Files {
     /// Looks at them. What has changed is read again and shown to whoever comes from then on; what cannot be used is left
     /// where it is, and what was shown before stays.
     pub(super) async fn look(&mut self, core: &Core, certificates: &Certificates) {
+        self.look_by(core, certificates, read).await;
+    }
+
+    /// The same, where they are read by `read`.
+    async fn look_by<R>(&mut self, core: &Core, certificates: &Certificates, read: R)
+    where
+        R: FnOnce(&[CertificateConfig]) -> Result<Vec<Shown>, CertificateFileError> + Send + 'static,
+    {
         let settings = core.settings.load_full();
         let warns = SystemTime::now().duration_since(self.warned).is_ok_and(|past| past >= EXPIRY_WARNING_PERIOD);
         let (configs, before) = (settings.config.certificate.clone(), self.looked.clone());
@@ -201,14 +209,45 @@ pub(super) fn stamps(configs: &[CertificateConfig]) -> Vec<Option<Stamp>> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
 
-    #[test]
-    fn what_could_not_be_read_is_read_again() {
-        let stamps = |size| [Some(Stamp { modified: (1, 0), changed: (1, 0), inode: 1, size })];
-        let failed = Looked { stamps: stamps(1).to_vec(), failure: Some("too many open files".to_owned()) };
-        assert!(failed.is_due(&stamps(1)), "the files are the same, but they may be readable now");
-        let read = Looked { failure: None, ..failed };
-        assert!(!read.is_due(&stamps(1)) && read.is_due(&stamps(2)));
+    #[tokio::test]
+    async fn what_could_not_be_read_is_read_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (certificate, key) = (folder.path().join("one.pem"), folder.path().join("one.key"));
+        let write = |host: &str| {
+            let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate");
+            fs::write(&certificate, made.cert.pem()).expect("written");
+            fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+        };
+        write("old.example");
+        let (certificate, key) = (certificate.clone(), key.clone());
+        let configs = vec![CertificateConfig { certificate, key, hosts: Vec::new(), default: false }];
+        let certificates = Certificates::new(read(&configs).expect("they can be read")).expect("there is one");
+        let config = super::super::Config { certificate: configs, ..Default::default() };
+        let core = Core::new(config, None, ([127, 0, 0, 1], 1).into(), None, CancellationToken::new());
+        let core = core.expect("an edge");
+        let mut files = Files::new(&core);
+
+        write("new.example");
+        let fails = |configs: &[CertificateConfig]| {
+            let (path, source) = (configs[0].certificate.clone(), io::Error::other("too many open files"));
+            Err(CertificateFileError::Read { path, source })
+        };
+        files.look_by(&core, &certificates, fails).await;
+        assert_eq!(format!("{certificates:?}"), r#"Certificates(["old.example"])"#);
+        // The files are the same as at the look before.
+        files.look(&core, &certificates).await;
+        assert_eq!(format!("{certificates:?}"), r#"Certificates(["new.example"])"#);
+        let (tell, mut told) = oneshot::channel();
+        let tells = |configs: &[CertificateConfig]| {
+            let _ = tell.send(());
+            read(configs)
+        };
+        files.look_by(&core, &certificates, tells).await;
+        assert!(told.try_recv().is_err(), "what is used is not read again");
     }
 }

@@ -200,19 +200,6 @@ mod tests {
     }
 
     #[test]
-    fn all_who_wait_for_changes_hear_of_each() {
-        let observations = Observations::new(route::Config::default(), &membership::Config::default());
-        let mut waiting = [observations.changes(), observations.changes()];
-        for _ in 0..2 {
-            observations.note_change();
-            for changes in &mut waiting {
-                assert!(changes.has_changed().expect("it is observed"));
-                changes.mark_unchanged();
-            }
-        }
-    }
-
-    #[test]
     fn a_request_that_outlasts_its_node_teaches_nothing() {
         let observations = Observations::new(route::Config::default(), &membership::Config::default());
         let id: NodeId = "GC".parse().expect("a name");

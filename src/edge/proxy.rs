@@ -90,6 +90,7 @@ pub(super) async fn answer(core: Arc<Core>, request: Request<RequestBody>) -> Re
         Ok(Addressee::Store) => from_store(&core, &settings, &head, &client, deadline).await,
         Err(refusal) => refusal.into_response(),
     };
+    response.body_mut().sent_by(version);
     core.metrics.answered(response.status());
     core.metrics.protocol(version, secured).inc();
     if let Some(offer) = core.alt_svc.for_answer(version, secured) {

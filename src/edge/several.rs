@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Version;
 
 use super::body::{Inner, ProxyBodyError};
 
@@ -37,6 +38,15 @@ impl Several {
     /// How many bytes are to come.
     pub(super) const fn left(&self) -> u64 {
         self.left
+    }
+
+    /// All of it is sent by this version of HTTP.
+    pub(super) fn sent_by(&mut self, version: Version) {
+        for piece in &mut self.pieces {
+            if let Piece::Part(part) = piece {
+                part.sent_by(version);
+            }
+        }
     }
 
     /// The next bytes, `None` after the last.

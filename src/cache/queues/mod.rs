@@ -84,6 +84,9 @@ pub struct Queues<K> {
     ghosts: Ghosts,
     kept: usize,
     kept_bytes: u64,
+    /// What is kept and has more bytes than this is counted apart.
+    large_above_bytes: u64,
+    kept_large_bytes: u64,
 }
 
 impl<K: Hash + Eq + Clone> Queues<K> {
@@ -96,7 +99,15 @@ impl<K: Hash + Eq + Clone> Queues<K> {
             ghosts: Ghosts::default(),
             kept: 0,
             kept_bytes: 0,
+            large_above_bytes: u64::MAX,
+            kept_large_bytes: 0,
         }
+    }
+
+    /// The same, where [`Queues::kept_large_bytes`] counts the entries that take more than `above_bytes`.
+    pub const fn counting_large(mut self, above_bytes: u64) -> Self {
+        self.large_above_bytes = above_bytes;
+        self
     }
 
     /// From now on there is room for `capacity_bytes`; the caller evicts until what is kept fits.
@@ -137,23 +148,33 @@ impl<K: Hash + Eq + Clone> Queues<K> {
         if self.ghosts.forget(&key, self.kept) {
             return self.insert_used(key, number, bytes, cost);
         }
-        self.kept += 1;
-        self.kept_bytes += u64::from(bytes);
+        self.added(bytes);
         self.probation.push(Place::new(key, number, bytes, cost));
     }
 
     /// As [`Queues::insert`], for what is known to be asked for again: the new bytes of an entry that was used, or what
     /// another tier gives up because it was used there.
     pub fn insert_used(&mut self, key: K, number: u32, bytes: u32, cost: f32) {
+        self.added(bytes);
+        self.main.push(Place::new(key, number, bytes, cost));
+    }
+
+    fn added(&mut self, bytes: u32) {
         self.kept += 1;
         self.kept_bytes += u64::from(bytes);
-        self.main.push(Place::new(key, number, bytes, cost));
+        self.kept_large_bytes += self.large_of(bytes);
+    }
+
+    /// What of an entry of `bytes` is that of a large one.
+    fn large_of(&self, bytes: u32) -> u64 {
+        Some(u64::from(bytes)).filter(|&bytes| bytes > self.large_above_bytes).unwrap_or(0)
     }
 
     /// An entry of `bytes` was removed for another reason; its place is found to be empty when its turn comes.
     pub fn removed(&mut self, bytes: u32) {
         self.kept = self.kept.saturating_sub(1);
         self.kept_bytes = self.kept_bytes.saturating_sub(u64::from(bytes));
+        self.kept_large_bytes = self.kept_large_bytes.saturating_sub(self.large_of(bytes));
     }
 
     /// How many entries are kept.
@@ -164,6 +185,11 @@ impl<K: Hash + Eq + Clone> Queues<K> {
     /// The bytes of all entries that are kept.
     pub const fn kept_bytes(&self) -> u64 {
         self.kept_bytes
+    }
+
+    /// The bytes of the large ones of them.
+    pub const fn kept_large_bytes(&self) -> u64 {
+        self.kept_large_bytes
     }
 
     /// The entry that has to go next, `None` if there is none; `fate` tells about those that are looked at, and forgets their

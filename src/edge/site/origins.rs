@@ -336,8 +336,11 @@ fn is_failing(status: StatusCode) -> bool {
 #[cfg(test)]
 mod tests {
     use tokio::sync::Semaphore;
+    use tokio::task::JoinSet;
+    use tokio_util::sync::CancellationToken;
 
     use super::super::super::admin::Metrics;
+    use super::super::{REBUILD_PERIOD, Site, rebuild};
     use super::*;
     use crate::route::Standing;
 
@@ -390,5 +393,35 @@ mod tests {
         drop(running);
         drop(fail(&old));
         assert!(!is_ejected(&new));
+    }
+    #[tokio::test(start_paused = true)]
+    async fn all_who_route_by_the_same_origins_hear_of_each_change() {
+        let edge = super::super::super::Config::default();
+        let core = Core::new(edge.clone(), None, ([127, 0, 0, 1], 1).into(), None, CancellationToken::new());
+        let core = Arc::new(core.expect("an edge"));
+        let site = |host, before: Option<&Site>| {
+            let config = format!("name = 'site'\nhosts = ['{host}']\norigins = ['http://one.example']");
+            let config: Config = toml::from_str(&config).expect("a site");
+            let tls = crate::client::tls_of_authorities(rustls::RootCertStore::empty());
+            let site = Site::new(&config, &edge, &tls, before).expect("it can be used");
+            site.begin(&BTreeMap::new());
+            Arc::new(site)
+        };
+        // While requests by the older one still run.
+        let old = site("old.example", None);
+        let new = site("new.example", Some(&old));
+        let both = [old, new];
+        let mut rebuilding = JoinSet::new();
+        for site in &both {
+            rebuilding.spawn(rebuild(core.clone(), Arc::downgrade(site)));
+        }
+        tokio::time::sleep(2 * REBUILD_PERIOD).await;
+        for _ in 0..2 {
+            let before = both.each_ref().map(|site| site.origins.table.load_full());
+            both[1].origins.observations.note_change();
+            tokio::time::sleep(2 * REBUILD_PERIOD).await;
+            let is_new = |(site, before): (&Arc<Site>, &_)| !Arc::ptr_eq(&site.origins.table.load(), before);
+            assert!(both.iter().zip(&before).all(is_new), "long before time alone is a reason");
+        }
     }
 }

@@ -12,8 +12,6 @@ use bytes::Bytes;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::debug;
 
-use super::FRAME_BYTES_MAX;
-
 /// Reads a part of a file.
 pub(super) struct FileReader {
     file: Arc<File>,
@@ -26,12 +24,12 @@ impl FileReader {
         Self { file, left: part, reading: None }
     }
 
-    /// The next bytes; `None` if they cannot be read.
-    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    /// The next bytes, at most so many; `None` if they cannot be read.
+    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>, bytes_max: usize) -> Poll<Option<Bytes>> {
         let (file, left) = (&self.file, &self.left);
         let reading = self.reading.get_or_insert_with(|| {
             let (file, start) = (file.clone(), left.start);
-            let length = (left.end - start).min(FRAME_BYTES_MAX as u64) as usize;
+            let length = (left.end - start).min(bytes_max as u64) as usize;
             spawn_blocking(move || read(&file, start, length))
         });
         let read = ready!(Pin::new(reading).poll(cx));

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::Version;
 
 use super::Core;
 use super::body::{Inner, ProxyBodyError};
@@ -31,6 +32,10 @@ const FAILURES_MAX: u32 = 3;
 
 /// The most that is passed on, and read of a file, at a time.
 const FRAME_BYTES_MAX: usize = 512 << 10;
+
+/// The same of a file for one of many streams of a connection: what was read waits for the room that all of them share, and a
+/// client that takes next to nothing makes each of them read.
+const STREAM_READ_BYTES_MAX: usize = 64 << 10;
 
 /// A part of a representation in slices, on its way.
 pub(in crate::edge) struct Walk {
@@ -48,6 +53,8 @@ pub(in crate::edge) struct Walk {
     /// The rest, for this client alone.
     alone: Option<Alone>,
     failures: u32,
+    /// The most that is read of a file at a time.
+    read_bytes_max: usize,
 }
 
 /// A slice from where it comes.
@@ -87,7 +94,23 @@ impl Walk {
         part: Range<u64>,
     ) -> Self {
         let (core, sliced) = (core.clone(), sliced.clone());
-        Self { core, sliced, source, left: part, now: None, ahead: None, run: None, alone: None, failures: 0 }
+        Self {
+            core,
+            sliced,
+            source,
+            left: part,
+            now: None,
+            ahead: None,
+            run: None,
+            alone: None,
+            failures: 0,
+            read_bytes_max: FRAME_BYTES_MAX,
+        }
+    }
+
+    /// It is sent by this version of HTTP.
+    pub(in crate::edge) fn sent_by(&mut self, version: Version) {
+        self.read_bytes_max = if version >= Version::HTTP_2 { STREAM_READ_BYTES_MAX } else { FRAME_BYTES_MAX };
     }
 
     /// The same, where what `fetched` brings is what was `begun` with.
@@ -134,7 +157,7 @@ impl Walk {
                     }
                     Poll::Pending => return self.wait_for(piece),
                 },
-                Coming::File(reader) => match reader.poll_bytes(cx) {
+                Coming::File(reader) => match reader.poll_bytes(cx, self.read_bytes_max) {
                     Poll::Ready(Some(bytes)) => Next::Bytes(bytes),
                     Poll::Ready(None) => {
                         self.now = Some(self.seek_again(slice));
@@ -286,4 +309,69 @@ fn poll_along(reader: &mut Reader, cx: &Context<'_>) -> Poll<Next> {
             Some(Err(_)) | None => Next::Look,
         },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderMap, StatusCode};
+    use tokio::sync::oneshot;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::cache::{Body, CacheKey, Head, SLICE_BYTES, Terms};
+    use crate::edge::Config;
+    use crate::model::NodeId;
+
+    /// A source that has nothing.
+    struct Nobody;
+
+    impl Source for Nobody {
+        fn fetch(&self, _: &Arc<Core>, _: Range<u64>) -> source::Fetching {
+            Box::pin(std::future::ready(Err(FetchedError::Unanswered)))
+        }
+
+        fn broke_off(&self, _: &NodeId) {}
+    }
+
+    /// One slice, which is on the disk of the edge.
+    async fn on_disk(core: &Arc<Core>) -> Arc<Sliced> {
+        let key = CacheKey::Answer { site: "site".into(), uri: "/".into() };
+        let (status, headers, size) = (StatusCode::OK, HeaderMap::new(), Some(SLICE_BYTES));
+        let head = Head { status, headers, size, terms: Terms::Slice };
+        let kept = loop {
+            let (stored, _) = core.cache.lead(&key).slice(head.clone(), 1.0, 0).expect("there is room");
+            match &stored.body {
+                Body::Sliced(sliced) if sliced.on_disk().is_some() => break sliced.clone(),
+                // The disk is not looked through yet.
+                _ => tokio::task::yield_now().await,
+            }
+        };
+        let (tell, told) = oneshot::channel();
+        let put = |written| tell.send(written).expect("it is waited for");
+        kept.on_disk().expect("it is there").put(0, vec![b'x'; SLICE_BYTES as usize].into(), put);
+        assert!(told.await.expect("it ends"), "it is written");
+        kept
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn streams_beside_others_read_little_of_a_file_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut config = Config::default();
+        config.cache.disk.folder = Some(folder.path().to_owned());
+        let core = Core::new(config, None, ([127, 0, 0, 1], 1).into(), None, CancellationToken::new());
+        let core = Arc::new(core.expect("an edge"));
+        let sliced = on_disk(&core).await;
+        for (version, bytes_max) in
+            [(Version::HTTP_11, 512 << 10), (Version::HTTP_2, 64 << 10), (Version::HTTP_3, 64 << 10)]
+        {
+            let mut body = Inner::Sliced(Box::new(Walk::new(&core, &sliced, Arc::new(Nobody), 0..SLICE_BYTES)));
+            body.sent_by(version);
+            let mut read = Vec::new();
+            while let Some(bytes) = std::future::poll_fn(|cx| body.poll_bytes(cx)).await {
+                read.push(bytes.expect("it can be read").len());
+            }
+            assert_eq!(read, vec![bytes_max; SLICE_BYTES as usize / bytes_max], "{version:?}");
+        }
+        core.cache.close().await;
+    }
 }

@@ -36,6 +36,7 @@ async fn run(
     };
     let Fetched { body, cost, from } = fetched;
     let mut bytes = Frames { body, rest: Bytes::new() };
+    let mut brought = false;
     while let Some((slice, lead)) = bringer.next().await {
         let head = sliced.head_of(slice);
         let size = head.size.unwrap_or(0);
@@ -44,8 +45,8 @@ async fn run(
         while missing > 0 {
             let next = match bytes.next(missing).await {
                 Ok(Some(next)) => next,
-                // Whoever began it asked for no more; others did.
-                Ok(None) if missing == size => return,
+                // Whoever began it asked for no more; others did. Of what was asked for there is something.
+                Ok(None) if missing == size && brought => return,
                 Ok(None) | Err(_) => return source.broke_off(&from),
             };
             missing -= next.len() as u64;
@@ -58,6 +59,7 @@ async fn run(
             Ok(None) => {}
             Err(_) => return,
         }
+        brought = true;
     }
 }
 
@@ -150,5 +152,6 @@ mod tests {
         assert_eq!(broke_off(SLICE_BYTES).await, 0, "the second slice was not asked for with the first");
         assert_eq!(broke_off(SLICE_BYTES + 1).await, 1);
         assert_eq!(broke_off(SLICE_BYTES - 1).await, 1);
+        assert_eq!(broke_off(0).await, 1, "the first slice was asked for");
     }
 }

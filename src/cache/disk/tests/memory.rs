@@ -286,6 +286,107 @@ async fn long_bodies_of_unknown_size_share_the_memory_on_their_way_to_the_disk()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn slow_readers_of_long_bodies_of_unknown_size_leave_memory_to_others() {
+    let root = tempfile::tempdir().expect("a folder");
+    let both = Both::over(root.path(), 1 << 30).await;
+    let names: Vec<_> = (0..100).map(|number| format!("page {number}")).collect();
+    for name in &names {
+        both.keep(both.lead(name), 1, 1, 10_000).await.expect("kept");
+    }
+    let cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let mut coming = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let (mut fill, reader) = both.lead(name).begin(unsized_head(), 1.0).expect("there is room");
+        for piece in body(1, 20 << 20).chunks(100_000) {
+            if fill.poll_ready(&cx).is_ready() {
+                fill.push(piece).expect("somebody reads");
+            }
+        }
+        both.disk.settle().await;
+        coming.push((fill, reader));
+    }
+    let used_bytes = both.cache.used_bytes();
+    assert!(used_bytes < 48 << 20, "{used_bytes} bytes of 64 MiB");
+    assert!(names.iter().all(|name| both.cache.find(&page(name), |_| true).is_some()));
+    drop(coming);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_body_of_unknown_size_has_its_memory_while_it_passes() {
+    let root = tempfile::tempdir().expect("a folder");
+    let both = Both::over(root.path(), 1 << 30).await;
+    let cx = std::task::Context::from_waker(std::task::Waker::noop());
+    // Its reader is quick, or slow until it passes.
+    for behind in [0, 5 << 20] {
+        let (mut fill, mut reader) = both.lead("a").begin(unsized_head(), 1.0).expect("there is room");
+        let (mut pushed, mut read) = (0, 0);
+        for piece in body(1, 20 << 20).chunks(100_000) {
+            fill.push(piece).expect("somebody reads");
+            pushed += piece.len();
+            while read + behind < pushed
+                && let std::task::Poll::Ready(Some(next)) = reader.poll_bytes(&cx)
+            {
+                read += next.expect("it comes").len();
+            }
+        }
+        assert!(both.cache.used_bytes() < 32 << 20, "what it lacks is on its way to the disk, and counts once");
+        while reader.poll_bytes(&cx).is_ready() {}
+        fill.push(b"x").expect("somebody reads");
+        both.disk.settle().await;
+        // With the slice that is not full yet.
+        let passing_bytes = both.cache.used_bytes() - SLICE_BYTES;
+        assert!((256 << 10..260 << 10).contains(&passing_bytes), "{passing_bytes}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_behind_when_a_body_begins_to_pass_gets_all_of_it() {
+    let root = tempfile::tempdir().expect("a folder");
+    let both = Both::over(root.path(), 1 << 30).await;
+    let cx = std::task::Context::from_waker(std::task::Waker::noop());
+    for read_first in [0, 7_000_000] {
+        let bytes = body(1, 20 << 20);
+        let (mut fill, mut reader) = both.lead("a").begin(unsized_head(), 1.0).expect("there is room");
+        let mut read = Vec::new();
+        for piece in bytes.chunks(1 << 20) {
+            fill.push(piece).expect("somebody reads");
+            while read.len() < read_first
+                && let std::task::Poll::Ready(Some(next)) = reader.poll_bytes(&cx)
+            {
+                read.extend_from_slice(&next.expect("it comes"));
+            }
+        }
+        fill.finish().expect("it has ended");
+        while let std::task::Poll::Ready(Some(next)) = reader.poll_bytes(&cx) {
+            read.extend_from_slice(&next.expect("it comes"));
+        }
+        assert!(read == bytes[..], "{} of {} bytes", read.len(), bytes.len());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_an_answer_on_its_way_to_the_disk_holds_there() {
+    let root = tempfile::tempdir().expect("a folder");
+    let mut both = Both::over(root.path(), 1 << 20).await;
+    let (key, lead) = (page("a"), both.lead("a"));
+    let flight = lead.flight.clone().expect("it was just begun");
+    let bytes = body(1, 1_000);
+    let in_memory = cache::Body::Memory(bytes.clone());
+    let stored = both.cache.keep(&key, &flight, Arc::new(head(1, 1_000)), in_memory, 1.0).expect("kept");
+    let began = stored.head();
+    let kept = both.cache.begin_on_disk(&key, &began, 1.0, stored.settled(), stored.asked()).expect("there is room");
+    both.cache.expire(&key, &stored, moment(1), both.cache.next_number());
+    assert!(stored.head() != began, "it is stale now");
+    assert!(both.cache.is_on_disk_as(&key, &stored, &began, &kept));
+    kept.put(0, bytes, |_| {});
+    both.disk.settle().await;
+    both.forget();
+    both.cache.recall(&key).await;
+    let recalled = both.cache.find(&key, |_| true).expect("it is on the disk");
+    assert_eq!((recalled.head(), recalled.asked()), (stored.head(), stored.asked()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_was_cut_off_by_a_kill_leaves_nothing() {
     let root = tempfile::tempdir().expect("a folder");
     {
