@@ -45,6 +45,15 @@ pub(super) enum Inner {
 }
 
 impl Inner {
+    /// It is sent by this version of HTTP.
+    pub(super) fn sent_by(&mut self, version: Version) {
+        match self {
+            Self::Sliced(walk) => walk.sent_by(version),
+            Self::Several(parts) => parts.sent_by(version),
+            Self::Node(_) | Self::Origin(_) | Self::Kept(_) | Self::Shared(_) | Self::Recoded(_) | Self::Own(_) => {}
+        }
+    }
+
     /// No bytes.
     pub(super) fn nothing() -> Self {
         Self::Own(Full::default())
@@ -126,33 +135,6 @@ impl hyper::body::Body for Inner {
             Self::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         }
     }
-<<<<<<< HEAD
-=======
-
-    /// It is sent by this version of HTTP.
-    pub(super) fn sent_by(&mut self, version: Version) {
-        match self {
-            Self::Sliced(walk) => walk.sent_by(version),
-            Self::Several(parts) => parts.sent_by(version),
-            Self::Node(_) | Self::Origin(_) | Self::Kept(_) | Self::Shared(_) | Self::Recoded(_) | Self::Own(_) => {}
-        }
-    }
-
-    /// The next bytes, without what is no byte of the body.
-    pub(super) fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, ProxyBodyError>>> {
-        loop {
-            match ready!(self.poll_frame(cx)) {
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(bytes) if bytes.is_empty() => {}
-                    Ok(bytes) => return Poll::Ready(Some(Ok(bytes))),
-                    Err(_) => {}
-                },
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None => return Poll::Ready(None),
-            }
-        }
-    }
->>>>>>> mends
 }
 
 /// The body of an answer; its end is the request's line in the log.
