@@ -18,7 +18,7 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::{Registry, Unit};
+use prometheus_client::registry::{Metric, Registry, Unit};
 use serde::{Deserialize, Serialize};
 
 use super::{Core, ReloadError, access_log};
@@ -197,40 +197,35 @@ impl CodingLabels {
     }
 }
 
+/// A metric that is told of.
+fn registered<M: Metric + Clone + Default>(registry: &mut Registry, name: &str, help: &str) -> M {
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
 impl Metrics {
     pub(super) fn new() -> Self {
         let mut registry = Registry::with_prefix("metacdn_edge");
-        let requests = Family::default();
-        registry.register("requests", "Requests answered", requests.clone());
-        let protocols = Family::default();
-        registry.register("protocols", "Requests answered by how they came", protocols.clone());
+        let requests = registered(&mut registry, "requests", "Requests answered");
+        let protocols = registered(&mut registry, "protocols", "Requests answered by how they came");
         let certificates = Family::default();
         let help = "When a certificate for users expires, in seconds since 1970";
         registry.register_with_unit("certificate_expiry", help, Unit::Seconds, certificates.clone());
-        let routed = Family::default();
-        registry.register("routed", "Answers by the node that gave them", routed.clone());
+        let routed = registered(&mut registry, "routed", "Answers by the node that gave them");
         let sent_bytes = Counter::default();
         registry.register_with_unit("sent", "Bytes of bodies sent to clients", Unit::Bytes, sent_bytes.clone());
-        let retries = Counter::default();
-        registry.register("retries", "Tries that were made because the one before failed", retries.clone());
-        let resumed = Counter::default();
-        registry.register("resumed", "Bodies that broke off and went on at another node", resumed.clone());
-        let purges = Counter::default();
-        registry.register("purges", "Purges that were heard of", purges.clone());
+        let retries = registered(&mut registry, "retries", "Tries that were made because the one before failed");
+        let resumed = registered(&mut registry, "resumed", "Bodies that broke off and went on at another node");
+        let purges = registered(&mut registry, "purges", "Purges that were heard of");
         let access_log = access_log::Counts::default();
         registry.register("access_log_lines", "Lines of the access log that were written", access_log.lines.clone());
         let help = "Lines of the access log that could not be written in time, or at all";
         registry.register("access_log_dropped_lines", help, access_log.dropped.clone());
-        let early_hints = Counter::default();
-        registry.register(
-            "early_hints",
-            "Interim answers with the links of answers that are kept",
-            early_hints.clone(),
-        );
-        let hot = Counter::default();
-        registry.register("hot", "Answers from memory and the disk by the short way", hot.clone());
-        let cache = Family::default();
-        registry.register("cache", "Answers by what the cache did for them", cache.clone());
+        let early_hints =
+            registered(&mut registry, "early_hints", "Interim answers with the links of answers that are kept");
+        let hot = registered(&mut registry, "hot", "Answers from memory and the disk by the short way");
+        let cache = registered(&mut registry, "cache", "Answers by what the cache did for them");
         let (fetches, fetched_bytes, fetching_seconds) = (Family::default(), Family::default(), Family::default());
         registry.register("fetches", "Requests to nodes", fetches.clone());
         let help = "Bytes of bodies that nodes sent";
@@ -243,9 +238,9 @@ impl Metrics {
         let help = "Bytes of those answers before";
         registry.register_with_unit("encoded_source", help, Unit::Bytes, encoded_source_bytes.clone());
         registry.register_with_unit("encoded", "Bytes of those answers after", Unit::Bytes, encoded_bytes.clone());
-        let (shields, shielded) = (Family::default(), Family::default());
-        registry.register("shield_requests", "Requests to shields by what came of them", shields.clone());
-        registry.register("shield_answers", "Answers to other edges by what this one said of them", shielded.clone());
+        let shields = registered(&mut registry, "shield_requests", "Requests to shields by what came of them");
+        let shielded =
+            registered(&mut registry, "shield_answers", "Answers to other edges by what this one said of them");
         // There from the start: a counter that begins with its first sample hides that one.
         for labels in Coding::ALL.map(CodingLabels::of) {
             for family in [&encodings, &encoded_source_bytes, &encoded_bytes] {
