@@ -181,9 +181,12 @@ async fn each_thing_is_fetched_once_for_all_edges() {
         sockets.push(socket().await);
     }
     let shields: Vec<_> = sockets.iter().map(|(_, at)| at.clone()).collect();
+    // By their disks they know that they were told of no purge.
+    let folders: Vec<_> = shields.iter().map(|_| tempfile::tempdir().unwrap()).collect();
     let mut edges = Vec::new();
-    for this in sockets {
-        edges.push(edge_among(&cluster, &origin, &shields, Some(this), |_| {}).await);
+    for (this, folder) in sockets.into_iter().zip(&folders) {
+        let on_disk = |config: &mut edge::Config| config.cache.disk.folder = Some(folder.path().to_owned());
+        edges.push(edge_among(&cluster, &origin, &shields, Some(this), on_disk).await);
     }
     for shield in &shields {
         hears(&cluster, shield).await;

@@ -89,7 +89,7 @@ async fn a_shield_that_waits_in_vain_leaves_time_for_the_origin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_head_of_an_origin_comes_through_a_shield() {
-    let large = "a".repeat(32 * 1024 - 300);
+    let large = "a".repeat(32 * 1024 - 130);
     let origin = Origin::start(move |_| answer(200, &[("cache-control", "max-age=1000"), ("large", &large)], "")).await;
     let cluster = Cluster::start(&[]).await;
     let (_asking, _shield, at) = pair(&cluster, &origin).await;
