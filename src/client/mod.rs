@@ -27,7 +27,7 @@ use crate::model::{Address, NodeId};
 use crate::protocol::CONTROL_BODY_MAX;
 use crate::protocol::problem::Problem;
 use connect::{Connector, Expected};
-use http1::{Http, Moved};
+use http1::{AnswerLimits, Http, Moved};
 
 pub use blobs::BlobsReply;
 pub use connect::connect;
@@ -194,7 +194,7 @@ impl Peer {
     /// The edge that is asked as a shield at `address`, over TLS: any edge of the cluster. Requests keep their `Host`.
     pub fn shield(tls: Arc<rustls::ClientConfig>, address: Address, deadlines: Deadlines) -> Self {
         let connector = Connector::new(tls, Expected::AnyEdge, address.clone(), deadlines.connect);
-        Self { http: Arc::new(Http::new(connector, None)), address, deadlines }
+        Self { http: Arc::new(Http::new(connector, None, AnswerLimits::OF_SHIELD)), address, deadlines }
     }
 
     /// Whoever answers at `address` over plain HTTP: on loopback, where listeners for this machine's operator speak it.
@@ -208,12 +208,12 @@ impl Peer {
             Some(tls) => Connector::new(tls, Expected::Host(address.host()), address.clone(), deadlines.connect),
             None => Connector::plain(address.clone(), deadlines.connect),
         };
-        Self { http: Arc::new(Http::new(connector, None)), address, deadlines }
+        Self { http: Arc::new(Http::new(connector, None, AnswerLimits::USUAL)), address, deadlines }
     }
 
     fn through(connector: Connector, address: Address, deadlines: Deadlines) -> Self {
         let host = connector.host();
-        Self { http: Arc::new(Http::new(connector, Some(host))), address, deadlines }
+        Self { http: Arc::new(Http::new(connector, Some(host), AnswerLimits::USUAL)), address, deadlines }
     }
 
     /// The same, with the same connections, which waits so long for answers; for connections as before.

@@ -50,7 +50,7 @@ pub(super) struct Wanted {
     pub(super) policy: Option<Policy>,
     /// The oldest version that will do.
     pub(super) min_version: Option<Version>,
-    /// Another edge asks: it is a matter between this one and the nodes.
+    /// It is a matter between this edge and the nodes.
     pub(super) is_final: bool,
 }
 
@@ -153,8 +153,10 @@ pub(super) async fn fetch(core: &Arc<Core>, wanted: &Arc<Wanted>, deadline: Inst
         shield::Asked::Nobody => {}
     }
     let (mut retries, mut failed) = (Retries::default(), None);
+    // The shield is no try.
+    let passed_max = search.passed.len() + core.config.tries_max.get();
     while let Some(route) = search.next(&sought) {
-        if search.passed.len() >= core.config.tries_max.get() {
+        if search.passed.len() >= passed_max {
             break;
         }
         if let Some(reached) = failed.take() {

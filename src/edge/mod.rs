@@ -332,7 +332,7 @@ impl Core {
         let tls = identity
             .map_or_else(|| client::tls_of_authorities(rustls::RootCertStore::empty()), Identity::client_config);
         settings.sites.iter().for_each(|site| site.begin(&BTreeMap::new()));
-        let cache = purge::cache_of(&config.cache)?;
+        let (cache, purged_alone) = purge::cache_of(&config.cache)?;
         cache.keep_sites(settings.sites.iter().map(|site| &**site.text()));
         Ok(Self {
             settings: ArcSwap::from_pointee(settings),
@@ -340,7 +340,7 @@ impl Core {
             public_at,
             proxies: Proxies::new(config.proxy_protocol_from.clone()),
             via: HeaderValue::from_static("1.1 metacdn"),
-            shields: Shields::new(&config, &tls)?,
+            shields: Shields::new(&config, &tls, purged_alone)?,
             tls,
             view: watch::channel(Arc::default()).0,
             observations: Arc::new(Observations::new(config.route.clone(), &config.membership)),

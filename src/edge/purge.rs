@@ -32,24 +32,29 @@ impl Heard {
     }
 }
 
-/// The cache, over what the disk has of earlier lives. What came before a purge that nobody tells again is doubtful.
-pub(super) fn cache_of(config: &cache::Config) -> Result<Cache, DiskError> {
-    let disk = Disk::open(&config.disk, SLICE_BYTES)?;
-    let last_purge = disk.as_ref().map(|disk| disk.last_purge());
-    let cache = Cache::new(config.clone(), disk);
+/// The cache, over what the disk has of earlier lives, and until when something may have been purged that nobody tells again.
+/// What came before that is doubtful, here and at shields.
+pub(super) fn cache_of(config: &cache::Config) -> Result<(Cache, Option<SystemTime>), DiskError> {
     let now = SystemTime::now();
-    match last_purge {
-        None | Some(Ok(None)) => {}
-        Some(Ok(Some(at))) => cache.doubt(at, now),
-        Some(Err(error)) => {
+    let Some(disk) = Disk::open(&config.disk, SLICE_BYTES)? else {
+        // No earlier life has left a word.
+        return Ok((Cache::new(config.clone(), None), Some(now)));
+    };
+    let last_purge = match disk.last_purge() {
+        Ok(at) => at,
+        Err(error) => {
             warn!(
                 error = &error as &dyn std::error::Error,
                 "it is not known what was purged: all on the disk is asked about"
             );
-            cache.doubt(now, now);
+            Some(now)
         }
+    };
+    let cache = Cache::new(config.clone(), Some(disk));
+    if let Some(at) = last_purge {
+        cache.doubt(at, now);
     }
-    Ok(cache)
+    Ok((cache, last_purge))
 }
 
 impl Core {

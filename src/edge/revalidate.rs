@@ -91,7 +91,9 @@ async fn ask(
     let usable = may_be_used_unchecked(&head.headers, age);
     let deadline = if usable { deadline.min(Instant::now() + QUESTION_MAX) } else { deadline };
     let headers = head.headers.get(ETAG).map(|etag| (IF_NONE_MATCH, etag.clone()));
-    let question = Wanted { method: Method::HEAD, headers: headers.into_iter().collect(), ..wanted.clone() };
+    // A shield would have to ask, too, and there is no time for two.
+    let (method, headers) = (Method::HEAD, headers.into_iter().collect());
+    let question = Wanted { method, headers, is_final: true, ..wanted.clone() };
     let version = match fetch(core, &Arc::new(question), deadline).await {
         Ok(answer) => version_of(&answer),
         // A node that merely lacks the object says nothing of it.

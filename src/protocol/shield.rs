@@ -43,7 +43,7 @@ pub struct Demand {
     pub heard: BTreeMap<NodeId, Position>,
 }
 
-/// What a shield says of its answer. Without it, the answer is a refusal of the shield itself.
+/// What a shield says of its answer. Without it, the answer is that to somebody whom it does not take for an edge that asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Said {
     /// It was kept.
@@ -52,6 +52,8 @@ pub enum Said {
     Miss,
     /// None that could be asked has answered.
     Unanswered,
+    /// It does not answer this request.
+    Refused,
 }
 
 /// The text is no demand.
@@ -66,13 +68,14 @@ impl Said {
             Self::Hit => "hit",
             Self::Miss => "miss",
             Self::Unanswered => "unanswered",
+            Self::Refused => "refused",
         }
     }
 
     /// What the answer with these fields says.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let said = headers.get(SHIELD_HEADER)?;
-        [Self::Hit, Self::Miss, Self::Unanswered].into_iter().find(|word| said == word.as_str())
+        [Self::Hit, Self::Miss, Self::Unanswered, Self::Refused].into_iter().find(|word| said == word.as_str())
     }
 }
 

@@ -178,6 +178,10 @@ impl Cluster {
         self.nodes.insert(name.to_owned(), RunningNode { ports, config, running: Some(running) });
     }
 
+    pub fn names(&self) -> impl Iterator<Item = &String> {
+        self.nodes.keys()
+    }
+
     pub fn ports(&self, name: &str) -> Ports {
         self.nodes[name].ports
     }

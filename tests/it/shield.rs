@@ -1,7 +1,9 @@
 //! Shields: edges that ask origins and nodes for all others.
 
+mod failing;
+mod forgetting;
+
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -11,7 +13,7 @@ use metacdn::cache::SLICE_BYTES;
 use metacdn::cli::demo::relay::{Link, Relay};
 use metacdn::client::{AnswerBody, Deadlines, Peer, empty, full};
 use metacdn::edge;
-use metacdn::model::{Address, Principal, Purge, PurgeTarget};
+use metacdn::model::{Address, Principal};
 use metacdn::protocol::feed::FeedQuery;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -20,12 +22,11 @@ use crate::cluster::{Cluster, Running, free_address, put, wait_until};
 use crate::edge::text;
 use crate::edge_cache::cache_status;
 use crate::sites::origin::{Asked, Body, Origin, answer};
-use crate::sites::purging::purge_at;
 use crate::sites::{ask, fetch, field, send, site, whole};
 
 /// An edge that runs, and where it answers users and operators.
 struct Edge {
-    _running: Running,
+    running: Running,
     public: SocketAddr,
     admin: SocketAddr,
 }
@@ -62,7 +63,26 @@ async fn edge_among(
         }
     };
     crate::edge::ready(admin).await;
-    Edge { _running: running, public, admin }
+    Edge { running, public, admin }
+}
+
+/// Waits until the shield has read the feeds of all nodes.
+async fn hears(cluster: &Cluster, shield: &Address) {
+    let peer = another_edge(cluster, shield);
+    for node in cluster.names() {
+        let feed = FeedQuery { since: 0, epoch: None, limit: None, wait_ms: 0, records: false };
+        let feed = cluster.client(node).feed(&feed).await.unwrap();
+        let demand = format!("store; heard={node}:{}:{}", feed.epoch, feed.next);
+        // What is at fault is then the path.
+        let is_heard = async || at_door(&peer, "/", Some(&demand)).await.status() == StatusCode::BAD_REQUEST;
+        wait_until("it has read the feed", is_heard).await;
+    }
+}
+
+/// The shield, as another edge asks it.
+fn another_edge(cluster: &Cluster, shield: &Address) -> Peer {
+    let tls = cluster.identity(Principal::Edge("other".parse().unwrap())).client_config();
+    Peer::shield(tls, shield.clone(), Deadlines::default())
 }
 
 async fn socket() -> (TcpListener, Address) {
@@ -77,22 +97,28 @@ async fn pair(cluster: &Cluster, origin: &Origin) -> (Edge, Edge, Address) {
     let shields = [at.clone()];
     let shield = edge_among(cluster, origin, &shields, Some((listener, at.clone())), |_| {}).await;
     let asking = edge_among(cluster, origin, &shields, None, |_| {}).await;
+    hears(cluster, &at).await;
     (asking, shield, at)
 }
 
 /// An origin whose answers last, have tags and a name, and count themselves.
 async fn counting() -> Origin {
+    counting_of(None).await
+}
+
+/// The same, where a cache had the answers for so many seconds.
+async fn counting_of(age: Option<&'static str>) -> Origin {
     let number = AtomicUsize::new(0);
     Origin::start(move |asked: Asked| {
         let number = number.fetch_add(1, Ordering::Relaxed);
-        let fields = [
+        let mut fields = vec![
             ("cache-control", "max-age=1000"),
             ("cdn-cache-control", "max-age=2000"),
             ("cache-tag", "all"),
             ("surrogate-key", "all"),
             ("etag", "\"1\""),
-            ("age", "7"),
         ];
+        fields.extend(age.map(|age| ("age", age)));
         match asked.field("if-none-match").as_str() {
             "" => answer(200, &fields, number.to_string()),
             _ => answer(304, &fields, ""),
@@ -155,9 +181,15 @@ async fn each_thing_is_fetched_once_for_all_edges() {
         sockets.push(socket().await);
     }
     let shields: Vec<_> = sockets.iter().map(|(_, at)| at.clone()).collect();
+    // By their disks they know that they were told of no purge.
+    let folders: Vec<_> = shields.iter().map(|_| tempfile::tempdir().unwrap()).collect();
     let mut edges = Vec::new();
-    for this in sockets {
-        edges.push(edge_among(&cluster, &origin, &shields, Some(this), |_| {}).await);
+    for (this, folder) in sockets.into_iter().zip(&folders) {
+        let on_disk = |config: &mut edge::Config| config.cache.disk.folder = Some(folder.path().to_owned());
+        edges.push(edge_among(&cluster, &origin, &shields, Some(this), on_disk).await);
+    }
+    for shield in &shields {
+        hears(&cluster, shield).await;
     }
     let mut readers = JoinSet::new();
     for number in 0..600 {
@@ -173,8 +205,12 @@ async fn each_thing_is_fetched_once_for_all_edges() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_cache_needs_to_know_comes_through_the_shield() {
-    let (cluster, origin) = (Cluster::start(&[]).await, counting().await);
-    let (asking, shield, at) = pair(&cluster, &origin).await;
+    let (cluster, origin) = (Cluster::start(&[]).await, counting_of(Some("7")).await);
+    let (_, shield, at) = pair(&cluster, &origin).await;
+    // By its disk it knows that it was told of no purge.
+    let folder = tempfile::tempdir().unwrap();
+    let on_disk = |config: &mut edge::Config| config.cache.disk.folder = Some(folder.path().to_owned());
+    let asking = edge_among(&cluster, &origin, &[at.clone()], None, on_disk).await;
     kept(shield.public, "/a").await;
     let answer = fetch(asking.public, "/a").await;
     assert_eq!(answer.body(), "0");
@@ -256,9 +292,11 @@ async fn a_shield_that_is_gone_is_set_aside() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_silent_shield_costs_one_wait_and_a_slow_origin_is_waited_for() {
-    let origin = Origin::start(|_| {
-        // Longer than a shield may be silent.
-        std::thread::sleep(Duration::from_millis(1_500));
+    let origin = Origin::start(|asked| {
+        if asked.uri.path() == "/a" {
+            // Longer than a shield may be silent.
+            std::thread::sleep(Duration::from_millis(1_500));
+        }
         answer(200, &[("cache-control", "max-age=1000")], "")
     })
     .await;
@@ -273,7 +311,7 @@ async fn a_silent_shield_costs_one_wait_and_a_slow_origin_is_waited_for() {
     relay.set(Link { stalled: true, ..Link::default() });
     let start = Instant::now();
     assert!(field(&fetch(asking.public, "/b").await, "metacdn-route").contains("passed="));
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
     assert_eq!((asked_shield(&asking, &at, "Failed").await, origin.asked().len()), (1, 2));
 }
 
@@ -350,87 +388,6 @@ async fn edges_that_name_each_other_in_two_ways_ask_each_other_once() {
     }
     assert!(readers.join_all().await.iter().all(|status| *status == StatusCode::OK));
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_an_edge_alone_was_told_to_forget_does_not_come_back_from_its_shield() {
-    let number = Arc::new(AtomicUsize::new(0));
-    let counted = number.clone();
-    let origin = Origin::start(move |_| {
-        let number = counted.fetch_add(1, Ordering::Relaxed);
-        answer(200, &[("cache-control", "max-age=1000"), ("cache-tag", "all")], number.to_string())
-    })
-    .await;
-    let cluster = Cluster::start(&[]).await;
-    let (asking, shield, _) = pair(&cluster, &origin).await;
-    kept(shield.public, "/a").await;
-    for (edge, json) in [(&asking, r#"{"tag": "all"}"#), (&asking, r#"{"url": "http://site.example/a"}"#)] {
-        kept(edge.public, "/a").await;
-        let old = fetch(edge.public, "/a").await.into_body();
-        purge_at(edge.admin, json).await;
-        let new = fetch(edge.public, "/a").await;
-        assert_ne!(*new.body(), old, "{json}");
-        assert!(field(&new, "metacdn-route").contains("reason=shield"), "{:?}", new.headers());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shield_that_has_heard_less_does_not_answer() {
-    let (cluster, origin) = (Cluster::start(&["AWS"]).await, counting().await);
-    let (asking, shield, at) = pair(&cluster, &origin).await;
-    kept(shield.public, "/a").await;
-    let feed = FeedQuery { since: 0, epoch: None, limit: None, wait_ms: 0, records: false };
-    let feed = cluster.client("AWS").feed(&feed).await.unwrap();
-    let edge = cluster.identity(Principal::Edge("other".parse().unwrap())).client_config();
-    let peer = Peer::shield(edge, at.clone(), Deadlines::default());
-    let heard = |epoch: &str, sequence| format!("http; heard=AWS:{epoch}:{sequence}");
-    let epoch = feed.epoch.to_string();
-    for (demand, status, said) in [
-        (heard(&epoch, feed.next), StatusCode::OK, "hit"),
-        (heard(&epoch, feed.next + 1), StatusCode::SERVICE_UNAVAILABLE, ""),
-        (heard("0123456789abcdef", 0), StatusCode::SERVICE_UNAVAILABLE, ""),
-        ("http; heard=GC:0123456789abcdef:0".to_owned(), StatusCode::SERVICE_UNAVAILABLE, ""),
-    ] {
-        let answer = at_door(&peer, "/a", Some(&demand)).await;
-        assert_eq!((answer.status(), &*field(&answer, "metacdn-shield")), (status, said), "{demand}");
-    }
-    // What comes in time is waited for.
-    let demand = heard(&epoch, feed.next + 1);
-    let target = PurgeTarget::Host("other.example".to_owned());
-    let purge = async { cluster.client("AWS").purge(&Purge::new(target, false).unwrap()).await.unwrap() };
-    let (answer, _) = tokio::join!(at_door(&peer, "/a", Some(&demand)), purge);
-    assert_eq!((answer.status(), &*field(&answer, "metacdn-shield")), (StatusCode::OK, "hit"));
-    drop(asking);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn once_an_edge_has_heard_of_a_purge_nothing_older_comes() {
-    let number = AtomicUsize::new(1);
-    let origin = Origin::start(move |_| {
-        let number = number.fetch_add(1, Ordering::Relaxed);
-        answer(200, &[("cache-control", "max-age=1000"), ("cache-tag", "all")], number.to_string())
-    })
-    .await;
-    let cluster = Cluster::start(&["AWS", "GC"]).await;
-    let (asking, shield, at) = pair(&cluster, &origin).await;
-    let seen = async |edge: &Edge| {
-        let answer = fetch(edge.public, "/a").await;
-        String::from_utf8(answer.body().to_vec()).unwrap().parse::<u64>().unwrap()
-    };
-    let mut newest = 0;
-    for _ in 0..20 {
-        kept(shield.public, "/a").await;
-        kept(asking.public, "/a").await;
-        let before = seen(&asking).await;
-        assert!(before >= newest);
-        cluster.client("AWS").purge(&Purge::new(PurgeTarget::Tag("all".to_owned()), false).unwrap()).await.unwrap();
-        wait_until("it hears of the purge", async || seen(&asking).await > before).await;
-        newest = seen(&asking).await;
-        for _ in 0..10 {
-            assert!(seen(&asking).await >= newest);
-        }
-    }
-    assert!(asked_shield(&asking, &at, "Hit").await + asked_shield(&asking, &at, "Miss").await > 10);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,8 @@ const HEURISTIC_PART: u64 = 10;
 /// Times are compared in milliseconds: what is fresh for one second is so for 1,000 of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {
-    /// When it was asked for, in milliseconds since 1970; 0 of what was kept before that was noted.
+    /// When the origin was asked for it, as far as is known, in milliseconds since 1970; 0 of what was kept before that was
+    /// noted.
     #[serde(default)]
     asked_ms: u64,
     /// When it came.
@@ -82,8 +83,10 @@ impl Freshness {
         let lifetime = lifetime_seconds(terms, exchange, said);
         let age = age_value(hop);
         let received_ms = unix_ms(exchange.response_time);
+        // A cache before this one has it from then, at the latest: an `Age` is in whole seconds.
+        let before_ms = if hop.contains_key(AGE) { (u64::from(age.unwrap_or(SECONDS_MAX)) + 1) * 1000 } else { 0 };
         Self {
-            asked_ms: unix_ms(exchange.request_time),
+            asked_ms: unix_ms(exchange.request_time).saturating_sub(before_ms),
             received_ms,
             initial_age_ms: initial_age_ms(exchange, age.unwrap_or(0)),
             // An age that does not read may be any: the response is stale (section 4.2.1, last paragraph).

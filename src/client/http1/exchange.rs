@@ -11,11 +11,9 @@ use super::outgoing::{Framing, Outgoing};
 use super::pool::Pool;
 use super::sending::{Moved, Sending};
 use super::wire::Wire;
-use super::{ExchangeError, HEAD_BYTES_MAX, INTERIM_COUNT_MAX, OnInterim};
+use super::{AnswerLimits, ExchangeError, OnInterim};
 use crate::client::Body;
 use crate::http1::{BodyLength, HeadError, Limits, ResponseHead, Slots};
-
-const LIMITS: Limits = Limits { head_bytes: HEAD_BYTES_MAX, target_bytes: 0 };
 
 /// A request that has a connection, until its answer begins.
 pub(super) struct Exchange<'a> {
@@ -24,6 +22,7 @@ pub(super) struct Exchange<'a> {
     keeps_alive: bool,
     on_interim: Option<OnInterim>,
     interim_count: usize,
+    limits: AnswerLimits,
     pool: &'a Arc<Pool>,
     wire: Option<Wire>,
     sending: Sending,
@@ -46,7 +45,12 @@ struct Begun {
 
 impl<'a> Exchange<'a> {
     /// Takes the body of `outgoing`; all else of it can be used again.
-    pub(super) fn new(wire: Wire, outgoing: &mut Outgoing, moved: Option<Arc<Moved>>, pool: &'a Arc<Pool>) -> Self {
+    pub(super) fn new(
+        wire: Wire,
+        outgoing: &mut Outgoing,
+        moved: Option<Arc<Moved>>,
+        (pool, limits): (&'a Arc<Pool>, AnswerLimits),
+    ) -> Self {
         let (head, body) = (outgoing.head.clone(), outgoing.body.take());
         Self {
             method: outgoing.method.clone(),
@@ -54,6 +58,7 @@ impl<'a> Exchange<'a> {
             keeps_alive: outgoing.keeps_alive,
             on_interim: outgoing.on_interim.clone(),
             interim_count: 0,
+            limits,
             pool,
             sending: Sending::new(head, body, outgoing.expects, wire.transport.is_tls(), moved),
             wire: Some(wire),
@@ -102,11 +107,11 @@ impl<'a> Exchange<'a> {
     }
 
     fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Begun, ExchangeError>> {
-        let Self { wire, method, heard, refused, unread, .. } = self;
+        let Self { wire, method, heard, refused, unread, limits, .. } = self;
         let Some(wire) = wire else { return Poll::Ready(Err(ExchangeError::Closed)) };
         let mut take = |bytes: &[u8]| {
             *heard = true;
-            match begin(bytes, method) {
+            match begin(bytes, method, limits.head_bytes_max) {
                 Ok(Some((length, begun))) => (length, Some(Ok(begun))),
                 Ok(None) => (0, None),
                 Err(error) => (0, Some(Err(error.into()))),
@@ -126,7 +131,7 @@ impl<'a> Exchange<'a> {
 
     fn interim(&mut self, parts: &response::Parts) -> Result<(), ExchangeError> {
         self.interim_count += 1;
-        if self.interim_count > INTERIM_COUNT_MAX {
+        if self.interim_count > self.limits.interim_count_max {
             return Err(ExchangeError::InterimWithoutEnd);
         }
         if parts.status == StatusCode::CONTINUE {
@@ -170,9 +175,10 @@ impl<'a> Exchange<'a> {
 }
 
 /// Reads the head at the begin of `bytes`, and the body behind it if it is all there; how much of `bytes` both are.
-fn begin(bytes: &[u8], method: &Method) -> Result<Option<(usize, Begun)>, HeadError> {
+fn begin(bytes: &[u8], method: &Method, head_bytes: usize) -> Result<Option<(usize, Begun)>, HeadError> {
     let mut slots = Slots::new();
-    let Some(head) = ResponseHead::parse(bytes, &LIMITS, &mut slots)? else { return Ok(None) };
+    let limits = Limits { head_bytes, target_bytes: 0 };
+    let Some(head) = ResponseHead::parse(bytes, &limits, &mut slots)? else { return Ok(None) };
     let length = head.body(method)?;
     // RFC 9112 section 6.3 case 3: it may be an attempt to smuggle, and is to be handled as an error.
     if length == BodyLength::Chunked && head.fields().first("content-length").is_some() {

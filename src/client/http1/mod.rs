@@ -38,11 +38,22 @@ pub(super) use transport::{Gulping, Transport};
 pub use upgrade::Upgraded;
 pub(super) use wire::Wire;
 
-/// The bytes of the head of an answer.
-const HEAD_BYTES_MAX: usize = 32 * 1024;
+/// What comes of one server before the body of an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AnswerLimits {
+    /// The bytes of a head.
+    head_bytes_max: usize,
+    /// How many interim answers come before one answer.
+    interim_count_max: usize,
+}
 
-/// How many interim answers come before one answer: more than anybody has a use for.
-const INTERIM_COUNT_MAX: usize = 32;
+impl AnswerLimits {
+    /// More than anybody has a use for.
+    pub(super) const USUAL: Self = Self { head_bytes_max: 32 * 1024, interim_count_max: 32 };
+
+    /// Of one who passes on what others answer within [`AnswerLimits::USUAL`], with fields and interim answers of its own.
+    pub(super) const OF_SHIELD: Self = Self { head_bytes_max: 64 * 1024, interim_count_max: 34 };
+}
 
 /// Who is told of interim answers (RFC 9110 section 15.2), all but `101`; in the extensions of a request.
 #[derive(Clone)]
@@ -91,6 +102,7 @@ pub(super) struct Http {
     pool: Arc<Pool>,
     /// The `Host` of each request; without it, requests have their own.
     host: Option<HeaderValue>,
+    limits: AnswerLimits,
 }
 
 impl fmt::Debug for Http {
@@ -100,8 +112,8 @@ impl fmt::Debug for Http {
 }
 
 impl Http {
-    pub(super) fn new(connector: Connector, host: Option<HeaderValue>) -> Self {
-        Self { connector, pool: Arc::default(), host }
+    pub(super) fn new(connector: Connector, host: Option<HeaderValue>, limits: AnswerLimits) -> Self {
+        Self { connector, pool: Arc::default(), host, limits }
     }
 
     /// Asks, and answers the head of what comes back. `moved` is told how the body goes out.
@@ -116,7 +128,7 @@ impl Http {
     ) -> Result<Response<AnswerBody>, ExchangeError> {
         let mut outgoing = Outgoing::new(asked, body, self.host.as_ref())?;
         if let Some(wire) = self.pool.take() {
-            let mut exchange = Exchange::new(wire, &mut outgoing, moved.clone(), &self.pool);
+            let mut exchange = Exchange::new(wire, &mut outgoing, moved.clone(), (&self.pool, self.limits));
             match poll_fn(|cx| exchange.poll(cx)).await {
                 Err(error) if exchange.may_be_repeated(&error) => outgoing.body = exchange.into_untouched_body(),
                 answered => return answered,
@@ -124,7 +136,7 @@ impl Http {
         }
         // A handshake is large, and few requests have to wait for one.
         let wire = Box::pin(self.connector.connect()).await.map_err(ExchangeError::Connect)?;
-        let mut exchange = Exchange::new(wire, &mut outgoing, moved, &self.pool);
+        let mut exchange = Exchange::new(wire, &mut outgoing, moved, (&self.pool, self.limits));
         poll_fn(|cx| exchange.poll(cx)).await
     }
 }

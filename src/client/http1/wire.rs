@@ -77,8 +77,8 @@ impl Wire {
                 continue;
             }
             // Without the end of a line nothing becomes clearer, unless it is that there is too much.
-            let clearer =
-                memchr::memchr(b'\n', bytes).is_some() || self.ahead.len() + bytes.len() >= super::HEAD_BYTES_MAX;
+            let clearer = memchr::memchr(b'\n', bytes).is_some()
+                || self.ahead.len() + bytes.len() >= super::AnswerLimits::USUAL.head_bytes_max;
             self.ahead.extend_from_slice(bytes);
             if clearer && let Some(made) = self.take_ahead(&mut take) {
                 return Poll::Ready(Ok(Some(made)));

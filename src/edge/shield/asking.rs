@@ -8,7 +8,7 @@ use http::header::HOST;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout_at};
+use tokio::time::{sleep_until, timeout_at};
 use tracing::debug;
 
 use super::super::admin::ShieldOutcome;
@@ -44,13 +44,15 @@ pub(in crate::edge) enum Asked<A> {
 /// What a shield is asked.
 struct Question<'q> {
     content: Content,
+    /// As what this edge may have forgotten it.
+    uri: &'q str,
     method: &'q Method,
     target: &'q PathAndQuery,
     headers: HeaderMap,
     interim: Option<&'q Interim>,
     /// How long the body may be silent.
     stall: Duration,
-    /// How long the answer is waited for.
+    /// Until when there has to be an answer, of whomever.
     deadline: Instant,
 }
 
@@ -67,6 +69,7 @@ pub(in crate::edge) async fn site(
     let _running = core.shields.begin(key);
     let question = Question {
         content: if scheme == "https" { Content::Https } else { Content::Http },
+        uri,
         method: &outgoing.method,
         target: &outgoing.target,
         headers: (*outgoing.headers).clone(),
@@ -104,6 +107,7 @@ pub(in crate::edge) async fn object(
     let _running = core.shields.begin(target.as_str());
     let question = Question {
         content: Content::Store,
+        uri: target.as_str(),
         method: &wanted.method,
         target: &target,
         headers,
@@ -144,7 +148,8 @@ fn way(core: &Core, shield: &Shield, fetched: Arc<Tally>) -> Arc<Way> {
     Arc::new(Way { route, policy, passed: Vec::new(), fetched })
 }
 
-/// The answer of the shield, if it has one. It has to give a sign of life soon: its answer, or an interim one.
+/// The answer of the shield, if it has one. It has to give a sign of life soon: its answer, or an interim one. Half of the time
+/// is left for those who are asked without it.
 async fn ask(
     core: &Arc<Core>,
     (shield, upstream): (&Shield, &Upstream),
@@ -156,7 +161,9 @@ async fn ask(
         count(ShieldOutcome::Busy);
         return None;
     };
-    question.headers.insert(HeaderName::from_static(SHIELD_HEADER), shields.demand(question.content).value());
+    question
+        .headers
+        .insert(HeaderName::from_static(SHIELD_HEADER), shields.demand(question.content, question.uri).value());
     let lives = Arc::new(Notify::new());
     let asked = client::Asked {
         method: question.method,
@@ -166,28 +173,29 @@ async fn ask(
     };
     let counts = upstream.counts(&core.metrics, id);
     let mut running = Running::begin(counts, shields.observations.clone(), id.clone(), place, question.stall);
-    let patience = Duration::from_millis(shields.config.answer_ms_max);
+    let now = Instant::now();
+    let half = now + question.deadline.saturating_duration_since(now) / 2;
+    let patience = now + Duration::from_millis(shields.config.answer_ms_max);
+    let mut is_silent = false;
     let answered = {
         let mut asking = pin!(upstream.peer.ask_for(&asked, empty()));
         tokio::select! {
             biased;
             answered = &mut asking => Some(answered),
-            () = lives.notified() => match timeout_at(question.deadline.into(), asking).await {
-                Ok(answered) => Some(answered),
-                Err(_) => {
-                    // It lives, and whoever it asks is slow.
-                    running.ended();
-                    count(ShieldOutcome::Unanswered);
-                    return None;
-                }
-            },
-            () = sleep(patience) => None,
+            () = lives.notified() => timeout_at(half.into(), asking).await.ok(),
+            () = sleep_until(patience.min(half).into()) => {
+                is_silent = patience <= half;
+                None
+            }
         }
     };
     let seen = match answered {
         Some(Ok(response)) => match judge(&response) {
             Ok(outcome) => {
-                running.ended();
+                // That nobody answers it says neither good nor bad of it.
+                if outcome != ShieldOutcome::Unanswered {
+                    running.ended();
+                }
                 count(outcome);
                 // From here on it may be the origin that fails.
                 running.mute();
@@ -198,6 +206,12 @@ async fn ask(
         Some(Err(error)) => {
             debug!(shield = %id, error = &error as &dyn std::error::Error, "a shield fails");
             failure(&error, running.start.elapsed())
+        }
+        None if !is_silent => {
+            // It lives, and whoever it asks is slow, or there was little time.
+            running.mute();
+            count(ShieldOutcome::Unanswered);
+            return None;
         }
         None => Try::Failure { kind: FailureKind::Timeout, after: running.start.elapsed() },
     };
@@ -224,6 +238,7 @@ fn judge(response: &Response<client::AnswerBody>) -> Result<ShieldOutcome, fn(Du
         Some(Said::Hit) => Ok(ShieldOutcome::Hit),
         Some(Said::Miss) => Ok(ShieldOutcome::Miss),
         Some(Said::Unanswered) => Ok(ShieldOutcome::Unanswered),
+        Some(Said::Refused) => Ok(ShieldOutcome::Refused),
         None if response.status().is_client_error() && response.status() != StatusCode::UNAUTHORIZED => {
             Ok(ShieldOutcome::Refused)
         }

@@ -78,13 +78,15 @@ impl Door {
 
 /// Answers a request of an edge.
 async fn answer(core: Arc<Core>, mut request: Request<RequestBody>) -> Result<Response<ProxyBody>, Infallible> {
-    let admitted = admit(&core, &request).await;
-    let is_admitted = admitted.is_ok();
-    request.headers_mut().remove(SHIELD_HEADER);
     let interim = request.extensions().get::<Interim>().cloned();
-    request.extensions_mut().insert(Admitted(admitted));
-    let mut answering = pin!(proxy::answer(core.clone(), request));
-    let answered = tokio::select! {
+    let mut answering = pin!(async {
+        let admitted = admit(&core, &request).await;
+        let is_admitted = admitted.is_ok();
+        request.headers_mut().remove(SHIELD_HEADER);
+        request.extensions_mut().insert(Admitted(admitted));
+        (proxy::answer(core.clone(), request).await, is_admitted)
+    });
+    let (answered, is_admitted) = tokio::select! {
         biased;
         answered = &mut answering => answered,
         () = sleep(SIGN_OF_LIFE) => {
@@ -94,7 +96,7 @@ async fn answer(core: Arc<Core>, mut request: Request<RequestBody>) -> Result<Re
         }
     };
     let Ok(mut response) = answered;
-    let said = if is_admitted { said(&mut response) } else { None };
+    let said = is_admitted.then(|| said(&mut response));
     let headers = response.headers_mut();
     headers.remove(SHIELD_HEADER);
     if let Some(said) = said {
@@ -121,17 +123,19 @@ async fn admit(core: &Core, request: &Request<RequestBody>) -> Result<Asker, (St
     }
     if !core.shields.positions.reach(&demand.heard, CATCH_UP).await {
         let detail = "this edge has not heard of all that the asking one has: what it has kept may be purged";
-        return Err((StatusCode::SERVICE_UNAVAILABLE, detail));
+        return Err((StatusCode::CONFLICT, detail));
     }
     Ok(Asker { content: demand.content, not_before: not_before(&demand) })
 }
 
-/// What a shield says of an answer: nothing of what it refuses itself.
-fn said(response: &mut Response<ProxyBody>) -> Option<Said> {
+/// What a shield says of an answer.
+fn said(response: &mut Response<ProxyBody>) -> Said {
+    let status = response.status().as_u16();
     match Facts::of(response).outcome {
-        Some(Outcome::Hit | Outcome::Unchecked) => Some(Said::Hit),
-        Some(Outcome::Revalidated | Outcome::Miss | Outcome::Joined | Outcome::Passed) => Some(Said::Miss),
-        None => matches!(response.status().as_u16(), 502..=504).then_some(Said::Unanswered),
+        Some(Outcome::Hit | Outcome::Unchecked) => Said::Hit,
+        Some(Outcome::Revalidated | Outcome::Miss | Outcome::Joined | Outcome::Passed) => Said::Miss,
+        None if matches!(status, 502..=504) => Said::Unanswered,
+        None => Said::Refused,
     }
 }
 

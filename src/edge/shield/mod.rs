@@ -9,13 +9,14 @@ mod door;
 mod positions;
 mod probe;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 pub use config::{Config, ShieldError};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::coding::Rules;
 use super::observe::Observations;
@@ -34,18 +35,48 @@ pub(super) use positions::Positions;
 /// How long a shield may take that has given a sign of life: whoever waits has a deadline of his own, which is shorter.
 const FIRST_BYTE: Duration = Duration::from_secs(600);
 
+/// How many things that writes have changed are told apart: of more, all that there is may be one.
+const CHANGED_MAX: usize = 16_384;
+
 /// The shields that this edge asks, and what it tells them.
 pub(super) struct Shields {
     config: Config,
     all: Vec<Shield>,
     observations: Arc<Observations>,
     pub(super) positions: Positions,
-    /// When this edge was last told of a purge that no feed tells others of.
-    purged_alone: Mutex<Option<Instant>>,
+    forgotten: Mutex<Forgotten>,
     /// What others are asked for at this moment.
     running: Mutex<BTreeMap<String, usize>>,
     /// What is done to answers for other edges: nothing.
     as_they_are: Rules,
+}
+
+/// What this edge has forgotten, and no feed tells others of.
+#[derive(Debug)]
+struct Forgotten {
+    /// Since when anything may have been.
+    any: Option<Instant>,
+    /// By the hashes of their URIs, since when others were: what writes have changed.
+    changed: HashMap<u64, Instant>,
+}
+
+impl Forgotten {
+    fn all(&mut self) {
+        self.any = Some(Instant::now());
+        self.changed.clear();
+    }
+
+    fn one(&mut self, uri: &str) {
+        if self.changed.len() >= CHANGED_MAX {
+            return self.all();
+        }
+        self.changed.insert(xxh3_64(uri.as_bytes()), Instant::now());
+    }
+
+    /// When `uri` was, or may have been.
+    fn when(&self, uri: &str) -> Option<Instant> {
+        self.changed.get(&xxh3_64(uri.as_bytes())).copied().max(self.any)
+    }
 }
 
 /// A question that runs.
@@ -72,8 +103,12 @@ struct Shield {
 }
 
 impl Shields {
-    /// Those of an edge that is configured so.
-    pub(super) fn new(edge: &super::Config, tls: &Arc<rustls::ClientConfig>) -> Result<Self, ShieldError> {
+    /// Those of an edge that is configured so, which may have been told of purges alone until `purged_alone`.
+    pub(super) fn new(
+        edge: &super::Config,
+        tls: &Arc<rustls::ClientConfig>,
+        purged_alone: Option<SystemTime>,
+    ) -> Result<Self, ShieldError> {
         let config = edge.shield.clone();
         config.check()?;
         let connect = Duration::from_millis(config.answer_ms_max);
@@ -87,11 +122,15 @@ impl Shields {
         let all: Vec<_> = config.edges.iter().map(shield).collect();
         let observations = Arc::new(Observations::new(edge.route.clone(), &edge.membership));
         observations.expect(all.iter().map(|shield| &shield.node.id));
-        // Of an earlier life nobody knows what was purged where no feed tells it again.
-        let purged_alone = Mutex::new(edge.seeds.is_empty().then(Instant::now));
+        let any = purged_alone.map(|at| {
+            // By a clock that went back it is yet to come.
+            let since = SystemTime::now().duration_since(at).unwrap_or_default();
+            Instant::now().checked_sub(since).unwrap_or_else(Instant::now)
+        });
+        let forgotten = Mutex::new(Forgotten { any, changed: HashMap::new() });
         let as_they_are = Rules::new(compress::Config { codings: Vec::new(), ..compress::Config::default() });
         let (positions, running) = (Positions::default(), Mutex::default());
-        Ok(Self { config, all, observations, positions, purged_alone, running, as_they_are })
+        Ok(Self { config, all, observations, positions, forgotten, running, as_they_are })
     }
 
     /// What is done to answers for other edges.
@@ -101,12 +140,23 @@ impl Shields {
 
     /// A purge is told to this edge alone: said before it is applied.
     pub(super) fn note_purge_alone(&self) {
-        *self.purged_alone.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        self.forgotten().all();
     }
 
-    /// What this edge demands of a shield now.
-    fn demand(&self, content: Content) -> Demand {
-        let since = *self.purged_alone.lock().unwrap_or_else(PoisonError::into_inner);
+    /// A write has changed what is at `uri`: said before it is forgotten.
+    pub(super) fn note_change(&self, uri: &str) {
+        if !self.all.is_empty() {
+            self.forgotten().one(uri);
+        }
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, Forgotten> {
+        self.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What this edge demands now of the shield for `uri`.
+    fn demand(&self, content: Content, uri: &str) -> Demand {
+        let since = self.forgotten().when(uri);
         Demand { content, since: since.map(|at| at.elapsed()), heard: self.positions.heard() }
     }
 
@@ -163,7 +213,26 @@ fn node(address: &Address) -> Node {
     }
 }
 
-/// Until when something was purged that was told to the asker alone.
+/// Until when the asker has forgotten something that nobody else was told of.
 fn not_before(demand: &Demand) -> Option<SystemTime> {
     demand.since.map(|since| SystemTime::now().checked_sub(since).unwrap_or(SystemTime::UNIX_EPOCH))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_forgotten_is_bounded_and_nothing_is_lost() {
+        let mut forgotten = Forgotten { any: None, changed: HashMap::new() };
+        forgotten.one("http://a/");
+        assert!(forgotten.when("http://a/").is_some() && forgotten.when("http://b/").is_none());
+        for number in 0..CHANGED_MAX {
+            forgotten.one(&format!("http://a/{number}"));
+        }
+        assert!(forgotten.changed.len() <= CHANGED_MAX && forgotten.when("http://b/").is_some());
+        let before = forgotten.when("http://a/");
+        forgotten.one("http://a/");
+        assert!(forgotten.when("http://a/") > before && forgotten.when("http://b/") == before);
+    }
 }

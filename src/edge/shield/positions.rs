@@ -60,8 +60,12 @@ impl Positions {
         self.state().heard.clone()
     }
 
-    /// Waits until all of `heard` is applied here, too; `false` if that takes longer than `patience`.
+    /// Waits until all of `heard` is applied here, too; `false` if that takes longer than `patience`, or if it is of a feed
+    /// that was never read.
     pub(super) async fn reach(&self, heard: &BTreeMap<NodeId, Position>, patience: Duration) -> bool {
+        if !self.reads(heard.keys()) {
+            return false;
+        }
         let reached = async {
             loop {
                 let moved = self.moved.notified();
@@ -75,6 +79,11 @@ impl Positions {
             }
         };
         timeout(patience, reached).await.is_ok()
+    }
+
+    fn reads<'n>(&self, mut nodes: impl Iterator<Item = &'n NodeId>) -> bool {
+        let state = self.state();
+        nodes.all(|node| state.applied.contains_key(node))
     }
 
     fn has_applied(&self, heard: &BTreeMap<NodeId, Position>) -> bool {
@@ -107,6 +116,9 @@ mod tests {
         let heard = asker.heard();
         assert!(!shield.reach(&heard, patience).await, "the node is unknown");
         shield.hears(&node, at(1, 5));
+        let never_read = shield.reach(&heard, patience);
+        assert_eq!(timeout(Duration::ZERO, never_read).await, Ok(false), "that is no matter of time");
+        shield.applied(&node, at(1, 4));
         assert!(!shield.reach(&heard, patience).await, "it is not applied");
         let applying = async {
             tokio::task::yield_now().await;

@@ -231,6 +231,7 @@ impl Life {
 
     /// What is kept of `uri` goes: by the rules of this request, and by those that hold since, if there are others.
     fn forget(&self, uri: &Arc<str>) {
+        self.core.shields.note_change(uri);
         let settings = self.core.settings.load();
         let now = settings.sites.named(&self.site.name).unwrap_or(&self.site);
         for site in [&self.site, now] {
@@ -374,7 +375,7 @@ impl Life {
 
     /// Whether what is kept may stand in for an error (RFC 9111 section 4.2.4, RFC 5861 section 4).
     fn may_stand_in(&self, kept: Option<&Kept>, answered: bool) -> bool {
-        let kept = kept.filter(|kept| !self.is_purged_for_asker(&kept.freshness));
+        let kept = kept.filter(|_| !self.is_for_edge());
         let on_error = kept.map(|kept| kept.freshness.on_error(&self.incoming.directives, SystemTime::now()));
         match on_error {
             Some(OnError::Allowed) => true,

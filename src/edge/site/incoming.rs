@@ -111,9 +111,18 @@ impl Incoming {
 
     /// Whether it has passed so many edges that it goes round in circles.
     pub(super) fn loops(&self) -> bool {
+        self.edges_passed() > EDGES_MAX
+    }
+
+    /// Whether an edge behind this one would not take it for one that loops.
+    pub(super) fn may_pass_another(&self) -> bool {
+        self.edges_passed() < EDGES_MAX
+    }
+
+    fn edges_passed(&self) -> usize {
         let lines = self.headers.get_all(CDN_LOOP).iter().filter_map(|line| line.to_str().ok());
         let ids = lines.flat_map(|line| line.split(',')).filter_map(|member| member.split(';').next());
-        ids.filter(|id| id.trim().eq_ignore_ascii_case(CDN_ID)).count() > EDGES_MAX
+        ids.filter(|id| id.trim().eq_ignore_ascii_case(CDN_ID)).count()
     }
 
     /// Whether it asks for a part, or has conditions that only the origin may judge.

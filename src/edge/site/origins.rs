@@ -171,8 +171,8 @@ impl Origins {
         self.table.store(Arc::new(RouteTable::new(&self.route, candidates)));
     }
 
-    /// Asks the origins in the order of their ranking until one answers; `passed` was asked in vain before. What may have been done is not asked for again
-    /// unless that makes no difference (RFC 9110 section 9.2.2).
+    /// Asks the origins in the order of their ranking until one answers; `passed` was asked in vain before, and is no try. What
+    /// may have been done is not asked for again unless that makes no difference (RFC 9110 section 9.2.2).
     pub(super) async fn fetch(
         &self,
         core: &Arc<Core>,
@@ -188,7 +188,8 @@ impl Origins {
         routes.make_contiguous().sort_by_key(|route| outgoing.rather_not.contains(&route.node.id));
         let (mut retries, mut failed) = (Retries::default(), None::<bool>);
         let (mut why, mut kept) = (Unanswered::Unreachable, None::<Answer<NodeBody>>);
-        while let Some(mut route) = routes.pop_front().filter(|_| passed.len() < core.config.tries_max.get()) {
+        let passed_max = passed.len() + core.config.tries_max.get();
+        while let Some(mut route) = routes.pop_front().filter(|_| passed.len() < passed_max) {
             if let Some(reached) = failed.take() {
                 let repeatable = !reached || outgoing.method.is_idempotent();
                 if !repeatable || !outgoing.is_whole() || reached && !retries.may_go_on(&core.retries) {

@@ -188,6 +188,17 @@ fn current_age_adds_the_exchange_and_the_stay() {
 }
 
 #[test]
+fn what_a_cache_before_had_was_asked_for_by_that() {
+    let begin = |age: &[(&str, &str)]| {
+        let fields = [&[("cache-control", "max-age=100"), ("etag", "\"a\"")][..], age].concat();
+        let judged = Case::new(&fields).took(Duration::from_secs(2)).judge().expect("stored");
+        (0..60).find(|ago| judged.was_asked_for_since(arrival() - Duration::from_secs(*ago)))
+    };
+    assert_eq!([begin(&[]), begin(&[("age", "0")]), begin(&[("age", "30")])], [Some(2), Some(3), Some(33)]);
+    assert_eq!(begin(&[("age", "x")]), None);
+}
+
+#[test]
 fn a_second_has_a_thousand_milliseconds() {
     let freshness = Case::new(&[("cache-control", "max-age=1"), ("date", &*date(0))]).judge().expect("stored");
     let at = |ms| arrival() + Duration::from_millis(ms);
