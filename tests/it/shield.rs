@@ -210,7 +210,7 @@ async fn what_a_cache_needs_to_know_comes_through_the_shield() {
     // By its disk it knows that it was told of no purge.
     let folder = tempfile::tempdir().unwrap();
     let on_disk = |config: &mut edge::Config| config.cache.disk.folder = Some(folder.path().to_owned());
-    let asking = edge_among(&cluster, &origin, &[at.clone()], None, on_disk).await;
+    let asking = edge_among(&cluster, &origin, std::slice::from_ref(&at), None, on_disk).await;
     kept(shield.public, "/a").await;
     let answer = fetch(asking.public, "/a").await;
     assert_eq!(answer.body(), "0");
