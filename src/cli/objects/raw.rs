@@ -39,7 +39,7 @@ pub(super) async fn send(
     served: &Served,
     progress: &Arc<Progress>,
 ) -> Result<(u64, ContentHash, u32), SendError> {
-    let Source { size, chunks, mut hash } = Source::open(path).await?;
+    let Source { size, chunks, hash } = Source::open(path).await?;
     let sent = Arc::new(AtomicU64::new(0));
     let (media_type, cache_control) = (served.media_type.as_ref(), served.cache_control.as_ref());
     let upload = Upload { key, size, media_type, cache_control, wait_for: served.wait_for };
@@ -54,11 +54,13 @@ pub(super) async fn send(
     }
     let receipt = outcome.inspect_err(|_| progress.retreat(sent))?;
     let stored = receipt.content.hash;
-    match hash.try_recv() {
-        Ok(hash) if hash == stored && size == receipt.content.size => Ok((size, hash, receipt.copies)),
-        Ok(sent) => Err(SendError::Corrupted { address: peer.address().clone(), sent, stored }),
+    // Of a file without bytes no piece says that it was read to its end.
+    let read = if sent == size { hash.await.ok() } else { None };
+    match read {
+        Some(hash) if hash == stored && size == receipt.content.size => Ok((size, hash, receipt.copies)),
+        Some(sent) => Err(SendError::Corrupted { address: peer.address().clone(), sent, stored }),
         // It says that it has stored what was not sent to its end.
-        Err(_) => {
+        None => {
             let reason = "an answer before the file was sent".to_owned();
             Err(ClientError::NotUnderstood { address: peer.address().clone(), reason }.into())
         }
