@@ -11,7 +11,7 @@ use metacdn::cli::Cli;
 use metacdn::cli::failure::{Failure, report};
 use mimalloc::MiMalloc;
 
-/// What is passed on takes dozens of small allocations a request, HTTP/2 as many: by this one they cost a tenth less CPU.
+/// A request that is passed on makes dozens of small allocations: with this one it takes 8 % less CPU (`docs/decisions.md`).
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
 
