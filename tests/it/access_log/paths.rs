@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
 use super::{Log, only};
-use crate::cluster::{Cluster, put, wait_until};
+use crate::cluster::{Cluster, Running, put, wait_until};
 use crate::edge::{ask, ready};
 use crate::edge_limits::raw;
 use crate::sites::origin::{Origin, answer, streamed};
@@ -330,14 +330,19 @@ async fn echo(mut stream: TcpStream) {
     let _ = tokio::io::copy(&mut read, &mut write).await;
 }
 
+/// An edge with a log, and a client that has asked an [`echo`] behind it for another protocol.
+async fn chat(log: &Log) -> (Running, TcpStream) {
+    let site = spoken(echo).await;
+    let (running, public, _) = crate::sites::edge_with(&[&site], |config| log.configure(config)).await;
+    let mut stream = TcpStream::connect(public).await.unwrap();
+    stream.write_all(CHAT).await.unwrap();
+    (running, stream)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_protocol_is_one_line_at_its_end() {
     let log = Log::new();
-    let site = spoken(echo).await;
-    let change = |config: &mut edge::Config| log.configure(config);
-    let (running, public, _) = crate::sites::edge_with(&[&site], change).await;
-    let mut stream = TcpStream::connect(public).await.unwrap();
-    stream.write_all(CHAT).await.unwrap();
+    let (running, mut stream) = chat(&log).await;
     let mut answer = Vec::new();
     while !answer.ends_with(b"hello early ") {
         assert_ne!(stream.read_buf(&mut answer).await.unwrap(), 0);
@@ -362,11 +367,7 @@ async fn another_protocol_is_one_line_at_its_end() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_protocol_that_breaks_off_is_not_whole() {
     let log = Log::new();
-    let site = spoken(echo).await;
-    let change = |config: &mut edge::Config| log.configure(config);
-    let (running, public, _) = crate::sites::edge_with(&[&site], change).await;
-    let mut stream = TcpStream::connect(public).await.unwrap();
-    stream.write_all(CHAT).await.unwrap();
+    let (running, mut stream) = chat(&log).await;
     stream.read_exact(&mut [0; 20]).await.unwrap();
     stream.set_zero_linger().unwrap();
     drop(stream);
