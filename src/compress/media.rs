@@ -68,12 +68,15 @@ impl MediaPattern {
         COMPRESSIBLE.into_iter().map(|text| text.parse().expect("a test parses them all")).collect()
     }
 
-    /// Whether it is for answers with this `Content-Type`; what is no media type matches nothing.
-    pub fn matches(&self, content_type: &str) -> bool {
+    /// Whether any of `patterns` is for answers with this `Content-Type`; what is no media type matches nothing.
+    pub fn any_matches(patterns: &[Self], content_type: &str) -> bool {
         let essence = content_type.split(';').next().unwrap_or_default().trim();
         let Some((kind, subtype)) = essence.split_once('/') else { return false };
-        let kind_matches = self.kind == "*" || self.kind.eq_ignore_ascii_case(kind);
-        kind_matches && !subtype.is_empty() && self.matches_subtype(subtype)
+        !subtype.is_empty() && patterns.iter().any(|pattern| pattern.matches(kind, subtype))
+    }
+
+    fn matches(&self, kind: &str, subtype: &str) -> bool {
+        (self.kind == "*" || self.kind.eq_ignore_ascii_case(kind)) && self.matches_subtype(subtype)
     }
 
     fn matches_subtype(&self, subtype: &str) -> bool {
@@ -143,8 +146,9 @@ mod tests {
             ("*/*", &["video/mp4"], &["video", ""]),
         ] {
             let parsed: MediaPattern = pattern.parse().expect(pattern);
-            assert!(yes.iter().all(|kind| parsed.matches(kind)), "{pattern} matches {yes:?}");
-            assert!(!no.iter().any(|kind| parsed.matches(kind)), "{pattern} does not match {no:?}");
+            let matches = |content_type: &&str| MediaPattern::any_matches(std::slice::from_ref(&parsed), content_type);
+            assert!(yes.iter().all(matches), "{pattern} matches {yes:?}");
+            assert!(!no.iter().any(matches), "{pattern} does not match {no:?}");
             assert_eq!(parsed.to_string().parse(), Ok(parsed));
         }
     }
@@ -161,7 +165,7 @@ mod tests {
     #[test]
     fn what_is_compressed_by_itself_is_not_compressible() {
         let patterns = MediaPattern::compressible();
-        let matches = |kind: &str| patterns.iter().any(|pattern| pattern.matches(kind));
+        let matches = |content_type: &str| MediaPattern::any_matches(&patterns, content_type);
         for kind in ["text/css", "application/json", "image/svg+xml", "application/wasm", "font/ttf", "text/javascript"]
         {
             assert!(matches(kind), "{kind}");

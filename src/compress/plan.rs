@@ -4,7 +4,7 @@ use http::header::{CACHE_CONTROL, CONTENT_RANGE, CONTENT_TYPE, IF_RANGE, RANGE, 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::head::Form;
-use super::{Accepted, Coding, Codings, Config, list};
+use super::{Accepted, Coding, Codings, Config, MediaPattern, list};
 
 /// A signature over fields that change with the coding would not fit any more (RFC 9421).
 const SIGNATURE: HeaderName = HeaderName::from_static("signature-input");
@@ -129,7 +129,7 @@ impl Config {
             return Err(Unfit::Personal);
         }
         let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let is_listed = |list: &[super::MediaPattern]| list.iter().any(|pattern| pattern.matches(content_type));
+        let is_listed = |patterns: &[MediaPattern]| MediaPattern::any_matches(patterns, content_type);
         if !is_listed(&self.media_types) || is_listed(&self.media_types_except) {
             return Err(Unfit::MediaType);
         }

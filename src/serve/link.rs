@@ -106,11 +106,6 @@ impl Tcp {
         self.poll_send(cx, |tcp| Ok(rustix::fs::sendfile(tcp, file, Some(&mut { offset }), count)?))
     }
 
-    /// Has the kernel send whole packets alone, until this ends (`TCP_CORK`, tcp(7)).
-    pub(super) fn cork(&self, corked: bool) -> io::Result<()> {
-        Ok(rustix::net::sockopt::set_tcp_cork(&*lock(&self.0), corked)?)
-    }
-
     /// Has the close that follows destroy what was not sent, so that the other side learns that something is missing.
     pub(super) fn reset_on_close(&self) -> io::Result<()> {
         lock(&self.0).set_zero_linger()

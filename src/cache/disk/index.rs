@@ -29,7 +29,12 @@ const TABLES: &str = "
     ) STRICT, WITHOUT ROWID;
 ";
 
+/// A body of the usual small size and all that belongs to it is one page: of pages of 4 KiB, SQLite's own size, it would take three or four,
+/// each written twice.
+const PAGE_BYTES: usize = 16 << 10;
+
 const SETTINGS: &str = "
+    PRAGMA page_size = 16384; PRAGMA wal_autocheckpoint = 256;
     PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 10000; PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY;
     PRAGMA journal_size_limit = 4194304;
 ";
@@ -213,7 +218,7 @@ impl Index {
     /// Adds a representation.
     pub(super) fn list(&self, listing: &Listing<'_>) -> Result<(), IndexError> {
         let Listing { id, key_hash, size, cost, selector, site, key, head, body } = *listing;
-        let row_bytes = row_bytes(key, head, body);
+        let row_bytes = row_bytes(key.len(), head.len(), body.map_or(0, <[u8]>::len));
         let sql = "INSERT INTO representations (id, key_hash, size, cost, row_bytes, selector, site)
                    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
         // No number would be null.
@@ -237,7 +242,7 @@ impl Index {
         let Some((key, body_bytes)) = statement.query_row([id.cast_signed()], row).optional()? else {
             return Ok(None);
         };
-        let row_bytes = row_bytes(&key, head, None) + body_bytes;
+        let row_bytes = row_bytes(key.len(), head.len(), body_bytes as usize);
         let sql = "UPDATE heads SET head = ?2, head_sum = ?3 WHERE id = ?1";
         let sum = head_sum(id, size, &key, head).cast_signed();
         self.connection.prepare_cached(sql)?.execute(params![id.cast_signed(), head, sum])?;
@@ -304,8 +309,10 @@ impl Index {
 }
 
 /// What the row of a representation is counted as.
-pub(super) fn row_bytes(key: &[u8], head: &[u8], body: Option<&[u8]>) -> u32 {
-    let bytes = ROW_BYTES + key.len() + head.len() + body.map_or(0, <[u8]>::len);
+pub(super) fn row_bytes(key_bytes: usize, head_bytes: usize, body_bytes: usize) -> u32 {
+    let bytes = ROW_BYTES + key_bytes + head_bytes + body_bytes;
+    // What does not leave room for another as large has its pages alone.
+    let bytes = if bytes > PAGE_BYTES / 2 { bytes.next_multiple_of(PAGE_BYTES) } else { bytes };
     u32::try_from(bytes).unwrap_or(u32::MAX)
 }
 

@@ -20,6 +20,11 @@ const JOBS_MAX: usize = 4096;
 const BATCH_JOBS: usize = 256;
 const BATCH_BYTES: usize = 16 << 20;
 
+/// For how long jobs are gathered into one commit, unless so many bytes wait before: a commit of each alone would cost more than
+/// all that is written, and waking the writer for each as much again.
+const GATHERED_FOR: Duration = Duration::from_millis(4);
+const GATHERED_BYTES: usize = 2 << 20;
+
 /// What a new representation has in the index.
 #[derive(Debug)]
 pub(super) struct Unwritten {
@@ -93,6 +98,15 @@ struct State {
     closing: bool,
     /// Nobody does what is left.
     ended: bool,
+    /// There is a job that is not gathered with others: it has no bound, or somebody waits for it.
+    is_urgent: bool,
+}
+
+impl State {
+    /// Whether there is enough for a commit.
+    fn is_batch(&self) -> bool {
+        self.jobs.len() >= BATCH_JOBS || self.bounded.bytes >= GATHERED_BYTES
+    }
 }
 
 /// How much waits or is being done.
@@ -114,7 +128,9 @@ impl Queue {
         state.bounded.jobs += 1;
         state.bounded.bytes += bytes;
         state.jobs.push_back(job);
-        self.more.notify_one();
+        if state.jobs.len() == 1 || state.is_batch() {
+            self.more.notify_one();
+        }
         Ok(())
     }
 
@@ -123,6 +139,7 @@ impl Queue {
         let mut state = self.state();
         if !state.ended {
             state.jobs.push_back(job);
+            state.is_urgent = true;
             self.more.notify_one();
         }
     }
@@ -138,6 +155,11 @@ impl Queue {
                 self.more.wait_timeout_while(state, patience, is_idle).unwrap_or_else(PoisonError::into_inner).0
             }
         };
+        if !state.jobs.is_empty() {
+            let gathers = |state: &mut State| !state.is_batch() && !state.is_urgent && !state.closing;
+            let gathered = self.more.wait_timeout_while(state, GATHERED_FOR, gathers);
+            state = gathered.unwrap_or_else(PoisonError::into_inner).0;
+        }
         if state.closing && state.jobs.is_empty() {
             state.ended = true;
             return None;
@@ -154,6 +176,7 @@ impl Queue {
             }
             jobs.push(job);
         }
+        state.is_urgent &= !state.jobs.is_empty();
         Some((jobs, load))
     }
 

@@ -195,7 +195,8 @@ impl Writer {
             return refuse(&tier, put);
         }
         let is_inline = tier.is_inline(&put.entry);
-        let row = |row: &Unwritten| row_bytes(&row.key, &row.head, is_inline.then_some(&put.bytes));
+        let body_bytes = if is_inline { put.bytes.len() } else { 0 };
+        let row = |row: &Unwritten| row_bytes(row.key.len(), row.head.len(), body_bytes);
         let row_bytes = put.unwritten.as_deref().map(row);
         let reserved = tier.charge(&put.entry, put.slice) + row_bytes.map_or(0, u64::from);
         batch.yield_disk(&tier, reserved);

@@ -26,9 +26,6 @@ const SLICES: usize = 4 * WAITING_MAX;
 /// Answers of up to this size together are copied, to be sent by the cheaper call that takes one slice alone.
 const COPIED_BYTES_MAX: u64 = 4 * 1024;
 
-/// Files of this size or more go out in whole packets alone; below, to say so costs more than it saves.
-const CORKED_BYTES_MIN: u64 = 1 << 20;
-
 /// How much of a file is read at a time where the system cannot send it.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -37,7 +34,6 @@ pub(super) struct Hits<H: Hot> {
     hot: Arc<H>,
     waiting: VecDeque<Waiting<H::Receipt>>,
     waiting_bytes: u64,
-    corked: bool,
     /// What was read of the file of the first answer and not sent, if that goes through TLS.
     read: Vec<u8>,
     read_sent: usize,
@@ -82,7 +78,7 @@ enum Next {
 impl<H: Hot> Hits<H> {
     pub(super) fn new(hot: Arc<H>) -> Self {
         let (waiting, read) = (VecDeque::new(), Vec::new());
-        Self { hot, waiting, waiting_bytes: 0, corked: false, read, read_sent: 0, unreadable: false }
+        Self { hot, waiting, waiting_bytes: 0, read, read_sent: 0, unreadable: false }
     }
 
     pub(super) fn hot(&self) -> &H {
@@ -105,7 +101,6 @@ impl<H: Hot> Hits<H> {
     /// Sends all of them.
     pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, wire: &mut Wire) -> Poll<io::Result<()>> {
         while !self.waiting.is_empty() {
-            self.cork(wire)?;
             let mut slices = [io::IoSlice::new(&[]); SLICES];
             let sent = match gather(&self.waiting, &mut slices) {
                 Next::Slices(count, false) if self.waiting_bytes <= COPIED_BYTES_MAX => {
@@ -136,7 +131,7 @@ impl<H: Hot> Hits<H> {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
             wire.wrote();
-            self.advance(sent as u64, wire)?;
+            self.advance(sent as u64);
         }
         wire.poll_flush(cx)
     }
@@ -165,21 +160,7 @@ impl<H: Hot> Hits<H> {
         Poll::Ready(Ok(written))
     }
 
-    /// Before the head of a large file.
-    fn cork(&mut self, wire: &Wire) -> io::Result<()> {
-        let large =
-            |waiting: &Waiting<_>| matches!(&waiting.body, HotBody::Files(files) if files.length() >= CORKED_BYTES_MIN);
-        if !self.corked
-            && self.waiting.front().is_some_and(large)
-            && let Some(tcp) = wire.stream.plain()
-        {
-            tcp.cork(true)?;
-            self.corked = true;
-        }
-        Ok(())
-    }
-
-    fn advance(&mut self, mut sent: u64, wire: &Wire) -> io::Result<()> {
+    fn advance(&mut self, mut sent: u64) {
         while let Some(first) = self.waiting.front_mut() {
             let left = first.length() - first.sent;
             if sent < left {
@@ -190,16 +171,10 @@ impl<H: Hot> Hits<H> {
                     watch.begins();
                 }
                 first.sent += sent;
-                return Ok(());
+                return;
             }
             first.sent += left;
             sent -= left;
-            if self.corked
-                && let Some(tcp) = wire.stream.plain()
-            {
-                tcp.cork(false)?;
-                self.corked = false;
-            }
             self.end_first();
             if sent == 0 {
                 break;
@@ -211,7 +186,6 @@ impl<H: Hot> Hits<H> {
             self.read = Vec::new();
             self.read_sent = 0;
         }
-        Ok(())
     }
 
     fn end_first(&mut self) {
