@@ -208,7 +208,9 @@ sub vcl_backend_response {{ set beresp.ttl = 1d; set beresp.grace = 1d; }}
 """)
     work = folder / "varnish"
     mask = [] if log else ["-p", f"vsl_mask={varnish_records_off()}"]
-    parameters = {"thread_pools": 1, "thread_pool_min": 1100, "thread_pool_max": 2200, "timeout_idle": 600, "listen_depth": 4096}
+    # So that a large object may take the place of as many small ones as it needs; else it answers 503.
+    parameters = {"thread_pools": 1, "thread_pool_min": 1100, "thread_pool_max": 2200, "timeout_idle": 600, "listen_depth": 4096,
+                  "nuke_limit": 1000000}
     pids = [processes.start("varnish", [
         "varnishd", "-F", "-j", "none", "-n", work, "-a", f"127.0.0.1:{port}", "-f", vcl, "-s", f"malloc,{CACHE_MIB}m", *mask,
         *(word for name, value in parameters.items() for word in ["-p", f"{name}={value}"])], SERVER_CORE)]

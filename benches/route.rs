@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use metacdn::model::{Address, ImageMode, Liveness, MemberState, NanoDollars, Node, Tariff};
+use metacdn::price::{PriceBasis, Usage, published};
 use metacdn::route::{Candidate, Config, Measurements, Policy, Request, RouteTable, Standing, Try};
 
 fn candidate(number: u64) -> Candidate {
@@ -29,12 +30,14 @@ fn candidate(number: u64) -> Candidate {
     let tariff = Tariff {
         instance_hour: NanoDollars::new(10_000_000 * (1 + number * 29 % 31)),
         network_hour: NanoDollars::default(),
+        rates: published()[if number.is_multiple_of(2) { "aws" } else { "azure" }].rates.clone(),
     };
     Candidate {
         node: node.into(),
         liveness: Liveness::Alive,
         state: MemberState::Active,
         tariff: Some(tariff),
+        used: Usage { egress_bytes: [number << 40, 0, 0], reads: number << 20, ..Usage::default() },
         measurements,
         standing: Standing::In,
     }
@@ -43,8 +46,12 @@ fn candidate(number: u64) -> Candidate {
 fn decide(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("rank");
     for nodes in [3, 100] {
-        let table = RouteTable::new(&Config::default(), (0..nodes).map(candidate).collect());
-        for words in ["p", "n", "c 0.5"] {
+        let table = |price_basis| {
+            let config = Config { price_basis, ..Config::default() };
+            RouteTable::new(&config, (0..nodes).map(candidate).collect())
+        };
+        let (hourly, egress) = (table(PriceBasis::ServerHour), table(PriceBasis::Egress));
+        for (words, table) in [("p", &hourly), ("n", &hourly), ("c 0.5", &hourly), ("c 0.6", &egress)] {
             let policy: Policy = words.parse().expect("a policy");
             let request = Request { key: "photos/2026/cat.jpg", size: 100_000, policy: Some(policy) };
             group.bench_function(BenchmarkId::new(words, nodes), |bencher| {

@@ -5,25 +5,25 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use super::failure::UsageError;
 use super::output::table;
 use super::{Cluster, Options};
 use crate::client::Peer;
-use crate::model::{NanoDollars, Provider, Tariff};
+use crate::model::{Egress, NanoDollars, Provider, Rates, Tariff, TariffDocument};
+use crate::price::{Schedule, published, read};
 
 /// The arguments of `metacdn prices`.
 #[derive(Debug, Args)]
 pub struct PricesArgs {
     #[command(subcommand)]
-    change: Option<Change>,
+    command: Option<Command>,
 }
 
-/// A change of prices.
+/// What is to be done with prices.
 #[derive(Debug, Subcommand)]
-enum Change {
+enum Command {
     /// Set what a provider charges; what is left out stays as it is
     Set {
         /// The provider
@@ -34,17 +34,24 @@ enum Change {
         /// Dollars for an hour of its network, such as .10
         #[arg(long, value_name = "DOLLARS")]
         network_hour: Option<NanoDollars>,
+        /// The list prices of this name: see metacdn prices published
+        #[arg(long, value_name = "NAME")]
+        published: Option<String>,
     },
     /// Remove the prices of a provider
     Remove {
         /// The provider
         provider: Provider,
     },
-    /// Set the prices that a file of the form of priceInf.json has
+    /// Set the prices of a file: tariffs in TOML, as export writes them, or the reference's priceInf.json
     Load {
         /// The file
         file: PathBuf,
     },
+    /// Write all prices as TOML, for load
+    Export,
+    /// Write the list prices that metacdn knows, as TOML, with their sources
+    Published,
 }
 
 /// Shows or changes prices.
@@ -52,81 +59,151 @@ enum Change {
 /// # Errors
 /// When no node answers, or the change makes no sense.
 pub(super) async fn run(args: PricesArgs, options: &Options) -> anyhow::Result<()> {
-    // A file that cannot be used is told of before anyone is asked.
-    let loaded = match &args.change {
-        Some(Change::Load { file }) => load(file)?,
-        _ => BTreeMap::new(),
-    };
-    let peer = Cluster::open(options)?.any().await?;
     let output = options.output();
-    match args.change {
-        None => show(&peer, options).await,
-        Some(Change::Set { provider, server_hour, network_hour }) => {
-            let tariff = complete(&peer, &provider, server_hour, network_hour).await?;
-            peer.set_price(&provider, &tariff).await?;
-            output.done(said(&provider, &tariff))
+    // What cannot be is told of before anyone is asked.
+    match args.command {
+        None => show(&any(options).await?, options).await,
+        Some(Command::Set { provider, server_hour, network_hour, published }) => {
+            let listed = published.as_deref().map(listed).transpose()?;
+            if listed.is_none() && server_hour.is_none() && network_hour.is_none() {
+                return Err(UsageError(format!(
+                    "say what {provider} charges: metacdn prices set {provider} --server-hour .30 --network-hour .10, or \
+                     --published aws"
+                ))
+                .into());
+            }
+            let peer = any(options).await?;
+            let mut tariff = match listed {
+                Some(listed) => listed,
+                None => complete(&peer, &provider, server_hour, network_hour).await?,
+            };
+            tariff.instance_hour = server_hour.unwrap_or(tariff.instance_hour);
+            tariff.network_hour = network_hour.unwrap_or(tariff.network_hour);
+            set(&peer, &provider, tariff, options).await
         }
-        Some(Change::Remove { provider }) => {
+        Some(Command::Remove { provider }) => {
+            let peer = any(options).await?;
             peer.remove_price(&provider).await.with_context(|| format!("cannot remove the prices of {provider}"))?;
             output.done(format_args!("removed the prices of {provider}"))
         }
-        Some(Change::Load { .. }) => {
-            for (provider, tariff) in &loaded {
-                peer.set_price(provider, tariff).await?;
-                output.done(said(provider, tariff))?;
+        Some(Command::Load { file }) => {
+            let loaded = load(&file)?;
+            let peer = any(options).await?;
+            for (provider, tariff) in loaded {
+                set(&peer, &provider, tariff, options).await?;
             }
             Ok(())
         }
+        Some(Command::Export) => output.answer(toml::to_string(&any(options).await?.tariffs().await?)?.trim_end()),
+        Some(Command::Published) => output.answer(toml::to_string(&published())?.trim_end()),
     }
 }
 
+async fn any(options: &Options) -> anyhow::Result<Peer> {
+    Cluster::open(options)?.any().await
+}
+
+async fn set(peer: &Peer, provider: &Provider, tariff: Tariff, options: &Options) -> anyhow::Result<()> {
+    let said = said(provider, &tariff);
+    // Hours alone leave the rest as it is.
+    if tariff.rates.is_some() {
+        peer.set_tariff(provider, &tariff.into()).await?;
+    } else {
+        peer.set_price(provider, &tariff).await?;
+    }
+    options.output().done(said)
+}
+
+/// A line of `metacdn prices --json`.
+#[derive(Serialize)]
+struct Shown {
+    provider: Provider,
+    server_hour: String,
+    network_hour: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<Box<Rates>>,
+}
+
 async fn show(peer: &Peer, options: &Options) -> anyhow::Result<()> {
-    let prices = peer.prices().await?;
+    let tariffs = peer.tariffs().await?;
     let output = options.output();
     if output.is_json() {
-        return prices.iter().try_for_each(|(provider, tariff)| {
-            let (server, network) = (tariff.instance_hour.to_string(), tariff.network_hour.to_string());
-            output.answer_json(&json!({ "provider": provider, "server_hour": server, "network_hour": network }))
-        });
+        return tariffs.into_iter().try_for_each(
+            |(provider, TariffDocument { instance_hour, network_hour, rates })| {
+                let (server_hour, network_hour) = (instance_hour.to_string(), network_hour.to_string());
+                output.answer_json(&Shown { provider, server_hour, network_hour, rates })
+            },
+        );
     }
-    let columns = ["PROVIDER", "SERVER $/H", "NETWORK $/H"];
-    let mut table = table(&columns, &columns[1..]);
-    for (provider, tariff) in &prices {
-        table.add_row([provider.to_string(), tariff.instance_hour.to_string(), tariff.network_hour.to_string()]);
+    let columns = ["PROVIDER", "SERVER $/H", "NETWORK $/H", "FREE A MONTH", "EGRESS A GB", "AS OF"];
+    let mut table = table(&columns, &columns[1..5]);
+    for (provider, TariffDocument { instance_hour, network_hour, rates }) in &tariffs {
+        let of_rates = |text: &dyn Fn(&Rates) -> String| rates.as_deref().map_or_else(|| "-".to_owned(), text);
+        table.add_row([
+            provider.to_string(),
+            instance_hour.to_string(),
+            network_hour.to_string(),
+            of_rates(&|rates| free(&rates.egress)),
+            of_rates(&|rates| format!("{} {}", prices(&rates.egress), rates.currency)),
+            of_rates(&|rates| rates.as_of.clone().unwrap_or_else(|| "-".to_owned())),
+        ]);
     }
     output.answer(&table)
 }
 
-fn said(provider: &Provider, tariff: &Tariff) -> String {
-    let Tariff { instance_hour, network_hour } = tariff;
-    format!("{provider}: server {instance_hour} $/h, network {network_hour} $/h")
+/// What is free of a month's bytes.
+fn free(egress: &Egress) -> String {
+    let gb = |gb: u64| {
+        if gb >= 1_000 && gb.is_multiple_of(1_000) { format!("{} TB", gb / 1_000) } else { format!("{gb} GB") }
+    };
+    match (egress.free_gb, egress.free_gb_per_server) {
+        (0, 0) => "-".to_owned(),
+        (all, 0) => gb(all),
+        (0, each) => format!("{} a server", gb(each)),
+        (all, each) => format!("{} + {} a server", gb(all), gb(each)),
+    }
 }
 
-/// The tariff with what was given and, for the rest, what is known.
+/// The first price and, where it falls or rises with the volume, the last one.
+fn prices(egress: &Egress) -> String {
+    match egress.tiers.as_slice() {
+        [] => "-".to_owned(),
+        [only] => only.price_per_gb.to_string(),
+        [first, .., last] => format!("{} to {}", first.price_per_gb, last.price_per_gb),
+    }
+}
+
+fn said(provider: &Provider, tariff: &Tariff) -> String {
+    let Tariff { instance_hour, network_hour, rates } = tariff;
+    let egress = rates.as_deref().map(|rates| format!(", {} {} a GB", prices(&rates.egress), rates.currency));
+    format!("{provider}: server {instance_hour} $/h, network {network_hour} $/h{}", egress.unwrap_or_default())
+}
+
+/// The list prices of this name.
+fn listed(name: &str) -> anyhow::Result<Tariff> {
+    let mut published = published();
+    let known = published.remove(name).map(Tariff::from);
+    known.ok_or_else(|| {
+        let names: Vec<_> = published.into_keys().collect();
+        UsageError(format!("no list prices of {name:?} are known: --published takes {}", names.join(", "))).into()
+    })
+}
+
+/// The hours that were given and, for the rest, what is known.
 async fn complete(
     peer: &Peer,
     provider: &Provider,
     server_hour: Option<NanoDollars>,
     network_hour: Option<NanoDollars>,
 ) -> anyhow::Result<Tariff> {
-    match (server_hour, network_hour) {
-        (Some(instance_hour), Some(network_hour)) => Ok(Tariff { instance_hour, network_hour }),
-        (None, None) => Err(UsageError(format!(
-            "say what {provider} charges: metacdn prices set {provider} --server-hour .30 --network-hour .10"
-        ))
-        .into()),
-        (server_hour, network_hour) => {
-            let prices = peer.prices().await?;
-            let Some(known) = prices.get(provider) else {
-                let missing = if server_hour.is_none() { "--server-hour" } else { "--network-hour" };
-                return Err(UsageError(format!("{provider} has no prices yet: give {missing}, too")).into());
-            };
-            Ok(Tariff {
-                instance_hour: server_hour.unwrap_or(known.instance_hour),
-                network_hour: network_hour.unwrap_or(known.network_hour),
-            })
-        }
+    if let (Some(instance_hour), Some(network_hour)) = (server_hour, network_hour) {
+        return Ok(Tariff { instance_hour, network_hour, rates: None });
     }
+    let known = peer.prices().await?.remove(provider);
+    known.ok_or_else(|| {
+        let missing = if server_hour.is_none() { "--server-hour" } else { "--network-hour" };
+        UsageError(format!("{provider} has no prices yet: give {missing}, too")).into()
+    })
 }
 
 /// The reference's price document.
@@ -143,8 +220,19 @@ struct Row {
 }
 
 fn load(path: &Path) -> anyhow::Result<BTreeMap<Provider, Tariff>> {
-    let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    parse(&text).with_context(|| format!("{} is not a list of prices", path.display()))
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let is_toml = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
+    let parsed = if is_toml { parse_tariffs(&text) } else { parse(text.as_bytes()) };
+    parsed.with_context(|| format!("{} is not a list of prices", path.display()))
+}
+
+fn parse_tariffs(text: &str) -> anyhow::Result<BTreeMap<Provider, Tariff>> {
+    let tariff = |(name, document): (String, TariffDocument)| {
+        let tariff = Tariff::from(document);
+        Schedule::new(&tariff).with_context(|| name.clone())?;
+        Ok((name.parse().with_context(|| name.clone())?, tariff))
+    };
+    read(text)?.into_iter().map(tariff).collect()
 }
 
 fn parse(text: &[u8]) -> anyhow::Result<BTreeMap<Provider, Tariff>> {
@@ -155,6 +243,7 @@ fn parse(text: &[u8]) -> anyhow::Result<BTreeMap<Provider, Tariff>> {
         let tariff = Tariff {
             instance_hour: cost("server_hourly_cost", &server_hourly_cost)?,
             network_hour: cost("network_hourly_cost", &network_hourly_cost)?,
+            rates: None,
         };
         if prices.insert(provider.clone(), tariff).is_some() {
             bail!("{provider} stands there twice");
@@ -174,6 +263,25 @@ mod tests {
         let prices = parse(text).unwrap();
         let read: Vec<_> = prices.iter().map(|(provider, tariff)| said(provider, tariff)).collect();
         assert_eq!(read, ["AWS: server 0.30 $/h, network 0.10 $/h", "Program: server 0.114 $/h, network 0.75 $/h"]);
+    }
+
+    #[test]
+    fn tariffs_read_and_wrong_ones_are_explained() {
+        let text = "[AWS]\ninstance_hour = 0.0416\n[AWS.rates.egress]\nfree_gb = 100\ntiers = [{ up_to_gb = 10000, \
+                    price_per_gb = 0.09 }, { price_per_gb = 0.05 }]";
+        let tariffs = parse_tariffs(text).unwrap();
+        let read: Vec<_> = tariffs.iter().map(|(provider, tariff)| said(provider, tariff)).collect();
+        assert_eq!(read, ["AWS: server 0.0416 $/h, network 0.00 $/h, 0.09 to 0.05 USD a GB"]);
+        let error = |from: &str, to: &str| format!("{:#}", parse_tariffs(&text.replace(from, to)).unwrap_err());
+        assert!(error("up_to_gb = 10000, ", "").contains("AWS: rates.egress.tiers[0].up_to_gb: only the last tier"));
+        assert!(error("0.09", "-0.09").contains("-0.09") && error("free_gb", "fre_gb").contains("fre_gb"));
+        assert!(error("AWS", "A_W_\u{e9}").contains("A_W_"));
+    }
+
+    #[test]
+    fn list_prices_are_found_by_name() {
+        assert!(listed("aws").unwrap().rates.is_some());
+        assert!(format!("{:#}", listed("asw").unwrap_err()).contains("azure, backblaze"));
     }
 
     #[test]

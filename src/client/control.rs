@@ -1,21 +1,25 @@
 //! The control API: feed, heartbeat, members, prices.
 
+use std::collections::BTreeMap;
+
 use http::Method;
 
 use super::objects::encode_query;
 use super::{ClientError, Peer};
-use crate::model::{Entry, EntryKey, Epoch, MemberState, Node, NodeId, Provider, Purge, Tariff, Version};
+use crate::model::{
+    Entry, EntryKey, Epoch, MemberState, Node, NodeId, Provider, Purge, Tariff, TariffDocument, Version,
+};
 use crate::protocol::feed::{Digests, FeedAnswer, FeedQuery, Receipts, Welcome};
 use crate::protocol::reload::Reloaded;
 use crate::protocol::scrub::ScrubStatus;
 use crate::protocol::status::{Pong, Servers, Settled, Status};
 use crate::protocol::{
-    DIGESTS, FEED, PING, PRICES, PURGES, READY, RECEIPTS, RELOAD, SCRUB, SERVERS, STATUS, WITHHELD, price_path,
-    server_path, state_path,
+    DIGESTS, FEED, PING, PRICES, PURGES, READY, RECEIPTS, RELOAD, SCRUB, SERVERS, STATUS, TARIFFS, WITHHELD,
+    price_path, server_path, state_path, tariff_path,
 };
 
 /// What providers charge, by name.
-pub type Prices = std::collections::BTreeMap<Provider, Tariff>;
+pub type Prices = BTreeMap<Provider, Tariff>;
 
 impl Peer {
     /// A heartbeat.
@@ -169,7 +173,7 @@ impl Peer {
         self.ask_json(Method::POST, SCRUB).await
     }
 
-    /// What providers charge.
+    /// What providers charge for hours.
     ///
     /// # Errors
     /// When the node does not answer.
@@ -177,12 +181,28 @@ impl Peer {
         self.ask_json(Method::GET, PRICES).await
     }
 
-    /// Sets what a provider charges.
+    /// Sets what a provider charges for hours; what it charges for bytes and requests stays.
     ///
     /// # Errors
     /// When the node does not answer or refuses.
     pub async fn set_price(&self, provider: &Provider, tariff: &Tariff) -> Result<(), ClientError> {
         self.send_json(Method::PUT, &price_path(provider), tariff).await.map(drop)
+    }
+
+    /// All that providers charge.
+    ///
+    /// # Errors
+    /// When the node does not answer.
+    pub async fn tariffs(&self) -> Result<BTreeMap<Provider, TariffDocument>, ClientError> {
+        self.ask_json(Method::GET, TARIFFS).await
+    }
+
+    /// Sets all that a provider charges.
+    ///
+    /// # Errors
+    /// When the node does not answer or refuses.
+    pub async fn set_tariff(&self, provider: &Provider, tariff: &TariffDocument) -> Result<(), ClientError> {
+        self.send_json(Method::PUT, &tariff_path(provider), tariff).await.map(drop)
     }
 
     /// Has all edges of the cluster forget something, or, where the peer is the admin listener of an edge, this one.

@@ -16,7 +16,7 @@ use crate::{cache, edge, node, telemetry};
 pub(super) static FIELDS: LazyLock<Fields> = LazyLock::new(Fields::read_off);
 
 /// The fields that name a file or folder: relative ones start at the folder of the file that says so.
-pub(super) const PATHS: [&str; 7] = [
+pub(super) const PATHS: [&str; 8] = [
     "identity.authority",
     "identity.certificate",
     "identity.key",
@@ -24,6 +24,7 @@ pub(super) const PATHS: [&str; 7] = [
     "edge.origin_authority",
     "edge.cache.disk.folder",
     "edge.access_log.path",
+    "edge.ledger",
 ];
 
 /// The same within lists of tables.
@@ -78,10 +79,15 @@ impl Fields {
                 ..Default::default()
             },
             threads: NonZeroUsize::new(2),
+            route: crate::route::Config {
+                price_scale_nano_dollars: NonZeroU64::new(1_000_000_000),
+                ..Default::default()
+            },
             cache: cache::Config {
                 disk: cache::disk::Config { folder: Some("cache".into()), ..Default::default() },
                 ..Default::default()
             },
+            ledger: Some("ledger.json".into()),
             access_log: edge::access_log::Config {
                 path: Some("access.log".into()),
                 rotate_bytes: NonZeroU64::new(1 << 30),

@@ -21,6 +21,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Metric, Registry, Unit};
 use serde::{Deserialize, Serialize};
 
+use super::ledger::Account;
 use super::{Core, ReloadError, access_log};
 use crate::compress::{Coding, Made};
 use crate::model::{NodeId, ObjectKey, Principal, Purge};
@@ -70,6 +71,7 @@ pub(super) struct NodeCounts {
     fetches: Counter,
     fetched_bytes: Counter,
     fetching_seconds: Counter<f64, AtomicU64>,
+    account: Option<Account>,
 }
 
 impl NodeCounts {
@@ -77,6 +79,9 @@ impl NodeCounts {
     pub(super) fn fetched(&self, bytes: u64, worked: Duration) {
         self.fetches.inc();
         self.fetched_bytes.inc_by(bytes);
+        if let Some(account) = &self.account {
+            account.charge(bytes);
+        }
         if !worked.is_zero() {
             self.fetching_seconds.inc_by(worked.as_secs_f64());
         }
@@ -272,13 +277,14 @@ impl Metrics {
         }
     }
 
-    /// What counts what `node` does, to be looked for once rather than for each request.
-    pub(super) fn of_node(&self, node: &NodeId) -> NodeCounts {
+    /// What counts what `node` does, to be looked for once rather than for each request, and where it is charged.
+    pub(super) fn of_node(&self, node: &NodeId, account: Option<Account>) -> NodeCounts {
         let labels = NodeLabels { node: node.to_string() };
         NodeCounts {
             fetches: self.fetches.get_or_create(&labels).clone(),
             fetched_bytes: self.fetched_bytes.get_or_create(&labels).clone(),
             fetching_seconds: self.fetching_seconds.get_or_create(&labels).clone(),
+            account,
         }
     }
 

@@ -47,7 +47,7 @@ pub(super) async fn attempt(
     let Ok(place) = upstream.free.clone().try_acquire_owned() else { return Attempt::Busy };
     let asked = Asked { method, path: target, headers, on_interim: None };
     let stall = core.config.body_stall();
-    let counts = upstream.counts(&core.metrics, id);
+    let counts = upstream.counts(&core.metrics, &core.ledger, id);
     let mut running = Running::begin(counts, core.observations.clone(), id.clone(), place, stall);
     let response = match upstream.peer.ask_for(&asked, empty()).await {
         Ok(response) => response,

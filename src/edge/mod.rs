@@ -20,6 +20,7 @@ mod fill;
 mod freshness;
 mod hosts;
 mod hot;
+mod ledger;
 mod links;
 mod listen;
 mod memory;
@@ -78,6 +79,7 @@ use alt_svc::AltSvc;
 use budget::RetryBudget;
 use coding::Coders;
 use coherence::Coherence;
+use ledger::{Charges, Ledger};
 use links::Links;
 use listen::Doors;
 use observe::Observations;
@@ -145,6 +147,8 @@ pub struct Config {
     pub shield: ShieldConfig,
     /// What is kept in memory.
     pub cache: cache::Config,
+    /// The file in which is kept what was used of each provider, by month; without one that begins with each start.
+    pub ledger: Option<PathBuf>,
     /// What is written of each answer.
     pub access_log: access_log::Config,
     /// What is compressed: of the store, and of sites that say nothing else.
@@ -195,6 +199,7 @@ impl Default for Config {
             thresholds: Thresholds::default(),
             shield: ShieldConfig::default(),
             cache: cache::Config::default(),
+            ledger: None,
             access_log: access_log::Config::default(),
             compression: compress::Config::default(),
             assumed_size_bytes: 100_000,
@@ -265,6 +270,9 @@ pub enum EdgeError {
     /// What is kept on the disk cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
+    /// Its ledger does not read.
+    #[error("cannot read the ledger {0:?} (edge.ledger): take it away, and the month begins anew")]
+    Ledger(PathBuf, #[source] io::Error),
     /// Its access log cannot be opened.
     #[error("cannot open the access log (edge.access_log.path)")]
     AccessLog(#[source] io::Error),
@@ -290,6 +298,7 @@ struct Core {
     observations: Arc<Observations>,
     routes: ArcSwap<Routes>,
     sizes: Sizes,
+    ledger: Arc<Ledger>,
     retries: RetryBudget,
     shields: Shields,
     cache: Arc<Cache>,
@@ -331,7 +340,10 @@ impl Core {
         // Without an identity there is no cluster that could be spoken to.
         let tls = identity
             .map_or_else(|| client::tls_of_authorities(rustls::RootCertStore::empty()), Identity::client_config);
-        settings.sites.iter().for_each(|site| site.begin(&BTreeMap::new()));
+        let ledger = Ledger::open(config.ledger.clone())
+            .map_err(|error| EdgeError::Ledger(config.ledger.clone().unwrap_or_default(), error))?;
+        let charges = Charges { tariffs: &BTreeMap::new(), ledger: &ledger };
+        settings.sites.iter().for_each(|site| site.begin(charges));
         let (cache, purged_alone) = purge::cache_of(&config.cache)?;
         cache.keep_sites(settings.sites.iter().map(|site| &**site.text()));
         Ok(Self {
@@ -346,6 +358,7 @@ impl Core {
             observations: Arc::new(Observations::new(config.route.clone(), &config.membership)),
             routes: ArcSwap::from_pointee(routes),
             sizes: Sizes::new(config.assumed_size_bytes),
+            ledger: Arc::new(ledger),
             retries: RetryBudget::new(config.retry_per_cent, config.retry_burst),
             cache: Arc::new(cache),
             coders: Coders::new(config.threads()?),
@@ -455,9 +468,8 @@ pub async fn run(
     });
     tasks.spawn(serve(admin_listener, admin_transport, serve::Config::default(), admin, stop.clone()));
     shield::begin(&core, shield_listener, identity.as_ref(), &mut tasks);
-    tasks.spawn(refresh::rebuild(core.clone()));
-    tasks.spawn(refresh::follow_nodes(core.clone()));
-    tasks.spawn(links::run(core.clone()));
+    refresh::begin(&core, &mut tasks);
+    let ledger = ledger::Writing::start(core.ledger.clone());
     info!(address = %public_at, admin = %admin_at, policy = %core.config.route.policy, "edge started");
     while let Some(ended) = tasks.join_next().await {
         if let Err(error) = ended
@@ -475,6 +487,7 @@ pub async fn run(
         workers.end().await;
     }
     core.cache.close().await;
+    ledger.end().await;
     if let Some(log) = access_log {
         log.close().await;
     }

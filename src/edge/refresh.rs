@@ -9,8 +9,9 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
+use super::ledger::Charges;
 use super::observe::{Seen, failure};
-use super::{Core, Routes, Upstream};
+use super::{Core, Routes, Upstream, links};
 use crate::client::{ClientError, Deadlines, Peer, empty};
 use crate::model::{Address, EntryKey, ImageMode, Liveness, NodeId, ObjectKey, Variant, Version};
 use crate::protocol::feed::{FeedAnswer, FeedQuery, WAIT_MS_MAX};
@@ -48,8 +49,15 @@ const FEED_DEADLINES: Deadlines = Deadlines {
 /// How long to wait after a feed failed.
 const RETRY: Duration = Duration::from_millis(500);
 
+/// Looks after nodes and the links of clients, until the edge stops.
+pub(super) fn begin(core: &Arc<Core>, tasks: &mut JoinSet<()>) {
+    tasks.spawn(rebuild(core.clone()));
+    tasks.spawn(follow_nodes(core.clone()));
+    tasks.spawn(links::run(core.clone()));
+}
+
 /// Builds and swaps the route table whenever something was observed, until the edge stops.
-pub(super) async fn rebuild(core: Arc<Core>) {
+async fn rebuild(core: Arc<Core>) {
     let (mut view, mut observed) = (core.view.subscribe(), core.observations.changes());
     loop {
         core.routes.store(Arc::new(build(&core)));
@@ -66,21 +74,28 @@ pub(super) async fn rebuild(core: Arc<Core>) {
 fn build(core: &Core) -> Routes {
     let view = core.view.borrow().clone();
     let known = core.routes.load();
+    let charges = Charges { tariffs: view.tariffs(), ledger: &core.ledger };
     let mut upstreams = BTreeMap::new();
     let mut candidates = Vec::with_capacity(view.nodes().len());
     for node in view.nodes().values() {
         let upstream = match known.upstreams.get(&node.id) {
-            Some(upstream) if *upstream.peer.address() == node.address => upstream.clone(),
+            Some(upstream)
+                if *upstream.peer.address() == node.address && upstream.provider.as_ref() == Some(&node.provider) =>
+            {
+                upstream.clone()
+            }
             _ => Upstream::new(
                 Peer::new(core.tls.clone(), Some(&node.id), node.address.clone(), core.config.deadlines()),
                 core.config.node_requests_max,
+                Some(node.provider.clone()),
             ),
         };
         upstreams.insert(node.id.clone(), upstream);
         let Seen { measurements, liveness, standing } = core.observations.of(&node.id);
-        let tariff = view.tariffs().get(&node.provider).copied();
+        let servers = view.nodes().values().filter(|other| other.provider == node.provider).count();
+        let (tariff, used) = charges.of(&node.provider, servers);
         let (node, state) = (Arc::new(node.clone()), view.state(&node.id));
-        candidates.push(Candidate { node, liveness, state, tariff, measurements, standing });
+        candidates.push(Candidate { node, liveness, state, tariff, used, measurements, standing });
     }
     // An edge without a cluster has its sites alone, and nobody to look for.
     let (settled, ready) =
@@ -107,7 +122,7 @@ fn readiness(candidates: &[Candidate], before: bool) -> (bool, bool) {
 }
 
 /// Keeps one follower and one prober for each node, as the view says, until the edge stops.
-pub(super) async fn follow_nodes(core: Arc<Core>) {
+async fn follow_nodes(core: Arc<Core>) {
     let mut view = core.view.subscribe();
     let mut tasks = JoinSet::new();
     let mut followed: BTreeMap<NodeId, (Address, [AbortHandle; 2])> = BTreeMap::new();
@@ -355,7 +370,15 @@ mod tests {
             measurements.record(seen, Duration::ZERO, &measure::Config::default());
         }
         let (node, state) = (Arc::new(node), MemberState::Active);
-        Candidate { node, liveness, state, tariff: None, measurements, standing: Standing::In }
+        Candidate {
+            node,
+            liveness,
+            state,
+            tariff: None,
+            used: crate::price::Usage::default(),
+            measurements,
+            standing: Standing::In,
+        }
     }
 
     #[test]

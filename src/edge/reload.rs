@@ -11,6 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
 
 use super::certificates::{self, Files};
+use super::ledger::Charges;
 use super::settings::Settings;
 use super::{Config, Core, site};
 use crate::cache::Rule;
@@ -196,7 +197,7 @@ async fn reload(
 fn begin(core: &Arc<Core>, before: &Settings, settings: &Arc<Settings>, rebuilding: &mut JoinSet<()>) {
     let is_new = |site: &&Arc<site::Site>| !before.sites.iter().any(|known| Arc::ptr_eq(known, site));
     for site in settings.sites.iter().filter(is_new) {
-        site.begin(core.view.borrow().tariffs());
+        site.begin(Charges { tariffs: core.view.borrow().tariffs(), ledger: &core.ledger });
         rebuilding.spawn(site::rebuild(core.clone(), Arc::downgrade(site)));
     }
     // If one of that name, or with those rules, comes again it is another one; and requests that began before may keep something

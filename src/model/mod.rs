@@ -5,6 +5,7 @@
 mod hash;
 mod key;
 mod members;
+mod money;
 mod network;
 mod node;
 mod object;
@@ -21,6 +22,7 @@ mod wait_for;
 pub use hash::{ContentHash, HashError};
 pub use key::{KeyError, ObjectKey, RESERVED_PREFIX};
 pub use members::{MemberSet, MembersDigest};
+pub use money::{Amount, MoneyError, NanoDollars};
 pub use network::{Network, NetworkError};
 pub use node::{
     Address, AddressError, CallerName, ImageMode, Liveness, MemberState, NameError, Node, NodeId, Provider, SiteName,
@@ -31,7 +33,7 @@ pub use object::{
 pub use principal::{Principal, PrincipalError};
 pub use purge::{Purge, PurgeError, PurgeTarget};
 pub use record::{Record, RecordError, RecordKey};
-pub use tariff::{MoneyError, NanoDollars, Tariff};
+pub use tariff::{Allowance, Egress, Rates, Requests, Storage, Tariff, TariffDocument, Tier, Unit};
 pub use variant::{Variant, VariantError};
 pub use vector::{Cursor, VersionVector};
 pub use version::{Epoch, HybridClock, HybridTime, Origin, Version, VersionError};

@@ -1,131 +1,184 @@
-//! Money, and what a provider charges.
-
-use std::fmt;
-use std::str::FromStr;
+//! What a provider charges, as it publishes it.
+//!
+//! The parts are as they were written; `price` computes with them, and refuses what cannot be.
 
 use serde::{Deserialize, Serialize};
 
-/// Nano-dollars in a dollar.
-const PER_DOLLAR: u64 = 1_000_000_000;
-
-/// The highest price that is taken, in dollars: far above any real one, far below overflow in sums.
-const DOLLARS_MAX: u64 = 1_000_000;
-
-/// An amount of money in whole nano-dollars (10^-9 USD); never a float.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Serialize, Deserialize)]
-#[serde(try_from = "u64", into = "u64")]
-pub struct NanoDollars(u64);
-
-/// Why a text is not an amount of money.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum MoneyError {
-    /// Not a decimal number.
-    #[error("{0:?} is not an amount: write a decimal number of dollars, such as 0.30 or .114")]
-    NotDecimal(String),
-    /// More digits than nano-dollars have.
-    #[error("{0:?} has more than 9 digits after the point")]
-    TooFine(String),
-    /// Above the highest price.
-    #[error("{0:?} is above the highest price, {DOLLARS_MAX} dollars")]
-    TooLarge(String),
-}
-
-impl NanoDollars {
-    /// An amount in nano-dollars.
-    pub const fn new(nano_dollars: u64) -> Self {
-        Self(nano_dollars)
-    }
-
-    /// The amount in nano-dollars.
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-
-    /// The amount as the reference's price file writes it: no zero before the point, two digits or more after it
-    /// (`.30`, `.114`, `1.00`).
-    pub fn to_reference(self) -> String {
-        let text = self.to_string();
-        text.strip_prefix('0').map(ToOwned::to_owned).unwrap_or(text)
-    }
-}
-
-/// Takes no more than the highest price either, so that what comes as a number is as safe in sums as what comes as text.
-impl TryFrom<u64> for NanoDollars {
-    type Error = MoneyError;
-
-    fn try_from(nano_dollars: u64) -> Result<Self, MoneyError> {
-        let amount = Self(nano_dollars);
-        if nano_dollars / PER_DOLLAR > DOLLARS_MAX { Err(MoneyError::TooLarge(amount.to_string())) } else { Ok(amount) }
-    }
-}
-
-impl From<NanoDollars> for u64 {
-    fn from(amount: NanoDollars) -> Self {
-        amount.0
-    }
-}
-
-/// Decimal dollars with at least two digits after the point: `0.30`, `0.114`.
-impl fmt::Display for NanoDollars {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fraction = format!("{:09}", self.0 % PER_DOLLAR);
-        let digits = fraction.trim_end_matches('0').len().max(2);
-        f.pad(&format!("{}.{}", self.0 / PER_DOLLAR, &fraction[..digits]))
-    }
-}
-
-/// Reads decimal dollars; either side of the point may be missing, not both. No sign, no exponent.
-impl FromStr for NanoDollars {
-    type Err = MoneyError;
-
-    fn from_str(text: &str) -> Result<Self, MoneyError> {
-        let shown = || text.chars().take(40).collect::<String>();
-        let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-        let digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
-        if !digits(whole) || !digits(fraction) || (whole.is_empty() && fraction.is_empty()) {
-            return Err(MoneyError::NotDecimal(shown()));
-        }
-        if fraction.len() > 9 {
-            return Err(MoneyError::TooFine(shown()));
-        }
-        let number = |part: &str| if part.is_empty() { Some(0) } else { part.parse::<u64>().ok() };
-        let dollars = number(whole).filter(|dollars| *dollars <= DOLLARS_MAX);
-        let nano = number(&format!("{fraction:0<9}"));
-        match dollars.zip(nano) {
-            Some((dollars, nano)) => Ok(Self(dollars * PER_DOLLAR + nano)),
-            None => Err(MoneyError::TooLarge(shown())),
-        }
-    }
-}
+use super::{Amount, NanoDollars};
 
 /// What a provider charges.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tariff {
     /// An hour of the server (the reference's `server_hourly_cost`).
     pub instance_hour: NanoDollars,
     /// An hour of its network, flat (the reference's `network_hourly_cost`).
     pub network_hour: NanoDollars,
+    /// What bytes and requests cost, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Box<Rates>>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A tariff as people write it, with decimal amounts: in files and over the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TariffDocument {
+    /// Dollars for an hour of the server.
+    #[serde(default)]
+    pub instance_hour: Amount,
+    /// Dollars for an hour of its network, flat.
+    #[serde(default)]
+    pub network_hour: Amount,
+    /// What bytes and requests cost.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<Box<Rates>>,
+}
 
-    #[test]
-    fn the_references_prices_read_and_write_unchanged() {
-        for text in [".30", ".10", ".20", ".114", ".75", "1.00", "12.345678901"] {
-            assert_eq!(text.parse::<NanoDollars>().map(NanoDollars::to_reference), Ok(text.to_owned()));
-        }
-        assert_eq!("0.3".parse(), Ok(NanoDollars::new(300_000_000)));
-        assert_eq!("7".parse::<NanoDollars>().map(|m| m.to_string()), Ok("7.00".to_owned()));
+impl From<TariffDocument> for Tariff {
+    fn from(TariffDocument { instance_hour, network_hour, rates }: TariffDocument) -> Self {
+        Self { instance_hour: instance_hour.in_dollars(), network_hour: network_hour.in_dollars(), rates }
     }
+}
 
-    #[test]
-    fn what_is_not_money_is_refused() {
-        for bad in ["", ".", "-1", "+1", "1e3", "0x1", " 1", "1,5", "NaN", "1.0000000001", "1000001", &"9".repeat(40)] {
-            assert!(bad.parse::<NanoDollars>().is_err(), "{bad}");
-        }
-        assert_eq!(NanoDollars::try_from(DOLLARS_MAX * PER_DOLLAR).map(u64::from), Ok(DOLLARS_MAX * PER_DOLLAR));
-        assert!(NanoDollars::try_from(u64::MAX).is_err());
+impl From<Tariff> for TariffDocument {
+    fn from(Tariff { instance_hour, network_hour, rates }: Tariff) -> Self {
+        Self { instance_hour: Amount::of_dollars(instance_hour), network_hour: Amount::of_dollars(network_hour), rates }
     }
+}
+
+/// What bytes and requests cost within a calendar month (UTC).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rates {
+    /// The currency of all amounts here, by its code in ISO 4217.
+    #[serde(default = "dollars")]
+    pub currency: String,
+    /// Dollars for one unit of the currency; needed for all but USD.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dollars_per_unit: Option<Amount>,
+    /// Of which region of the provider it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The day on which the provider charged this, as `2026-11-01`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_of: Option<String>,
+    /// Where the provider says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Bytes sent to users.
+    pub egress: Egress,
+    /// Bytes sent to the provider's other regions; as `egress` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_other_region: Option<Egress>,
+    /// Bytes sent within the region; as `egress_other_region` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_same_region: Option<Egress>,
+    /// Requests that read, as GET.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reads: Option<Requests>,
+    /// Requests that write, as PUT.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writes: Option<Requests>,
+    /// What is stored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<Storage>,
+    /// A GB that is read from where it is stored, besides its egress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retrieval_per_gb: Option<Amount>,
+    /// What a month costs at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monthly_minimum: Option<Amount>,
+}
+
+fn dollars() -> String {
+    "USD".to_owned()
+}
+
+/// What bytes cost that are sent to one kind of destination.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// What a GB is.
+    #[serde(default)]
+    pub unit: Unit,
+    /// So many are free each month.
+    #[serde(default)]
+    pub free_gb: u64,
+    /// So many more for each server.
+    #[serde(default)]
+    pub free_gb_per_server: u64,
+    /// Where the free ones are taken from.
+    #[serde(default)]
+    pub allowance: Allowance,
+    /// What the others cost, the first ones first.
+    pub tiers: Vec<Tier>,
+}
+
+/// The bytes up to a volume of the month, and what they cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tier {
+    /// Where the tier ends, in GB of the month; only the last tier has no end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub up_to_gb: Option<u64>,
+    /// What a GB costs.
+    pub price_per_gb: Amount,
+}
+
+/// What a GB is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Unit {
+    /// 10^9 bytes.
+    #[default]
+    GB,
+    /// 2^30 bytes.
+    GiB,
+}
+
+impl Unit {
+    /// In bytes.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::GB => 1_000_000_000,
+            Self::GiB => 1 << 30,
+        }
+    }
+}
+
+/// How free bytes count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Allowance {
+    /// They are taken off first; the rest fills the tiers from zero.
+    #[default]
+    BeforeTiers,
+    /// They are the first of the tiers, whose ends count them.
+    WithinTiers,
+}
+
+/// What requests cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Requests {
+    /// One of them.
+    pub price: Amount,
+    /// So many are free each month.
+    #[serde(default)]
+    pub free: u64,
+}
+
+/// What is stored, and for how long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Storage {
+    /// What a GB is.
+    #[serde(default)]
+    pub unit: Unit,
+    /// What a GB costs that is stored for a month of 30 days.
+    pub price_per_gb_month: Amount,
+    /// An object costs as if it were stored for so long.
+    #[serde(default)]
+    pub days_min: u32,
+    /// An object costs as if it had so many bytes.
+    #[serde(default)]
+    pub bytes_min: u64,
 }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::protocol::{
     BLOBS, DIGESTS, ENTRIES, FEED, HEALTH, METRICS, OBJECTS, OPENAPI, PING, PRICES, PROBE, PURGES, READY, RECEIPTS,
-    SCRUB, SERVERS, STATUS, WITHHELD,
+    SCRUB, SERVERS, STATUS, TARIFFS, WITHHELD,
 };
 use crate::serve::guard::{self, AllowedHosts};
 
@@ -28,6 +28,7 @@ const CONTROL_REQUEST_MAX: usize = 64 << 10;
 pub(super) fn api(core: &Arc<Core>) -> Router {
     let object = get(objects::get).put(objects::put).delete(objects::delete);
     let price = put(prices::put).delete(prices::remove);
+    let tariff = put(prices::put_tariff).delete(prices::remove);
     let router = Router::new()
         .route(OBJECTS, get(objects::list))
         // The empty key, which no pattern matches, is refused for its own reason.
@@ -50,6 +51,8 @@ pub(super) fn api(core: &Arc<Core>) -> Router {
         .route(WITHHELD, get(restore::list).post(restore::take_back).delete(restore::discard))
         .route(PRICES, get(prices::list))
         .route(&format!("{PRICES}/{{provider}}"), price)
+        .route(TARIFFS, get(prices::tariffs))
+        .route(&format!("{TARIFFS}/{{provider}}"), tariff)
         .route(PURGES, post(purges::post))
         .route(OPENAPI, get(ops::openapi));
     finish(router, core, Listener::Api, None)

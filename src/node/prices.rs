@@ -1,4 +1,4 @@
-//! Prices: the reference's price API at its own port, and `/v1/prices`.
+//! What providers charge: the reference's price API at its own port, `/v1/prices`, and `/v1/tariffs`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,7 +13,8 @@ use super::Core;
 use super::access::{Right, require};
 use super::error::ApiError;
 use super::records::{Change, change_record};
-use crate::model::{Principal, Provider, RecordKey, Tariff};
+use crate::model::{NanoDollars, Principal, Provider, RecordKey, Tariff, TariffDocument};
+use crate::price::Schedule;
 
 /// The reference's price document, as its `priceInf.json`.
 #[derive(Debug, Serialize)]
@@ -37,11 +38,26 @@ pub(super) struct PriceForm {
     network_hourly_cost: String,
 }
 
+/// What a provider charges for hours, in nano-dollars.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Hours {
+    instance_hour: NanoDollars,
+    network_hour: NanoDollars,
+}
+
+impl Hours {
+    /// They in place of those of `current`, of which the rest stays.
+    fn within(self, current: Option<Tariff>) -> Tariff {
+        let Self { instance_hour, network_hour } = self;
+        Tariff { instance_hour, network_hour, rates: current.and_then(|current| current.rates) }
+    }
+}
+
 impl PriceForm {
-    fn tariff(&self) -> Result<Tariff, ApiError> {
+    fn hours(&self) -> Result<Hours, ApiError> {
         let cost =
             |name: &str, text: &str| text.parse().map_err(|error| ApiError::bad_request(format!("{name}: {error}")));
-        Ok(Tariff {
+        Ok(Hours {
             instance_hour: cost("server_hourly_cost", &self.server_hourly_cost)?,
             network_hour: cost("network_hourly_cost", &self.network_hourly_cost)?,
         })
@@ -81,7 +97,7 @@ pub(super) async fn update(
     let Form(form) = form.map_err(|rejection| bad_form(&rejection))?;
     let provider =
         form.provider.as_deref().ok_or_else(|| ApiError::bad_request("the form lacks the field provider"))?;
-    set(&core, provider.parse()?, form.tariff()?, Known::Must).await?;
+    set_hours(&core, provider.parse()?, form.hours()?, Known::Must).await?;
     Ok(StatusCode::OK)
 }
 
@@ -98,7 +114,7 @@ pub(super) async fn add(
     if form.provider.as_deref().is_some_and(|name| name != provider.as_str()) {
         return Err(ApiError::bad_request("the form names another provider than the path"));
     }
-    set(&core, provider, form.tariff()?, Known::MustNot).await?;
+    set_hours(&core, provider, form.hours()?, Known::MustNot).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -106,9 +122,11 @@ pub(super) async fn add(
 pub(super) async fn list(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
-) -> Result<Json<BTreeMap<Provider, Tariff>>, ApiError> {
+) -> Result<Json<BTreeMap<Provider, Hours>>, ApiError> {
     require(&principal, Right::Read)?;
-    Ok(Json(core.members.view().borrow().tariffs().clone()))
+    let hours = |tariff: &Tariff| Hours { instance_hour: tariff.instance_hour, network_hour: tariff.network_hour };
+    let hours = |(provider, tariff): (&Provider, &Tariff)| (provider.clone(), hours(tariff));
+    Ok(Json(core.members.view().borrow().tariffs().iter().map(hours).collect()))
 }
 
 /// `PUT /v1/prices/PROVIDER`: sets prices, new or not.
@@ -116,11 +134,36 @@ pub(super) async fn put(
     State(core): State<Arc<Core>>,
     Extension(principal): Extension<Principal>,
     provider: Result<Path<Provider>, PathRejection>,
-    tariff: Result<Json<Tariff>, JsonRejection>,
+    hours: Result<Json<Hours>, JsonRejection>,
 ) -> Result<StatusCode, ApiError> {
     require(&principal, Right::Write)?;
-    let Json(tariff) = tariff?;
-    set(&core, named(provider)?, tariff, Known::May).await?;
+    let Json(hours) = hours?;
+    set_hours(&core, named(provider)?, hours, Known::May).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /v1/tariffs`.
+pub(super) async fn tariffs(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+) -> Result<Json<BTreeMap<Provider, TariffDocument>>, ApiError> {
+    require(&principal, Right::Read)?;
+    let document = |(provider, tariff): (&Provider, &Tariff)| (provider.clone(), tariff.clone().into());
+    Ok(Json(core.members.view().borrow().tariffs().iter().map(document).collect()))
+}
+
+/// `PUT /v1/tariffs/PROVIDER`: sets all that a provider charges, new or not.
+pub(super) async fn put_tariff(
+    State(core): State<Arc<Core>>,
+    Extension(principal): Extension<Principal>,
+    provider: Result<Path<Provider>, PathRejection>,
+    document: Result<Json<TariffDocument>, JsonRejection>,
+) -> Result<StatusCode, ApiError> {
+    require(&principal, Right::Write)?;
+    let (provider, Json(document)) = (named(provider)?, document?);
+    let tariff = Tariff::from(document);
+    Schedule::new(&tariff).map_err(ApiError::bad_request)?;
+    set(&core, provider, Known::May, move |_| tariff).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -138,15 +181,29 @@ pub(super) async fn remove(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn set(core: &Arc<Core>, provider: Provider, tariff: Tariff, known: Known) -> Result<(), ApiError> {
-    let json = serde_json::to_string(&tariff).map_err(ApiError::bad_request)?;
+async fn set_hours(core: &Arc<Core>, provider: Provider, hours: Hours, known: Known) -> Result<(), ApiError> {
+    set(core, provider, known, move |current| hours.within(current)).await
+}
+
+/// Sets what `change` makes of the provider's tariff.
+async fn set(
+    core: &Arc<Core>,
+    provider: Provider,
+    known: Known,
+    change: impl FnOnce(Option<Tariff>) -> Tariff + Send + 'static,
+) -> Result<(), ApiError> {
     let unknown = unknown(&provider);
     let conflict = format!("{provider} has prices already: change them by POST /cost/post");
-    let decide = move |current: Option<&str>| match (known, current) {
-        (Known::Must, None) => Err(unknown),
-        (Known::MustNot, Some(_)) => Err(ApiError::new(StatusCode::CONFLICT, conflict)),
-        (_, Some(current)) if current == json => Ok(Change::Keep),
-        _ => Ok(Change::Set(json)),
+    let decide = move |current: Option<&str>| {
+        match (known, current) {
+            (Known::Must, None) => return Err(unknown),
+            (Known::MustNot, Some(_)) => return Err(ApiError::new(StatusCode::CONFLICT, conflict)),
+            _ => {}
+        }
+        // What does not read is replaced.
+        let json = serde_json::to_string(&change(current.and_then(|json| serde_json::from_str(json).ok())));
+        let json = json.map_err(ApiError::bad_request)?;
+        Ok(if current == Some(&json) { Change::Keep } else { Change::Set(json) })
     };
     change_record(core, RecordKey::price(&provider), decide).await
 }

@@ -1,13 +1,25 @@
-//! What a provider charges for a request.
+//! What a provider charges: for a month, and for a request within it.
 //!
 //! Knows tariffs only: which node is chosen for its price is decided in `route`.
+
+mod pricing;
+mod published;
+mod schedule;
+#[cfg(test)]
+mod tests;
+mod usage;
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{NanoDollars, Tariff};
+use crate::model::NanoDollars;
+
+pub use pricing::Pricing;
+pub use published::{published, read};
+pub use schedule::{Destination, Schedule, TariffError};
+pub use usage::{Bill, Item, Kind, Usage};
 
 /// Which of a tariff's figures a request is priced by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -18,11 +30,24 @@ pub enum PriceBasis {
     ServerHour,
     /// An hour of the server and an hour of its network together.
     Hours,
+    /// What the bytes of the answer cost, and the request, in the tier that the month has reached.
+    Egress,
+}
+
+impl PriceBasis {
+    /// The price that weighs as much as a second, unless somebody says otherwise: a dollar for an hour of something; for bytes, what a
+    /// megabyte costs at 0.09 dollars a GB, the list price of the largest providers.
+    pub const fn usual_scale(self) -> NanoDollars {
+        match self {
+            Self::ServerHour | Self::Hours => NanoDollars::new(1_000_000_000),
+            Self::Egress => NanoDollars::new(90_000),
+        }
+    }
 }
 
 /// The text is not a price basis.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a price basis: use server_hour or hours")]
+#[error("{0:?} is not a price basis: use server_hour, hours or egress")]
 pub struct PriceBasisError(String);
 
 impl fmt::Display for PriceBasis {
@@ -30,6 +55,7 @@ impl fmt::Display for PriceBasis {
         f.pad(match self {
             Self::ServerHour => "server_hour",
             Self::Hours => "hours",
+            Self::Egress => "egress",
         })
     }
 }
@@ -41,38 +67,8 @@ impl FromStr for PriceBasis {
         match text {
             "server_hour" => Ok(Self::ServerHour),
             "hours" => Ok(Self::Hours),
+            "egress" => Ok(Self::Egress),
             _ => Err(PriceBasisError(text.chars().take(40).collect())),
-        }
-    }
-}
-
-/// The price that `tariff` has under `basis`: for both bases, of one hour.
-pub const fn price(tariff: &Tariff, basis: PriceBasis) -> NanoDollars {
-    match basis {
-        PriceBasis::ServerHour => tariff.instance_hour,
-        PriceBasis::Hours => NanoDollars::new(tariff.instance_hour.get().saturating_add(tariff.network_hour.get())),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tariff_is_priced_by_the_basis() {
-        let tariff = Tariff { instance_hour: NanoDollars::new(3), network_hour: NanoDollars::new(4) };
-        assert_eq!(price(&tariff, PriceBasis::ServerHour), NanoDollars::new(3));
-        assert_eq!(price(&tariff, PriceBasis::Hours), NanoDollars::new(7));
-    }
-
-    #[test]
-    fn names_read_back_and_others_are_refused() {
-        for basis in [PriceBasis::ServerHour, PriceBasis::Hours] {
-            assert_eq!(basis.to_string().parse(), Ok(basis));
-            assert_eq!(serde_json::to_string(&basis).expect("json"), format!("\"{basis}\""));
-        }
-        for bad in ["", "egress", "Hours", "server-hour"] {
-            assert!(bad.parse::<PriceBasis>().is_err(), "{bad}");
         }
     }
 }

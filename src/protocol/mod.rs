@@ -43,6 +43,9 @@ pub const STATUS: &str = "/v1/status";
 pub const SERVERS: &str = "/v1/servers";
 /// The prices of the providers.
 pub const PRICES: &str = "/v1/prices";
+
+/// Where all that providers charge is read, and set by provider.
+pub const TARIFFS: &str = "/v1/tariffs";
 /// What caches are to forget; at a node for all edges, at the admin listener of an edge for this one.
 pub const PURGES: &str = "/v1/purges";
 /// Where an edge is told to read its configuration anew.
@@ -170,6 +173,11 @@ pub fn state_path(id: &NodeId) -> String {
 /// The path of a provider's prices.
 pub fn price_path(provider: &Provider) -> String {
     format!("{PRICES}/{provider}")
+}
+
+/// The path of all that a provider charges.
+pub fn tariff_path(provider: &Provider) -> String {
+    format!("{TARIFFS}/{provider}")
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! All that the choice of a node rests on, and what would change it: for people who ask, never on the way of a request.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -11,6 +12,7 @@ use super::sweep::{Line, Span, breaks, spans};
 use super::threshold::{Weights, Wins, wins};
 use super::{Beta, Entry, Policy, Ranking, Request, Route, RouteTable};
 use crate::model::{Liveness, NanoDollars, Node, NodeId, Provider};
+use crate::price::Pricing;
 
 /// Sizes are looked at up to this one: no node takes a larger object by default.
 const SIZE_MAX_BYTES: u64 = 1 << 40;
@@ -92,7 +94,7 @@ impl RouteTable {
             node: Arc::clone(&entry.node),
             provider: entry.node.provider.clone(),
             liveness: entry.liveness,
-            price: entry.price,
+            price: entry.price(request.size),
         };
         Explanation {
             policy,
@@ -133,32 +135,68 @@ impl RouteTable {
         spans(&starts, Some(1.0), |from, to| self.first(&at(f64::midpoint(from, to.unwrap_or(1.0)))?))
     }
 
-    /// The choice from no byte to the most that there can be: every time is a line in the size, and so every score.
+    /// The choice from no byte to the most that there can be: between two sizes at which a price bends every time and every price is a
+    /// line in the size, and so every score.
     fn sizes(&self, request: &Request<'_>, policy: Policy, ordered: &[Scored]) -> Vec<Span<u64>> {
-        let foremost = foremost(ordered);
-        // Under `p` the size decides between equal prices alone.
-        let cheapest = foremost.first().and_then(|scored| scored.price);
-        let (weighed_by, band) = match policy {
-            Policy::Combined { .. } => (policy, self.band()),
-            Policy::Price | Policy::Time => (Policy::Time, 1.0),
-        };
-        let line = |scored: &Scored| {
-            let score = |size| {
-                let time_s = self.entries[scored.index].measurements.time_s(size, &self.measure);
-                self.scales.score(weighed_by, scored.price, time_s)
-            };
-            Some(Line { start: score(0)?, end: score(SIZE_MAX_BYTES)? })
-        };
-        let compete = |scored: &&Scored| policy != Policy::Price || scored.price == cheapest;
-        let lines: Vec<_> = foremost.iter().filter(compete).filter_map(line).collect();
-        // Who takes over between two whole sizes does so at the second.
-        let whole = breaks(&lines, band).into_iter().map(|share| (share * SIZE_MAX_BYTES as f64) as u64 + 1);
-        let mut starts: Vec<_> = [0].into_iter().chain(whole).collect();
+        let entries: Vec<_> = foremost(ordered).iter().map(|scored| &self.entries[scored.index]).collect();
+        let mut ends: Vec<_> =
+            entries.iter().filter_map(|entry| entry.pricing.as_ref()).flat_map(Pricing::bends).collect();
+        ends.retain(|&bend| bend < SIZE_MAX_BYTES);
+        ends.extend([0, SIZE_MAX_BYTES]);
+        ends.sort_unstable();
+        ends.dedup();
+        let mut starts = vec![0];
+        for stretch in ends.windows(2).map(|ends| ends[0]..ends[1]) {
+            starts.push(stretch.start);
+            match policy {
+                Policy::Combined { .. } => starts.extend(self.size_breaks(&entries, policy, &stretch, self.band())),
+                // Equals are ordered by the other figure.
+                Policy::Price => {
+                    starts.extend(self.size_breaks_of_equals(&entries, [Policy::Price, Policy::Time], &stretch));
+                }
+                Policy::Time => {
+                    starts.extend(self.size_breaks_of_equals(&entries, [Policy::Time, Policy::Price], &stretch));
+                }
+            }
+        }
+        starts.sort_unstable();
         starts.dedup();
         spans(&starts, None, |from, to| {
             let size = u64::midpoint(from, to.unwrap_or(SIZE_MAX_BYTES) - 1);
             self.first(&self.ordered(&Request { size, ..*request }, policy))
         })
+    }
+
+    /// Where within `stretch` the choice by the first of two figures can change, and among those that are equal in it that by
+    /// the second.
+    fn size_breaks_of_equals(&self, entries: &[&Entry], figures: [Policy; 2], stretch: &Range<u64>) -> Vec<u64> {
+        let mut breaks = self.size_breaks(entries, figures[0], stretch, 1.0);
+        let ends: Vec<_> = [stretch.start].into_iter().chain(breaks.iter().copied()).chain([stretch.end]).collect();
+        for part in ends.windows(2).map(|ends| ends[0]..ends[1]) {
+            let middle = u64::midpoint(part.start, part.end);
+            let figure = |entry: &&Entry| self.score_of(entry, figures[0], middle).unwrap_or(f64::INFINITY);
+            let best = entries.iter().map(figure).fold(f64::INFINITY, f64::min);
+            let equals: Vec<_> = entries.iter().copied().filter(|entry| figure(entry) <= best).collect();
+            breaks.extend(self.size_breaks(&equals, figures[1], &part, 1.0));
+        }
+        breaks
+    }
+
+    /// The sizes within `stretch` at which the lowest score under `policy` changes hands, or one comes within the band of it.
+    fn size_breaks(&self, entries: &[&Entry], policy: Policy, stretch: &Range<u64>, band: f64) -> Vec<u64> {
+        let line = |entry: &&Entry| {
+            let start = self.score_of(entry, policy, stretch.start)?;
+            Some(Line { start, end: self.score_of(entry, policy, stretch.end)? })
+        };
+        let lines: Vec<_> = entries.iter().filter_map(line).collect();
+        let length = (stretch.end - stretch.start) as f64;
+        // Who takes over between two whole sizes does so at the second.
+        let whole = breaks(&lines, band).into_iter().map(|share| stretch.start + (share * length) as u64 + 1);
+        whole.filter(|size| stretch.contains(size)).collect()
+    }
+
+    fn score_of(&self, entry: &Entry, policy: Policy, size: u64) -> Option<f64> {
+        self.scales.score(policy, entry.price(size), entry.measurements.time_s(size, &self.measure))
     }
 
     fn first(&self, ordered: &[Scored]) -> Option<NodeId> {
@@ -208,7 +246,7 @@ mod tests {
         let mut changed = candidates.to_vec();
         let candidate = changed.iter_mut().find(|candidate| candidate.node.id == *id).expect("there");
         let instance_hour = NanoDollars::new(nano_dollars);
-        candidate.tariff = Some(Tariff { instance_hour, network_hour: NanoDollars::default() });
+        candidate.tariff = Some(Tariff { instance_hour, network_hour: NanoDollars::default(), rates: None });
         changed
     }
 

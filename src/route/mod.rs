@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::model::{Liveness, MemberState, NanoDollars, Node, Tariff};
-use crate::price::{PriceBasis, price};
+use crate::price::{PriceBasis, Pricing, Usage};
 
 pub mod eject;
 mod explain;
@@ -41,9 +41,9 @@ pub struct Config {
     pub policy: Policy,
     /// Which of a tariff's figures a request is priced by.
     pub price_basis: PriceBasis,
-    /// The price that weighs as much as `time_scale_ms` at a beta of one half. Constant, so that beta has a meaning:
-    /// `(1 - beta) / beta` of this price buys that time.
-    pub price_scale_nano_dollars: NonZeroU64,
+    /// The price that weighs as much as `time_scale_ms` at a beta of one half, [`PriceBasis::usual_scale`] if left out. Constant, so that
+    /// beta has a meaning: `(1 - beta) / beta` of this price buys that time.
+    pub price_scale_nano_dollars: Option<NonZeroU64>,
     /// The time that weighs as much as `price_scale_nano_dollars`.
     pub time_scale_ms: NonZeroU64,
     /// How far above the best score of policy `c` a node still counts as equal to it.
@@ -61,7 +61,7 @@ impl Default for Config {
         Self {
             policy: Policy::default(),
             price_basis: PriceBasis::default(),
-            price_scale_nano_dollars: NonZeroU64::new(1_000_000_000).expect("not zero"),
+            price_scale_nano_dollars: None,
             time_scale_ms: NonZeroU64::new(1_000).expect("not zero"),
             band_per_mille: 10,
             measure: measure::Config::default(),
@@ -81,6 +81,8 @@ pub struct Candidate {
     pub state: MemberState,
     /// What its provider charges, if that is known.
     pub tariff: Option<Tariff>,
+    /// What it was used for this month, as far as is known.
+    pub used: Usage,
     /// What tries have taught about it.
     pub measurements: Measurements,
     /// Whether its failures keep it out of the choice.
@@ -114,9 +116,15 @@ struct Entry {
     name_hash: u64,
     liveness: Liveness,
     state: MemberState,
-    price: Option<NanoDollars>,
+    pricing: Option<Pricing>,
     measurements: Measurements,
     standing: Standing,
+}
+
+impl Entry {
+    fn price(&self, size: u64) -> Option<NanoDollars> {
+        self.pricing.as_ref()?.of(size)
+    }
 }
 
 impl RouteTable {
@@ -130,7 +138,7 @@ impl RouteTable {
             name_hash: xxh3_64(candidate.node.id.as_str().as_bytes()),
             liveness: candidate.liveness,
             state: candidate.state,
-            price: candidate.tariff.map(|tariff| price(&tariff, config.price_basis)),
+            pricing: candidate.tariff.and_then(|tariff| Pricing::new(&tariff, config.price_basis, candidate.used)),
             measurements: candidate.measurements,
             standing: candidate.standing,
             node: candidate.node,
@@ -139,7 +147,9 @@ impl RouteTable {
             entries: candidates.into_iter().map(entry).collect(),
             policy: config.policy,
             scales: Scales {
-                price: NanoDollars::new(config.price_scale_nano_dollars.get()),
+                price: config
+                    .price_scale_nano_dollars
+                    .map_or(config.price_basis.usual_scale(), |scale| NanoDollars::new(scale.get())),
                 time_s: config.time_scale_ms.get() as f64 / 1_000.0,
             },
             band_per_mille: config.band_per_mille,
@@ -180,7 +190,7 @@ impl RouteTable {
     }
 
     fn score(&self, index: usize, entry: &Entry, size: u64, key_hash: u64, policy: Policy) -> Scored {
-        let time_s = entry.measurements.time_s(size, &self.measure);
+        let (time_s, price) = (entry.measurements.time_s(size, &self.measure), entry.price(size));
         let rendezvous = rendezvous(key_hash, entry.name_hash);
         Scored {
             index,
@@ -189,12 +199,12 @@ impl RouteTable {
                 ejected: matches!(entry.standing, Standing::Out(_)),
                 recovering: is_spared(entry.standing, rendezvous),
                 suspect: entry.liveness == Liveness::Suspect,
-                unpriced: entry.price.is_none() && policy != Policy::Time,
+                unpriced: price.is_none() && policy != Policy::Time,
                 unmeasured: time_s.is_none() && policy != Policy::Price,
             },
-            price: entry.price,
+            price,
             time_s,
-            score: self.scales.score(policy, entry.price, time_s),
+            score: self.scales.score(policy, price, time_s),
             rendezvous,
             in_band: false,
         }

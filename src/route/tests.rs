@@ -1,6 +1,7 @@
 //! The laws of ranking: what must hold whatever the prices, times and nodes are.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -9,6 +10,7 @@ use super::{
     Beta, Candidate, Config, FailureKind, Measurements, Policy, Ranking, Reason, Request, RouteTable, Standing, Try,
 };
 use crate::model::{ImageMode, Liveness, MemberState, NanoDollars, Node, Tariff};
+use crate::price::{PriceBasis, Usage};
 
 const fn answer(first_byte_ms: u64) -> Try {
     Try::FirstByte { after: Duration::from_millis(first_byte_ms) }
@@ -27,10 +29,21 @@ pub(super) fn candidate(name: &str, price: Option<&str>, first_byte_ms: Option<u
     if let Some(first_byte_ms) = first_byte_ms {
         measurements.record(&answer(first_byte_ms), Duration::ZERO, &Config::default().measure);
     }
-    let tariff = price
-        .map(|price| Tariff { instance_hour: price.parse().expect("money"), network_hour: NanoDollars::default() });
+    let tariff = price.map(|price| Tariff {
+        instance_hour: price.parse().expect("money"),
+        network_hour: NanoDollars::default(),
+        rates: None,
+    });
     let (liveness, state) = (Liveness::Alive, MemberState::Active);
-    Candidate { node: node.into(), liveness, state, tariff, measurements, standing: Standing::In }
+    Candidate {
+        node: node.into(),
+        liveness,
+        state,
+        tariff,
+        used: Usage::default(),
+        measurements,
+        standing: Standing::In,
+    }
 }
 
 pub(super) fn combined(beta: f64) -> Policy {
@@ -338,7 +351,7 @@ proptest! {
     #[test]
     fn another_currency_leaves_the_order(candidates in any_candidates(), policy in any_policy(), rate in 1..1_000_u64) {
         let here = Config::default();
-        let scale = here.price_scale_nano_dollars.checked_mul(rate.try_into().expect("not zero")).expect("small");
+        let scale = NonZeroU64::new(here.price_basis.usual_scale().get() * rate);
         let there = Config { price_scale_nano_dollars: scale, ..here.clone() };
         let mut converted = candidates.clone();
         for tariff in converted.iter_mut().filter_map(|candidate| candidate.tariff.as_mut()) {
@@ -368,4 +381,33 @@ fn a_node_that_is_down_keeps_none_in_that_fails() {
         aws.standing = standing;
         assert_eq!(by(&[aws.clone(), gc.clone(), program.clone()], Policy::Price), ["Program", "GC"]);
     }
+}
+
+/// Answers cost what the bytes do in the tier that the month has reached: what is free first, wherever it is.
+#[test]
+fn under_the_basis_egress_the_month_decides() {
+    let candidate = |name: &str, sent_bytes: u64| {
+        let tariff = Some(crate::price::published()[name].clone().into());
+        let used = Usage { egress_bytes: [sent_bytes, 0, 0], ..Usage::default() };
+        Candidate { tariff, used, ..candidate(name, None, Some(50)) }
+    };
+    let config = Config { price_basis: PriceBasis::Egress, ..Config::default() };
+    let explain = |aws_bytes: u64, size: u64| {
+        let candidates =
+            vec![candidate("aws", aws_bytes), candidate("bunny", 0), self::candidate("GC", Some(".1"), Some(9))];
+        RouteTable::new(&config, candidates).explain(&Request { key: "k", size, policy: Some(Policy::Price) })
+    };
+    let order = |aws_bytes, size| {
+        let routes = explain(aws_bytes, size).routes;
+        routes.iter().map(|each| each.route.node.id.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(order(0, 1_000_000), ["aws", "bunny", "GC"], "what is hourly says nothing of bytes");
+    assert_eq!(order(100_000_000_000, 1_000_000), ["bunny", "aws", "GC"]);
+    // A request costs 400 nano-dollars more at aws, 40 kB of bunny's bytes; a GB is free there still, and then costs nine times as much.
+    let spans = explain(99_000_000_000, 1_000_000).changes.sizes;
+    let (names, ends): (Vec<_>, Vec<_>) = spans.iter().map(|span| (span.node.as_str(), span.to)).unzip();
+    assert_eq!(names, ["bunny", "aws", "bunny"]);
+    assert!(ends[0].is_some_and(|end| end.abs_diff(40_000) <= 100), "{ends:?}");
+    // 0.0000004 + 0.09 (s - 1 GB) = 0.01 s at 1.125 GB.
+    assert!(ends[1].is_some_and(|end| end.abs_diff(1_124_995_000) <= 1_000), "{ends:?}");
 }

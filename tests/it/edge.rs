@@ -77,7 +77,8 @@ impl World {
         }
         let client = world.cluster.client("AWS");
         for (provider, server, network) in PRICES {
-            let tariff = Tariff { instance_hour: server.parse().unwrap(), network_hour: network.parse().unwrap() };
+            let tariff =
+                Tariff { instance_hour: server.parse().unwrap(), network_hour: network.parse().unwrap(), rates: None };
             client.set_price(&provider.parse().unwrap(), &tariff).await.unwrap();
         }
         for name in names {

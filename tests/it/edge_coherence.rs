@@ -27,7 +27,7 @@ async fn what_a_node_that_lags_behind_gives_is_not_kept() {
     cluster.add("GC").await;
     let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
     for (provider, price) in [("AWS", ".30"), ("GC", ".10")] {
-        let tariff = Tariff { instance_hour: price.parse().unwrap(), network_hour: ".1".parse().unwrap() };
+        let tariff = Tariff { instance_hour: price.parse().unwrap(), network_hour: ".1".parse().unwrap(), rates: None };
         aws.set_price(&provider.parse().unwrap(), &tariff).await.unwrap();
     }
     put(&aws, "a.txt", "old").await;

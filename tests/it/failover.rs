@@ -51,7 +51,8 @@ impl World {
         }
         let first = processes.client("AWS");
         for (provider, price) in [("AWS", ".30"), ("GC", ".10"), ("Program", ".114")] {
-            let tariff = Tariff { instance_hour: price.parse().unwrap(), network_hour: ".1".parse().unwrap() };
+            let tariff =
+                Tariff { instance_hour: price.parse().unwrap(), network_hour: ".1".parse().unwrap(), rates: None };
             first.set_price(&provider.parse().unwrap(), &tariff).await.unwrap();
         }
         for (name, bytes) in files {

@@ -184,6 +184,38 @@ fn mismatch(document: &Value, schema: &Value, value: &Value) -> Option<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tariffs_are_as_documented_and_hourly_prices_leave_their_rates() {
+    let (_cluster, client, document) = served().await;
+    let json = [("content-type", "application/json")];
+    let rates = r#"{"instance_hour":0.0416,"rates":{"egress":{"free_gb":100,"tiers":[{"price_per_gb":"0.09"}]}}}"#;
+    let hours = r#"{"instance_hour":300000000,"network_hour":0}"#;
+    for (method, path, example, headers, body, status) in [
+        ("put", "/v1/tariffs/{provider}", "/v1/tariffs/AWS", &json[..], rates, 204),
+        ("put", "/v1/tariffs/{provider}", "/v1/tariffs/AWS", &json, r#"{"rates":{"egress":{"tiers":[]}}}"#, 400),
+        ("put", "/v1/tariffs/{provider}", "/v1/tariffs/AWS", &json, r#"{"rates":{}}"#, 422),
+        ("put", "/v1/prices/{provider}", "/v1/prices/AWS", &json, hours, 204),
+        ("get", "/v1/tariffs", "/v1/tariffs", &[], "", 200),
+        ("delete", "/v1/tariffs/{provider}", "/v1/tariffs/AWS", &[], "", 204),
+    ] {
+        let answer = ask(&client, &method.to_uppercase(), example, headers, body).await;
+        assert_eq!(answer.status, status, "{method} {example}: {answer:?}");
+        check(&document, method, path, &answer);
+        if method == "get" {
+            let egress = serde_json::json!({
+                "unit": "GB", "free_gb": 100, "free_gb_per_server": 0, "allowance": "before_tiers",
+                "tiers": [{ "price_per_gb": "0.09" }],
+            });
+            let rates = serde_json::json!({ "currency": "USD", "egress": egress });
+            let aws = serde_json::json!({ "instance_hour": "0.30", "network_hour": "0.00", "rates": rates });
+            let body: Value = serde_json::from_slice(&answer.body).unwrap();
+            assert_eq!(body, serde_json::json!({ "AWS": aws }));
+        }
+    }
+    let refused = ask(&client, "PUT", "/v1/tariffs/AWS", &json, r#"{"rates":{"egress":{"tiers":[]}}}"#).await;
+    assert!(String::from_utf8_lossy(&refused.body).contains("rates.egress.tiers: there are 1 to 16, not 0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_are_as_documented() {
     let (cluster, client, document) = served().await;
     let json = [("content-type", "application/json")];

@@ -114,8 +114,11 @@ async fn a_node_that_lags_behind_is_passed_over() {
     let (cluster, relay) = two_nodes_and_a_relay().await;
     let (aws, gc) = (cluster.client("AWS"), cluster.client("GC"));
     for (provider, price) in [("AWS", ".30"), ("GC", ".10")] {
-        let tariff =
-            metacdn::model::Tariff { instance_hour: price.parse().unwrap(), network_hour: ".1".parse().unwrap() };
+        let tariff = metacdn::model::Tariff {
+            instance_hour: price.parse().unwrap(),
+            network_hour: ".1".parse().unwrap(),
+            rates: None,
+        };
         aws.set_price(&provider.parse().unwrap(), &tariff).await.unwrap();
     }
     put(&aws, "a.txt", "old").await;

@@ -62,7 +62,7 @@ pub(super) const LINES: [Line; 3] = [
 impl Machine {
     /// What it costs.
     pub(super) fn tariff(&self) -> anyhow::Result<Tariff> {
-        Ok(Tariff { instance_hour: self.instance_hour.parse()?, network_hour: self.network_hour.parse()? })
+        Ok(Tariff { instance_hour: self.instance_hour.parse()?, network_hour: self.network_hour.parse()?, rates: None })
     }
 }
 

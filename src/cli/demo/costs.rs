@@ -48,7 +48,7 @@ pub(super) struct Cost {
 pub(super) fn costs(totals: &Totals) -> anyhow::Result<Costs> {
     let mut providers = Vec::new();
     for machine in &MACHINES {
-        let Tariff { instance_hour, network_hour } = machine.tariff()?;
+        let Tariff { instance_hour, network_hour, .. } = machine.tariff()?;
         let Traffic { requests, bytes, worked } = totals.nodes.get(machine.name).copied().unwrap_or_default();
         let hour = instance_hour.get() + network_hour.get();
         providers.push(Cost {

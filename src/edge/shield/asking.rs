@@ -171,7 +171,7 @@ async fn ask(
         headers: &question.headers,
         on_interim: Some(&on_interim(&lives, question.interim)),
     };
-    let counts = upstream.counts(&core.metrics, id);
+    let counts = upstream.counts(&core.metrics, &core.ledger, id);
     let mut running = Running::begin(counts, shields.observations.clone(), id.clone(), place, question.stall);
     let now = Instant::now();
     let half = now + question.deadline.saturating_duration_since(now) / 2;

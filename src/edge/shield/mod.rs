@@ -116,7 +116,7 @@ impl Shields {
         let shield = |address: &Address| {
             let is_other = config.this.as_ref() != Some(address);
             let peer = || Peer::shield(tls.clone(), address.clone(), deadlines);
-            let upstream = is_other.then(|| Upstream::new(peer(), config.requests_max));
+            let upstream = is_other.then(|| Upstream::new(peer(), config.requests_max, None));
             Shield { node: Arc::new(node(address)), upstream }
         };
         let all: Vec<_> = config.edges.iter().map(shield).collect();

@@ -11,7 +11,7 @@ mod reply;
 mod shielded;
 mod tunnel;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -32,7 +32,8 @@ use super::download::Rest;
 use super::node_body::NodeBody;
 use super::{shield, slices};
 use crate::cache::rules::Terms;
-use crate::model::{NodeId, Provider, SiteName, Tariff};
+use crate::edge::ledger::Charges;
+use crate::model::{NodeId, SiteName};
 use crate::serve::guard::normal;
 pub(super) use config::name_of;
 pub(super) use incoming::{Asker, Incoming};
@@ -268,8 +269,8 @@ impl Site {
     }
 
     /// From now on requests come: its origins are observed, at these prices.
-    pub(super) fn begin(&self, tariffs: &BTreeMap<Provider, Tariff>) {
-        self.origins.begin(tariffs);
+    pub(super) fn begin(&self, charges: Charges<'_>) {
+        self.origins.begin(charges);
     }
 
     fn new(
@@ -329,7 +330,8 @@ pub(super) async fn rebuild(core: Arc<Core>, site: Weak<Site>) {
     loop {
         {
             let Some(site) = site.upgrade() else { return };
-            site.origins.build(view.borrow_and_update().tariffs());
+            let view = view.borrow_and_update();
+            site.origins.build(Charges { tariffs: view.tariffs(), ledger: &core.ledger });
         }
         tokio::select! {
             () = core.stop.cancelled() => return,

@@ -23,7 +23,8 @@ use super::outgoing::Outgoing;
 use super::{Config, OriginConfig, SiteError};
 use crate::cache::rules::strip_hop_by_hop;
 use crate::client::{Asked, ClientError, ExchangeError, OnInterim, Peer};
-use crate::model::{ImageMode, Liveness, MemberState, Node, NodeId, Provider, Tariff};
+use crate::edge::ledger::Charges;
+use crate::model::{ImageMode, Liveness, MemberState, Node, NodeId, Provider};
 use crate::route::{self, Candidate, FailureKind, Ranking, Reason, RouteTable, Try};
 use crate::serve::body::BodyError;
 use crate::serve::http1::Interim;
@@ -98,11 +99,12 @@ impl Origins {
             let address = origin.url.address.clone();
             let observed = observed_as(origin);
             let known = before.and_then(|before| before.upstreams.get(&origin.name));
-            let upstream = match known.filter(|known| known.observed == observed) {
+            let is_same = |known: &&Located| known.observed == observed && known.upstream.provider == origin.provider;
+            let upstream = match known.filter(is_same) {
                 Some(Located { upstream, .. }) => upstream.waiting(deadlines),
                 None => {
                     let peer = Peer::origin(origin.url.tls.then(|| tls.clone()), address.clone(), deadlines);
-                    Upstream::new(peer, edge.node_requests_max)
+                    Upstream::new(peer, edge.node_requests_max, origin.provider.clone())
                 }
             };
             if upstreams.insert(origin.name.clone(), Located { upstream, observed }).is_some() {
@@ -147,22 +149,25 @@ impl Origins {
     }
 
     /// From now on these origins are observed, and no others.
-    pub(super) fn begin(&self, tariffs: &BTreeMap<Provider, Tariff>) {
+    pub(super) fn begin(&self, charges: Charges<'_>) {
         self.observations.expect(self.upstreams.values().map(|origin| &origin.observed));
-        self.build(tariffs);
+        self.build(charges);
     }
 
     /// Builds the table of what was seen.
-    pub(super) fn build(&self, tariffs: &BTreeMap<Provider, Tariff>) {
+    pub(super) fn build(&self, charges: Charges<'_>) {
         let candidate = |node: &Arc<Node>| {
             let observed = &self.upstreams.get(&node.id)?.observed;
             let Seen { measurements, standing, .. } = self.observations.of(observed);
+            let servers = self.nodes.iter().filter(|other| other.provider == node.provider).count();
+            let (tariff, used) = charges.of(&node.provider, servers);
             Some(Candidate {
                 node: node.clone(),
                 // Nobody pings an origin: those that fail are ejected.
                 liveness: Liveness::Alive,
                 state: MemberState::Active,
-                tariff: tariffs.get(&node.provider).copied(),
+                tariff,
+                used,
                 measurements,
                 standing,
             })
@@ -246,7 +251,7 @@ impl Origins {
             headers: &outgoing.headers,
             on_interim: tell.as_ref(),
         };
-        let counts = upstream.counts(&core.metrics, id);
+        let counts = upstream.counts(&core.metrics, &core.ledger, id);
         let mut running = Running::begin(counts, self.observations.clone(), observed.clone(), place, self.stall);
         // A request with a body may take any time as long as it moves.
         let sent = match outgoing.has_body() {
@@ -343,6 +348,7 @@ mod tests {
     use super::super::super::admin::Metrics;
     use super::super::{REBUILD_PERIOD, Site, rebuild};
     use super::*;
+    use crate::edge::ledger::Ledger;
     use crate::route::Standing;
 
     fn origins(url: &str, before: Option<&Origins>) -> Origins {
@@ -356,7 +362,8 @@ mod tests {
     fn fail(origins: &Origins) -> impl Drop + use<> {
         let name: NodeId = "one".parse().expect("a name");
         let Located { upstream, observed } = &origins.upstreams[&name];
-        let counts = upstream.counts(&Metrics::new(), &name);
+        let ledger = Arc::new(Ledger::open(None).expect("no file is needed"));
+        let counts = upstream.counts(&Metrics::new(), &ledger, &name);
         let places = Arc::new(Semaphore::new(100));
         let begin = |_| {
             let place = places.clone().try_acquire_owned().expect("a place");
@@ -383,14 +390,16 @@ mod tests {
     #[test]
     fn tries_at_the_old_place_of_an_origin_teach_nothing_of_the_new_one() {
         let old = origins("http://old.example", None);
-        old.begin(&BTreeMap::new());
+        let (tariffs, ledger) = (BTreeMap::new(), Ledger::open(None).expect("no file is needed"));
+        let charges = Charges { tariffs: &tariffs, ledger: &ledger };
+        old.begin(charges);
         drop(fail(&old));
         let same = origins("http://old.example", Some(&old));
-        same.begin(&BTreeMap::new());
+        same.begin(charges);
         assert!(is_ejected(&same));
         let running = fail(&old);
         let new = origins("http://new.example", Some(&old));
-        new.begin(&BTreeMap::new());
+        new.begin(charges);
         drop(running);
         drop(fail(&old));
         assert!(!is_ejected(&new));
@@ -405,7 +414,7 @@ mod tests {
             let config: Config = toml::from_str(&config).expect("a site");
             let tls = crate::client::tls_of_authorities(rustls::RootCertStore::empty());
             let site = Site::new(&config, &edge, &tls, before).expect("it can be used");
-            site.begin(&BTreeMap::new());
+            site.begin(Charges { tariffs: &BTreeMap::new(), ledger: &core.ledger });
             Arc::new(site)
         };
         // While requests by the older one still run.

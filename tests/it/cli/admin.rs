@@ -83,6 +83,34 @@ async fn prices_are_set_loaded_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tariffs_are_published_exported_and_loaded() {
+    let cluster = Cluster::start(&["AWS"]).await;
+    let user = User::of(&cluster, &["AWS"]);
+    user.run(&["prices", "set", "AWS", "--published", "asw"]).await.failed(2, &["\"asw\"", "aws, azure, backblaze"]);
+    let set = user.run(&["prices", "set", "AWS", "--published", "aws", "--server-hour", ".05"]).await.ok();
+    assert_eq!(set.stdout, "AWS: server 0.05 $/h, network 0.00 $/h, 0.09 to 0.05 USD a GB\n");
+    // Hours alone leave the rest.
+    user.run(&["prices", "set", "AWS", "--network-hour", ".01"]).await.ok();
+    let exported = user.run(&["prices", "export"]).await.ok().stdout;
+    assert!(exported.contains("network_hour = \"0.01\"") && exported.contains("free_gb = 100"), "{exported}");
+    let file = user.file("tariffs.toml", exported.replace("AWS", "GC"));
+    user.run(&["prices", "load", &file]).await.ok();
+    let bad = user.file("bad.toml", exported.replace("up_to_gb = 50000", "up_to_gb = 10000"));
+    user.run(&["prices", "load", &bad])
+        .await
+        .failed(1, &["bad.toml", "AWS: rates.egress.tiers[1].up_to_gb: 10000 is not above"]);
+    let table = user.run(&["prices"]).await.ok().stdout;
+    let row = |name: &str| table.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
+    assert!(row("GC").contains("100 GB") && row("GC").contains("0.09 to 0.05 USD"), "{table}");
+    user.run(&["prices", "remove", "GC"]).await.ok();
+    let lines = user.run(&["prices", "--json"]).await.ok().json();
+    assert_eq!(lines.len(), 1);
+    assert_eq!(lines[0]["rates"]["egress"]["tiers"][0]["price_per_gb"], "0.09");
+    let published = user.run(&["prices", "published"]).await.ok().stdout;
+    assert!(published.contains("[hetzner.rates") && published.contains("EUR"), "{published}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn certs_lie_in_the_users_folder() {
     let cluster = Cluster::start(&[]).await;
     let user = User::with_seeds(&cluster, &["127.0.0.1:1".parse().unwrap()]);

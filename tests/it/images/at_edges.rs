@@ -187,7 +187,7 @@ async fn a_variant_that_one_node_keeps_for_itself_is_not_kept() {
 /// Sets what the nodes of `cluster` cost an hour, and waits until all know it.
 async fn priced(cluster: &Cluster, prices: [(&str, &str); 2]) {
     for (provider, price) in prices {
-        let tariff = Tariff { instance_hour: price.parse().unwrap(), network_hour: ".1".parse().unwrap() };
+        let tariff = Tariff { instance_hour: price.parse().unwrap(), network_hour: ".1".parse().unwrap(), rates: None };
         cluster.client("AWS").set_price(&provider.parse().unwrap(), &tariff).await.unwrap();
     }
     for (name, _) in prices {
