@@ -242,11 +242,14 @@ impl Tier {
         if same.iter().any(|entry| entry.asked.load(Ordering::Relaxed) > asked) {
             return false;
         }
-        if let Purged::Some { selected, .. } = &mut *self.purged.lock().unwrap_or_else(PoisonError::into_inner)
-            && selected.len() < PURGED_MAX
-        {
+        let mut purged = self.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Purged::Some { selected, .. } = &mut *purged {
             selected.insert((hash, selector));
+            if selected.len() > PURGED_MAX {
+                *purged = Purged::All;
+            }
         }
+        drop(purged);
         same.iter().for_each(|entry| self.remove(entry));
         true
     }

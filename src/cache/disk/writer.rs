@@ -175,10 +175,11 @@ impl Writer {
         }
         match self.commit(&mut batch) {
             Ok(recounted) => {
+                // First those that were new in this batch are counted at all.
+                self.arrive(batch.puts);
                 for (entry, row_bytes) in recounted {
                     self.tier.recount(&entry, row_bytes);
                 }
-                self.arrive(batch.puts);
             }
             Err(error) => self.take_back(batch.changes, batch.puts, error),
         }

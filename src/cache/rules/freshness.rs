@@ -40,6 +40,9 @@ pub struct Freshness {
     /// written does not say.
     #[serde(default)]
     may_be_hinted: bool,
+    /// It was purged softly, or something else was said against it, and nothing for it since.
+    #[serde(default)]
+    is_expired: bool,
 }
 
 /// What may be done with a stored response for a request.
@@ -97,6 +100,7 @@ impl Freshness {
             never_stale: said.forbids_stale(),
             no_transform: said.no_transform,
             may_be_hinted: !has_credentials(exchange.request),
+            is_expired: false,
         }
     }
 
@@ -137,17 +141,23 @@ impl Freshness {
         self.may_be_hinted
     }
 
-    /// From `now` on the response is stale: after a soft purge, or an answer to HEAD that does not fit it (section
-    /// 4.3.5).
+    /// From `now` on the response is stale, and only an error lets it be used without being validated: after a soft purge, or an
+    /// answer to HEAD that does not fit it (section 4.3.5).
     pub fn expire(&mut self, now: SystemTime) {
         self.lifetime_ms = self.lifetime_ms.min(self.age_ms(now));
         self.may_be_hinted = false;
+        self.is_expired = true;
     }
 
     /// The response has to be validated at each use from now on (section 4.4).
     pub const fn invalidate(&mut self) {
         self.validated_always = true;
         self.may_be_hinted = false;
+    }
+
+    /// Whether the response has to be validated at each use, so that it is the answer to nobody but whom it was validated for.
+    pub const fn is_validated_always(&self) -> bool {
+        self.validated_always
     }
 
     /// What may be done with the response for a request that said `request`, at `now` (section 4).
@@ -175,7 +185,7 @@ impl Freshness {
             || request.max_age.is_some() && request.max_stale.is_none()
             || request.max_age.is_some_and(|most| self.age_ms(now) > u64::from(most) * 1000);
         let is_stale_too_long = |limit: u32| left_ms < -i64::from(limit) * 1000;
-        if self.never_stale || wants_fresh || request.max_stale.is_some_and(is_stale_too_long) {
+        if self.never_stale || self.is_expired || wants_fresh || request.max_stale.is_some_and(is_stale_too_long) {
             return Use::Validate(Cause::Stale);
         }
         if self.stale_while_revalidate_seconds > 0 && !is_stale_too_long(self.stale_while_revalidate_seconds) {

@@ -126,8 +126,8 @@ impl Life {
             if alone {
                 return self.fetch_alone(kept.as_ref(), why).await;
             }
-            // Whoever wants it validated wants nothing that was asked for before.
-            if directives.no_cache {
+            // Whoever wants it validated, or has to, is helped by nothing that was asked for before.
+            if directives.no_cache || kept.as_ref().is_some_and(|kept| kept.freshness.is_validated_always()) {
                 let lead = self.core.cache.lead(&self.key);
                 return self.fetch_for_all(kept.as_ref(), why, lead).await;
             }

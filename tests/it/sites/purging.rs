@@ -16,11 +16,15 @@ use crate::edge_cache::cache_status;
 
 /// An origin whose answers last, have a tag by their first folder and count themselves.
 async fn counting() -> Origin {
+    counting_with("max-age=1000").await
+}
+
+async fn counting_with(cache_control: &'static str) -> Origin {
     let number = AtomicUsize::new(0);
     Origin::start(move |asked: Asked| {
         let number = number.fetch_add(1, Ordering::Relaxed);
         let folder = asked.uri.path().split('/').nth(1).unwrap_or_default().to_owned();
-        let fields = [("cache-control", "max-age=1000"), ("etag", "\"1\""), ("cache-tag", &format!("all, {folder}"))];
+        let fields = [("cache-control", cache_control), ("etag", "\"1\""), ("cache-tag", &format!("all, {folder}"))];
         match asked.field("if-none-match").as_str() {
             "" => answer(200, &fields, number.to_string()),
             _ => answer(304, &fields, ""),
@@ -115,6 +119,35 @@ async fn a_soft_purge_of_what_many_read_asks_the_origin_once() {
     assert!(answers.iter().all(|answer| answer.body() == "0"), "the bytes stay");
     let asked = origin.asked().len() - before;
     assert!(asked <= 2, "{asked} times");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_purged_softly_is_asked_about_whatever_may_be_used_stale() {
+    let origin = counting_with("max-age=60, stale-while-revalidate=86400, stale-if-error=86400").await;
+    let (_edge, public, admin) = edge_of_sites(&[&site(&[&origin])]).await;
+    kept(public, "/a").await;
+    let before = origin.asked().len();
+    purge_at(admin, r#"{"tag": "all", "soft": true}"#).await;
+    let answer = fetch(public, "/a").await;
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(origin.asked().len(), before + 1, "it was asked before it was used: {answer:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_each_reader_validates_is_validated_by_all_at_once() {
+    let origin = counting_with("no-cache").await;
+    let (_edge, public, _) = edge_of_sites(&[&site(&[&origin])]).await;
+    fetch(public, "/a").await;
+    let before = origin.asked().len();
+    let mut readers = tokio::task::JoinSet::new();
+    for _ in 0..100 {
+        readers.spawn(async move { fetch(public, "/a").await });
+    }
+    let answers = readers.join_all().await;
+    assert!(answers.iter().all(|answer| answer.body() == "0"));
+    let asked = origin.asked().split_off(before);
+    assert_eq!(asked.len(), 100);
+    assert!(asked.iter().all(|asked| asked.field("if-none-match") == "\"1\""), "nobody fetches it whole");
 }
 
 async fn edge_of(cluster: &Cluster, origin: &Origin) -> (Running, SocketAddr, SocketAddr) {

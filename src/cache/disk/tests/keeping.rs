@@ -258,6 +258,23 @@ async fn the_capacity_holds_and_what_is_used_stays() {
 }
 
 #[tokio::test]
+async fn what_changes_before_it_is_written_is_counted_once() {
+    let root = tempfile::tempdir().expect("a folder");
+    let disk = open(root.path(), 4 << 20).await;
+    let mut kept = Vec::new();
+    for seed in 0..50 {
+        let each = disk.begin(&page(&seed.to_string()), &head(seed, 1000), 1.0).expect("room");
+        each.put(0, body(seed, 1000), |_| {});
+        disk.update(&each, &head(seed, 1000));
+        kept.push(each);
+    }
+    audit(root.path(), &disk).await;
+    kept.iter().for_each(|each| disk.remove(each));
+    disk.settle().await;
+    assert_eq!(disk.used_bytes(), 0);
+}
+
+#[tokio::test]
 async fn what_is_open_reads_on_after_it_had_to_go() {
     let root = tempfile::tempdir().expect("a folder");
     let disk = open(root.path(), 1 << 20).await;

@@ -132,10 +132,13 @@ fn a_site_may_allow_what_the_origin_does_not_speak_of() {
 
 #[test]
 fn an_expired_response_is_stale_from_then_on() {
-    let mut stored = freshness("max-age=1000, stale-while-revalidate=10");
+    let mut stored = freshness("max-age=1000, stale-while-revalidate=10, stale-if-error=10");
     stored.expire(later(100));
-    assert_eq!(stored.use_for(&RequestDirectives::NONE, later(105)), Use::StaleWhileRevalidate);
-    assert_eq!(stored.use_for(&RequestDirectives::NONE, later(111)), STALE);
+    for request in [RequestDirectives::NONE, directives("max-stale"), directives("max-stale=50")] {
+        assert_eq!(stored.use_for(&request, later(105)), STALE, "somebody is asked before it is used again");
+    }
+    assert_eq!(stored.on_error(&RequestDirectives::NONE, later(105)), OnError::Allowed);
+    assert_eq!(stored.on_error(&RequestDirectives::NONE, later(111)), OnError::Forbidden);
     assert_eq!(stored.ttl_seconds(later(105)), -5);
     let mut stale = freshness("max-age=1");
     stale.expire(later(100));
