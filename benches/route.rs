@@ -51,10 +51,12 @@ fn decide(criterion: &mut Criterion) {
             RouteTable::new(&config, (0..nodes).map(candidate).collect())
         };
         let (hourly, egress) = (table(PriceBasis::ServerHour), table(PriceBasis::Egress));
-        for (words, table) in [("p", &hourly), ("n", &hourly), ("c 0.5", &hourly), ("c 0.6", &egress)] {
+        for (name, words, table) in
+            [("p", "p", &hourly), ("n", "n", &hourly), ("c 0.5", "c 0.5", &hourly), ("c 0.5, egress", "c 0.5", &egress)]
+        {
             let policy: Policy = words.parse().expect("a policy");
             let request = Request { key: "photos/2026/cat.jpg", size: 100_000, policy: Some(policy) };
-            group.bench_function(BenchmarkId::new(words, nodes), |bencher| {
+            group.bench_function(BenchmarkId::new(name, nodes), |bencher| {
                 bencher.iter(|| table.rank(black_box(&request)));
             });
         }

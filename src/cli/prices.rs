@@ -34,7 +34,7 @@ enum Command {
         /// Dollars for an hour of its network, such as .10
         #[arg(long, value_name = "DOLLARS")]
         network_hour: Option<NanoDollars>,
-        /// The list prices of this name: see metacdn prices published
+        /// The list prices of this name, in the place of all that is known: see metacdn prices published
         #[arg(long, value_name = "NAME")]
         published: Option<String>,
     },
@@ -73,13 +73,14 @@ pub(super) async fn run(args: PricesArgs, options: &Options) -> anyhow::Result<(
                 .into());
             }
             let peer = any(options).await?;
+            let extent = if listed.is_some() { Extent::All } else { Extent::Hours };
             let mut tariff = match listed {
                 Some(listed) => listed,
                 None => complete(&peer, &provider, server_hour, network_hour).await?,
             };
             tariff.instance_hour = server_hour.unwrap_or(tariff.instance_hour);
             tariff.network_hour = network_hour.unwrap_or(tariff.network_hour);
-            set(&peer, &provider, tariff, options).await
+            set(&peer, &provider, tariff, extent, options).await
         }
         Some(Command::Remove { provider }) => {
             let peer = any(options).await?;
@@ -87,10 +88,10 @@ pub(super) async fn run(args: PricesArgs, options: &Options) -> anyhow::Result<(
             output.done(format_args!("removed the prices of {provider}"))
         }
         Some(Command::Load { file }) => {
-            let loaded = load(&file)?;
+            let (loaded, extent) = load(&file)?;
             let peer = any(options).await?;
             for (provider, tariff) in loaded {
-                set(&peer, &provider, tariff, options).await?;
+                set(&peer, &provider, tariff, extent, options).await?;
             }
             Ok(())
         }
@@ -103,13 +104,26 @@ async fn any(options: &Options) -> anyhow::Result<Peer> {
     Cluster::open(options)?.any().await
 }
 
-async fn set(peer: &Peer, provider: &Provider, tariff: Tariff, options: &Options) -> anyhow::Result<()> {
+/// How much of a tariff is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    /// What hours cost; the rest stays as it is.
+    Hours,
+    /// All of it.
+    All,
+}
+
+async fn set(
+    peer: &Peer,
+    provider: &Provider,
+    tariff: Tariff,
+    extent: Extent,
+    options: &Options,
+) -> anyhow::Result<()> {
     let said = said(provider, &tariff);
-    // Hours alone leave the rest as it is.
-    if tariff.rates.is_some() {
-        peer.set_tariff(provider, &tariff.into()).await?;
-    } else {
-        peer.set_price(provider, &tariff).await?;
+    match extent {
+        Extent::Hours => peer.set_price(provider, &tariff).await?,
+        Extent::All => peer.set_tariff(provider, &tariff.into()).await?,
     }
     options.output().done(said)
 }
@@ -219,10 +233,12 @@ struct Row {
     network_hourly_cost: String,
 }
 
-fn load(path: &Path) -> anyhow::Result<BTreeMap<Provider, Tariff>> {
+fn load(path: &Path) -> anyhow::Result<(BTreeMap<Provider, Tariff>, Extent)> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let is_toml = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml"));
-    let parsed = if is_toml { parse_tariffs(&text) } else { parse(text.as_bytes()) };
+    let (parsed, extent) =
+        if is_toml { (parse_tariffs(&text), Extent::All) } else { (parse(text.as_bytes()), Extent::Hours) };
+    let parsed = parsed.map(|tariffs| (tariffs, extent));
     parsed.with_context(|| format!("{} is not a list of prices", path.display()))
 }
 

@@ -74,7 +74,11 @@ impl Ledger {
         let pages = match file.as_deref().map(fs::read) {
             None => Pages::default(),
             Some(Ok(json)) => serde_json::from_slice(&json)?,
-            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => Pages::default(),
+            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => {
+                // What is to be written later is refused now.
+                fs::read_dir(file.as_deref().map_or(Path::new("."), folder_of))?;
+                Pages::default()
+            }
             Some(Err(error)) => return Err(error),
         };
         Ok(Self { file, pages: Mutex::new(pages) })
@@ -91,7 +95,7 @@ impl Ledger {
             }
         }
         let Some(page) = pages.months.get_mut(&month) else { return };
-        let request = Usage { egress_bytes: [bytes, 0, 0], reads: 1, ..Usage::default() };
+        let request = Usage::of_answer(bytes);
         match page.get_mut(provider) {
             Some(usage) => *usage = usage.plus(&request),
             None => _ = page.insert(provider.clone(), request),
@@ -131,14 +135,17 @@ impl Ledger {
 
 /// Puts `content` in the place of `file`, whole, even if the power goes.
 fn replace(file: &Path, content: &[u8]) -> io::Result<()> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut name = file.as_os_str().to_owned();
     name.push(".new");
     let mut new = fs::File::create(&name)?;
     io::Write::write_all(&mut new, content)?;
     new.sync_all()?;
     fs::rename(&name, file)?;
-    fs::File::open(folder)?.sync_all()
+    fs::File::open(folder_of(file))?.sync_all()
+}
+
+fn folder_of(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The task that writes a ledger.
@@ -174,7 +181,8 @@ async fn write_until(ledger: Arc<Ledger>, ending: CancellationToken) {
 /// Whether it was written. That it was not is told once.
 async fn write(ledger: &Arc<Ledger>, failing: bool) -> bool {
     let ledger = ledger.clone();
-    let Ok(Err(error)) = spawn_blocking(move || ledger.write()).await else { return true };
+    let written = spawn_blocking(move || ledger.write()).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+    let Err(error) = written else { return true };
     if !failing {
         tracing::warn!(%error, "the ledger (edge.ledger) cannot be written; what is new is kept in memory");
     }
@@ -228,6 +236,7 @@ mod tests {
         let file = folder.path().join("ledger.json");
         fs::write(&file, "{\"months\": 7}").expect("a file");
         assert!(Ledger::open(Some(file)).is_err());
+        assert!(Ledger::open(Some(folder.path().join("missing/ledger.json"))).is_err(), "before anything is counted");
     }
 
     #[test]

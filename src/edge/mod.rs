@@ -270,8 +270,8 @@ pub enum EdgeError {
     /// What is kept on the disk cannot be used.
     #[error(transparent)]
     Disk(#[from] DiskError),
-    /// Its ledger does not read.
-    #[error("cannot read the ledger {0:?} (edge.ledger): take it away, and the month begins anew")]
+    /// Its ledger does not read, or has no folder.
+    #[error("cannot use the ledger {0:?} (edge.ledger)")]
     Ledger(PathBuf, #[source] io::Error),
     /// Its access log cannot be opened.
     #[error("cannot open the access log (edge.access_log.path)")]

@@ -175,10 +175,4 @@ pub struct Storage {
     pub unit: Unit,
     /// What a GB costs that is stored for a month of 30 days.
     pub price_per_gb_month: Amount,
-    /// An object costs as if it were stored for so long.
-    #[serde(default)]
-    pub days_min: u32,
-    /// An object costs as if it had so many bytes.
-    #[serde(default)]
-    pub bytes_min: u64,
 }

@@ -38,7 +38,7 @@ impl Pricing {
     pub fn of(&self, bytes: u64) -> Option<NanoDollars> {
         match self {
             Self::Hour(price) => Some(*price),
-            Self::Egress { schedule, so_far } => schedule.send(so_far, bytes),
+            Self::Egress { schedule, so_far } => schedule.answer(so_far, bytes),
         }
     }
 

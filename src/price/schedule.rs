@@ -12,6 +12,9 @@ const TIERS_MAX: usize = 16;
 /// The most GB that can be meant: an exabyte. Below it no sum overflows.
 const GB_MAX: u64 = 1_000_000_000;
 
+/// What a region or a source is said in: it is a record, which all who know the cluster have.
+const TEXT_BYTES_MAX: usize = 500;
+
 /// The currencies that are known (ISO 4217): a code that was mistyped would otherwise pass for one.
 const CURRENCIES: [&str; 22] = [
     "AUD", "BRL", "CAD", "CHF", "CNY", "CZK", "DKK", "EUR", "GBP", "HKD", "HUF", "INR", "JPY", "KRW", "MXN", "NOK",
@@ -80,9 +83,11 @@ struct Rate {
 }
 
 impl Rate {
-    const FREE: Self = Self { nano_dollars: 0, per: 1 };
-
     const fn cost(self, quantity: u128) -> u128 {
+        // Nearly all that a request does not use costs nothing, and a division of 128 bits is not free.
+        if quantity == 0 || self.nano_dollars == 0 {
+            return 0;
+        }
         quantity.saturating_mul(self.nano_dollars) / self.per
     }
 }
@@ -113,6 +118,9 @@ struct Curve {
 
 impl Curve {
     fn cost(&self, bytes: u64, servers: u32) -> u128 {
+        if bytes == 0 {
+            return 0;
+        }
         let free = self.free(servers);
         let numerator = match self.allowance {
             Allowance::BeforeTiers => self.filled(bytes.saturating_sub(free)),
@@ -162,6 +170,12 @@ impl Schedule {
         {
             return wrong("as_of", format!("{day:?} is not a day: write it as 2026-11-01"));
         }
+        for (field, text) in [("region", &rates.region), ("source", &rates.source)] {
+            let is_line = |text: &str| text.len() <= TEXT_BYTES_MAX && !text.contains(char::is_control);
+            if !text.as_deref().is_none_or(is_line) {
+                return wrong(field, format!("it is one line of up to {TEXT_BYTES_MAX} bytes"));
+            }
+        }
         let internet = currency.curve("egress", &rates.egress)?;
         let named = |name: &str, egress: &Option<Egress>, or: &Egress| match egress {
             Some(egress) => currency.curve(name, egress),
@@ -170,25 +184,27 @@ impl Schedule {
         let other = rates.egress_other_region.as_ref().unwrap_or(&rates.egress);
         let other_region = named("egress_other_region", &rates.egress_other_region, &rates.egress)?;
         let same_region = named("egress_same_region", &rates.egress_same_region, other)?;
-        let fee = |requests: Option<Requests>| {
-            requests.map_or(Fee { nano_dollars: 0, free: 0 }, |requests| Fee {
-                nano_dollars: currency.nano_dollars(requests.price),
-                free: requests.free,
-            })
+        let price =
+            |field: &str, amount: Option<Amount>| amount.map_or(Ok(0), |amount| currency.nano_dollars(field, amount));
+        let fee = |field: &str, requests: Option<Requests>| -> Result<Fee, TariffError> {
+            let nano_dollars = price(field, requests.map(|requests| requests.price))?;
+            Ok(Fee { nano_dollars, free: requests.map_or(0, |requests| requests.free) })
         };
-        let unit_bytes = u128::from(rates.egress.unit.bytes());
-        let per_gb = |price: Amount| Rate { nano_dollars: currency.nano_dollars(price), per: unit_bytes };
-        let storage = rates.storage.as_ref().map_or(Rate::FREE, |storage| Rate {
-            nano_dollars: currency.nano_dollars(storage.price_per_gb_month),
-            per: u128::from(storage.unit.bytes()) * SECONDS_PER_MONTH,
-        });
+        let stored = rates.storage.as_ref().map(|storage| storage.price_per_gb_month);
+        let stored_unit = rates.storage.as_ref().map_or(1, |storage| u128::from(storage.unit.bytes()));
         let traffic = Traffic {
             egress: [internet, other_region, same_region],
-            reads: fee(rates.reads),
-            writes: fee(rates.writes),
-            retrieval: rates.retrieval_per_gb.map_or(Rate::FREE, per_gb),
-            storage,
-            minimum: rates.monthly_minimum.map_or(0, |minimum| currency.nano_dollars(minimum)),
+            reads: fee("reads.price", rates.reads)?,
+            writes: fee("writes.price", rates.writes)?,
+            retrieval: Rate {
+                nano_dollars: price("retrieval_per_gb", rates.retrieval_per_gb)?,
+                per: u128::from(rates.egress.unit.bytes()),
+            },
+            storage: Rate {
+                nano_dollars: price("storage.price_per_gb_month", stored)?,
+                per: stored_unit * SECONDS_PER_MONTH,
+            },
+            minimum: price("monthly_minimum", rates.monthly_minimum)?,
         };
         Ok(Self { instance_hour, traffic: Some(Arc::new(traffic)) })
     }
@@ -215,34 +231,45 @@ impl Schedule {
         amount(self.total(&so_far.plus(more)).saturating_sub(self.total(so_far)))
     }
 
-    /// What sending `bytes` to users costs, for one request that reads them, as [`Schedule::marginal`]; `None` where the
-    /// tariff does not say.
-    pub fn send(&self, so_far: &Usage, bytes: u64) -> Option<NanoDollars> {
-        let traffic = self.traffic.as_deref()?;
-        let [sent, ..] = so_far.egress_bytes;
-        let curve = &traffic.egress[0];
-        let egress = curve.cost(sent.saturating_add(bytes), so_far.servers) - curve.cost(sent, so_far.servers);
-        let request = traffic.reads.cost(so_far.reads.saturating_add(1)) - traffic.reads.cost(so_far.reads);
-        let retrieved = u128::from(so_far.retrieved_bytes);
-        let retrieval = traffic.retrieval.cost(retrieved + u128::from(bytes)) - traffic.retrieval.cost(retrieved);
-        Some(amount(egress + request + retrieval))
+    /// What an answer of `bytes` to a user costs, as [`Schedule::marginal`]; `None` where the tariff says nothing of bytes.
+    pub fn answer(&self, so_far: &Usage, bytes: u64) -> Option<NanoDollars> {
+        self.prices_bytes().then(|| self.marginal(so_far, &Usage::of_answer(bytes)))
     }
 
-    /// The sizes at which what [`Schedule::send`] says bends: where a tier ends, or what is free.
+    /// The sizes at which what [`Schedule::answer`] says bends: where a tier ends, or what is free, or the month's minimum.
     pub(super) fn bends(&self, so_far: &Usage) -> Vec<u64> {
         let Some(traffic) = self.traffic.as_deref() else { return Vec::new() };
         let [sent, ..] = so_far.egress_bytes;
-        let ends = traffic.egress[0].ends(so_far.servers);
-        let mut bends: Vec<_> = ends.filter_map(|end| end.checked_sub(sent)).filter(|&bend| bend > 0).collect();
+        let ends = traffic.egress[0].ends(so_far.servers).filter_map(|end| end.checked_sub(sent));
+        let mut bends: Vec<_> = ends.chain(self.minimum_reached(traffic, so_far)).filter(|&bend| bend > 0).collect();
         bends.sort_unstable();
         bends.dedup();
         bends
     }
 
+    /// The largest answer that costs nothing because the month's minimum covers it, if there is one.
+    fn minimum_reached(&self, traffic: &Traffic, so_far: &Usage) -> Option<u64> {
+        let is_covered = |bytes: u64| self.used(&so_far.plus(&Usage::of_answer(bytes))) <= traffic.minimum;
+        if !is_covered(0) {
+            return None;
+        }
+        let (mut covered, mut beyond) = (0, u64::MAX);
+        while beyond - covered > 1 {
+            let middle = u64::midpoint(covered, beyond);
+            if is_covered(middle) { covered = middle } else { beyond = middle }
+        }
+        Some(covered)
+    }
+
     fn total(&self, usage: &Usage) -> u128 {
+        self.used(usage).max(self.traffic.as_deref().map_or(0, |traffic| traffic.minimum))
+    }
+
+    /// All items together.
+    fn used(&self, usage: &Usage) -> u128 {
         let mut sum = 0;
         self.each_item(usage, |_, _, cost| sum += cost);
-        sum.max(self.traffic.as_deref().map_or(0, |traffic| traffic.minimum))
+        sum
     }
 
     fn each_item(&self, usage: &Usage, mut item: impl FnMut(Kind, u128, u128)) {
@@ -288,9 +315,14 @@ impl Currency {
         }
     }
 
-    /// Rounded to the nearest, once for each price: so all that is computed is in one currency.
-    const fn nano_dollars(&self, amount: Amount) -> u128 {
-        (amount.nano_units() as u128 * self.nano_dollars_per_unit + NANO / 2) / NANO
+    /// Rounded to the nearest, once for each price: so all that is computed is in one currency. Refused above the highest price: below
+    /// it no sum overflows.
+    fn nano_dollars(&self, field: &str, amount: Amount) -> Result<u128, TariffError> {
+        let nano_dollars = (u128::from(amount.nano_units()) * self.nano_dollars_per_unit + NANO / 2) / NANO;
+        match u64::try_from(nano_dollars).ok().and_then(|nano_dollars| NanoDollars::try_from(nano_dollars).ok()) {
+            Some(_) => Ok(nano_dollars),
+            None => wrong(field, format!("{amount} is, in dollars, above the highest price")),
+        }
     }
 
     fn curve(&self, name: &str, egress: &Egress) -> Result<Curve, TariffError> {
@@ -321,7 +353,7 @@ impl Currency {
                     end * unit
                 }
             };
-            tiers.push((end, self.nano_dollars(*price_per_gb)));
+            tiers.push((end, self.nano_dollars(&format!("{name}.tiers[{place}].price_per_gb"), *price_per_gb)?));
         }
         Ok(Curve {
             free_bytes: egress.free_gb * unit,

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Allowance, Amount, Egress, Rates, Requests, Tariff, TariffDocument, Tier, Unit};
+use crate::model::{Allowance, Egress, Rates, Requests, Tariff, TariffDocument, Tier, Unit};
 
 #[test]
 fn a_tariff_is_priced_by_the_basis() {
@@ -160,6 +160,40 @@ fn bad_tariffs_are_refused_with_the_field_named() {
 }
 
 #[test]
+fn what_the_minimum_of_the_month_covers_costs_nothing() {
+    let mut tariff = shipped("bunny");
+    tariff.rates.as_mut().expect("rates").monthly_minimum = Some("1".parse().expect("an amount"));
+    // A dollar covers 100 GB.
+    let pricing = |sent_bytes| Pricing::new(&tariff, PriceBasis::Egress, sent(sent_bytes)).expect("it prices bytes");
+    let of = |sent_bytes, bytes| pricing(sent_bytes).of(bytes).map(|price| price.to_string());
+    assert_eq!(of(90_000_000_000, 10_000_000_000).as_deref(), Some("0.00"));
+    assert_eq!(of(90_000_000_000, 11_000_000_000).as_deref(), Some("0.01"));
+    assert_eq!(of(100_000_000_000, 1_000_000_000).as_deref(), Some("0.01"));
+    let bends = pricing(90_000_000_000).bends();
+    assert!(matches!(bends[..], [bend] if bend.abs_diff(10_000_000_000) < 1_000), "{bends:?}");
+}
+
+#[test]
+fn what_would_overflow_or_is_no_line_is_refused() {
+    let refused = |change: fn(&mut Rates)| {
+        let mut tariff = shipped("aws");
+        change(tariff.rates.as_mut().expect("rates"));
+        Schedule::new(&tariff).expect_err("it cannot be").field
+    };
+    let million = || "1000000".parse().expect("an amount");
+    assert_eq!(refused(|rates| rates.source = Some("x".repeat(501))), "rates.source");
+    assert_eq!(refused(|rates| rates.region = Some("a\nb".to_owned())), "rates.region");
+    let mut tariff = shipped("aws");
+    let rates = tariff.rates.as_mut().expect("rates");
+    rates.egress.tiers[3].price_per_gb = million();
+    let dearest = Schedule::new(&tariff).expect("it can be");
+    assert_eq!(dearest.bill(&Usage { reads: u64::MAX, ..sent(u64::MAX) }).total, NanoDollars::new(u64::MAX));
+    let rates = tariff.rates.as_mut().expect("rates");
+    (rates.currency, rates.dollars_per_unit) = ("EUR".to_owned(), Some("2".parse().expect("an amount")));
+    assert_eq!(Schedule::new(&tariff).expect_err("two million").field, "rates.egress.tiers[3].price_per_gb");
+}
+
+#[test]
 fn tariffs_write_as_they_read() {
     for (name, document) in published() {
         let text = toml::to_string(&document).expect("TOML");
@@ -210,13 +244,8 @@ proptest! {
         let schedule = Schedule::new(&tariff).expect("it is right");
         let (mut month, mut sum) = (Usage::default(), schedule.bill(&Usage::default()).total.get());
         for bytes in requests {
-            let request = Usage { reads: 1, ..sent(bytes) };
-            let cost = schedule.marginal(&month, &request).get();
-            if tariff.rates.as_ref().expect("rates").monthly_minimum == Some(Amount::default()) {
-                prop_assert_eq!(schedule.send(&month, bytes).map(NanoDollars::get), Some(cost));
-            }
-            sum += cost;
-            month = month.plus(&request);
+            sum += schedule.answer(&month, bytes).expect("it prices bytes").get();
+            month = month.plus(&Usage::of_answer(bytes));
         }
         prop_assert_eq!(sum, schedule.bill(&month).total.get());
     }

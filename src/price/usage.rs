@@ -26,6 +26,11 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// That of an answer of so many bytes to a user.
+    pub fn of_answer(bytes: u64) -> Self {
+        Self { egress_bytes: [bytes, 0, 0], reads: 1, retrieved_bytes: bytes, ..Self::default() }
+    }
+
     /// Both together, of the same servers.
     pub const fn plus(&self, more: &Self) -> Self {
         let [internet, other_region, same_region] = self.egress_bytes;

@@ -34,7 +34,7 @@ const TABLES: &str = "
 const PAGE_BYTES: usize = 16 << 10;
 
 const SETTINGS: &str = "
-    PRAGMA page_size = 16384; PRAGMA wal_autocheckpoint = 256;
+    PRAGMA wal_autocheckpoint = 256;
     PRAGMA journal_mode = WAL; PRAGMA busy_timeout = 10000; PRAGMA cache_size = -8000; PRAGMA temp_store = MEMORY;
     PRAGMA journal_size_limit = 4194304;
 ";
@@ -168,6 +168,8 @@ impl Index {
             let _ = fresh();
         }
         let connection = Connection::open(path)?;
+        // Of an index that is made now.
+        connection.pragma_update(None, "page_size", PAGE_BYTES as u32)?;
         connection.execute_batch(SETTINGS)?;
         // The number of this life must outlast the power: what bears it is told from what an earlier life has left.
         connection.execute_batch("PRAGMA synchronous = FULL")?;

@@ -102,6 +102,11 @@ async fn tariffs_are_published_exported_and_loaded() {
     let table = user.run(&["prices"]).await.ok().stdout;
     let row = |name: &str| table.lines().find(|line| line.contains(name)).unwrap_or_default().to_owned();
     assert!(row("GC").contains("100 GB") && row("GC").contains("0.09 to 0.05 USD"), "{table}");
+    // A file says all of it: what it leaves out goes.
+    let hours = user.file("hours.toml", "[GC]\ninstance_hour = 1\n");
+    user.run(&["prices", "load", &hours]).await.ok();
+    let gc = user.run(&["prices", "--json"]).await.ok().json().swap_remove(1);
+    assert!(gc["provider"] == "GC" && gc["server_hour"] == "1.00" && gc["rates"].is_null(), "{gc}");
     user.run(&["prices", "remove", "GC"]).await.ok();
     let lines = user.run(&["prices", "--json"]).await.ok().json();
     assert_eq!(lines.len(), 1);
